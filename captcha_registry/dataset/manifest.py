@@ -1,0 +1,85 @@
+"""manifest.json: what a dataset consists of, with a SHA-256 for every file; written last, so it marks completion."""
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.errors import UserError
+from captcha_registry.params import Section
+from captcha_registry.workspace import write_atomically
+
+MANIFEST_NAME = "manifest.json"
+
+
+def _check_inside(path: str) -> str:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in path or str(parts) != path:
+        raise ValueError(f"{path!r} does not stay inside the dataset; expected a plain relative path")
+    return path
+
+
+InsidePath = Annotated[str, AfterValidator(_check_inside)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileEntry(Section):
+    """One file of a dataset."""
+
+    path: InsidePath
+    num_samples: int = Field(ge=0)
+    size_bytes: int = Field(ge=0)
+    sha256: Sha256
+
+    @classmethod
+    def of(cls, root: Path, path: str, num_samples: int) -> Self:
+        """Measure and hash a file that is complete."""
+        with (root / path).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(path=path, num_samples=num_samples, size_bytes=(root / path).stat().st_size, sha256=sha256)
+
+
+class Manifest(Section):
+    """Everything that identifies a dataset and lets its files be checked."""
+
+    format_version: Literal[1] = 1
+    name: str
+    dataset_id: Sha256
+    spec: DatasetSpec
+    drawing_version: int
+    split: SplitRule | None
+    shards: tuple[FileEntry, ...]
+    index: FileEntry
+    tool_versions: dict[str, str]
+
+    @classmethod
+    def create(cls, **fields: Any) -> Self:
+        """Make a manifest with its dataset id: a hash of all that it says but for the tool versions."""
+        draft = cls(dataset_id="0" * 64, **fields)
+        content = draft.model_dump(mode="json", exclude={"dataset_id", "tool_versions"})
+        dataset_id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return draft.model_copy(update={"dataset_id": dataset_id})
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write the manifest of the dataset in `root`, whole or not at all."""
+    write_atomically(root / MANIFEST_NAME, f"{manifest.model_dump_json(indent=2)}\n".encode())
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read and validate the manifest of the dataset in `root`.
+
+    Raises:
+        UserError: it is missing, is no JSON, has an unknown field, or names a path outside the dataset.
+    """
+    path = root / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing, so {root} is no complete dataset: run `dvc repro`, or `dvc pull`") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"{path} is not a valid manifest: {problems}") from error

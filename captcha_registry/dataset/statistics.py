@@ -1,0 +1,35 @@
+"""Numbers that describe a dataset, read from its index and manifest."""
+
+from collections import Counter
+
+import pyarrow.compute as pc
+
+from captcha_registry.dataset.dataset import CaptchaDataset
+
+
+def summarize_dataset(dataset: CaptchaDataset) -> dict[str, int | float]:
+    """Compute the dataset's metrics.
+
+    Returns:
+        Counts of samples, bytes, distinct labels, pictures that another sample shows too, labels that stand in train and in
+        test; and for each position, from 1, its balance: the rarest character's count over the commonest's, 0 to 1.
+    """
+    rows, spec = dataset.index, dataset.manifest.spec
+    labels = {split: set(dataset.rows(split)["label"].to_pylist()) for split in ("train", "test")}
+    return {
+        "samples": rows.num_rows,
+        "train_samples": dataset.rows("train").num_rows,
+        "test_samples": dataset.rows("test").num_rows,
+        "shards": len(dataset.manifest.shards),
+        "size_bytes": sum(shard.size_bytes for shard in dataset.manifest.shards),
+        "duplicate_pictures": rows.num_rows - pc.count_distinct(rows["pixel_sha256"]).as_py(),
+        "labels": len(labels["train"] | labels["test"]),
+        "labels_in_train_and_test": len(labels["train"] & labels["test"]),
+        "mean_ink_luminance": round(pc.mean(rows["ink_luminance"]).as_py(), 2),
+    } | {f"balance_position_{n + 1}": round(balance, 4) for n, balance in enumerate(_position_balance(dataset, spec.length))}
+
+
+def _position_balance(dataset: CaptchaDataset, length: int) -> list[float]:
+    counts = [Counter(pc.utf8_slice_codeunits(dataset.index["label"], n, n + 1).to_pylist()) for n in range(length)]
+    alphabet = dataset.manifest.spec.alphabet
+    return [min(count[c] for c in alphabet) / max(count[c] for c in alphabet) for count in counts]

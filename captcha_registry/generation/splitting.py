@@ -1,0 +1,151 @@
+"""Divide a generated dataset into train and test.
+
+By whole shard, the default, no record is copied: every sample is an independent draw, so whole shards are an honest split,
+and people can fetch the test set alone. Which side a shard is on depends on its number alone, never on how many there are,
+so a dataset that grows keeps its split. By sample and by label copy records, without re-encoding them.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.model_selection import train_test_split
+from tqdm import tqdm
+
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.index import INDEX_NAME, write_index
+from captcha_registry.dataset.manifest import FileEntry, Manifest, write_manifest
+from captcha_registry.dataset.records import ShardWriter, read_record, shard_name
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.errors import UserError
+from captcha_registry.workspace import link_or_copy
+
+SPLITS = ("train", "test")
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def is_test_shard(shard_number: int, rule: SplitRule) -> bool:
+    """Tell the side of a whole shard.
+
+    Of the first *n* shards, n * test_size are test whenever that is a whole number, and less than one more or fewer
+    otherwise. The seed shifts which ones.
+    """
+    share = Fraction(str(rule.test_size))
+    digest = hashlib.blake2b(str(rule.seed).encode(), digest_size=4).digest()
+    shift = Fraction(int.from_bytes(digest, "little"), 2**32)
+    return floor((shard_number + 1) * share + shift) > floor(shard_number * share + shift)
+
+
+def check_split(spec: DatasetSpec, rule: SplitRule) -> None:
+    """Refuse a split that leaves a side empty.
+
+    Raises:
+        UserError: says what would be on each side, and what to change.
+    """
+    if rule.by == "shard":
+        num_test, total, unit = sum(is_test_shard(n, rule) for n in range(spec.num_shards)), spec.num_shards, "shards"
+        cure = "lower `shard_size`, or split by sample"
+    else:
+        num_test, total, unit = round(spec.count * rule.test_size), spec.count, "samples"
+        cure = "raise `count`, or change `split.test_size`"
+    if not 0 < num_test < total:
+        raise UserError(f"a test share of {rule.test_size} of {total} {unit} is {num_test} {unit}, and leaves one side empty: {cure}")
+
+
+def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:
+    """Choose exactly `test_size` of the samples, one by one or by whole labels; True is test, in index order."""
+    num_test = round(index.num_rows * rule.test_size)
+    is_test = np.zeros(index.num_rows, dtype=bool)
+    if rule.by == "sample":
+        is_test[train_test_split(np.arange(index.num_rows), test_size=num_test, random_state=rule.seed)[1]] = True
+        return is_test
+
+    labels, label_numbers = np.unique(index["label"].to_numpy(), return_inverse=True)
+    sizes = np.bincount(label_numbers)
+    is_test_label = np.zeros(len(labels), dtype=bool)
+    for label_number in np.random.default_rng(rule.seed).permutation(len(labels)):
+        if sizes[label_number] <= num_test:
+            is_test_label[label_number] = True
+            num_test -= sizes[label_number]
+    if num_test:
+        raise UserError(
+            f"no set of whole labels holds exactly {rule.test_size} of {index.num_rows:,} samples ({num_test} short): "
+            "raise `count`, or split by sample"
+        )
+    return is_test_label[label_numbers]
+
+
+def split_dataset(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> Manifest:
+    """Write the split dataset into `work_dir`: shards below `train/` and `test/`, the index, and the manifest last.
+
+    Raises:
+        UserError: the split would leave one side empty, or cannot be exact.
+        DamagedRecordError: a record to be copied is damaged.
+    """
+    spec = source.manifest.spec
+    check_split(spec, rule)
+    rows = _link_shards(source, rule, work_dir) if rule.by == "shard" else _copy_records(source, rule, work_dir)
+    write_index(work_dir / INDEX_NAME, rows.sort_by("id"))
+
+    samples_by_shard = sorted(pc.value_counts(rows["shard"]).to_pylist(), key=lambda pair: str(pair["values"]))
+    manifest = Manifest.create(
+        name=source.manifest.name,
+        spec=spec,
+        drawing_version=source.manifest.drawing_version,
+        split=rule,
+        shards=tuple(FileEntry.of(work_dir, pair["values"], pair["counts"]) for pair in samples_by_shard),
+        index=FileEntry.of(work_dir, INDEX_NAME, num_samples=rows.num_rows),
+        tool_versions=source.manifest.tool_versions,
+    )
+    write_manifest(work_dir, manifest)
+    return manifest
+
+
+def _link_shards(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> pa.Table:
+    """Link every shard to its side; return the index rows with their new places."""
+    sides = {shard.path: SPLITS[is_test_shard(n, rule)] for n, shard in enumerate(source.manifest.shards)}
+    for path, side in sides.items():
+        link_or_copy(source.root / path, work_dir / side / path)
+    shards = source.index["shard"].to_pylist()
+    return _with_columns(
+        source.index, split=[sides[shard] for shard in shards], shard=[f"{sides[shard]}/{shard}" for shard in shards]
+    )
+
+
+def _copy_records(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> pa.Table:
+    """Copy every record to its side, in the order of the ids; return the index rows with their new places."""
+    is_test = choose_test_samples(source.index, rule)
+    copied = []
+    with tqdm(total=source.index.num_rows, unit=" samples", desc="splitting", disable=None) as progress:
+        for side, chosen in zip(SPLITS, (~is_test, is_test), strict=True):
+            (work_dir / side).mkdir()
+            rows = source.index.filter(pa.array(chosen))
+            for number, start in enumerate(range(0, rows.num_rows, source.manifest.spec.shard_size)):
+                part = rows.slice(start, source.manifest.spec.shard_size)
+                path = f"{side}/{shard_name(number)}"
+                offsets = list(_copy_shard(source.root, part, work_dir / path))
+                names = [path] * part.num_rows
+                copied.append(_with_columns(part, split=[side] * part.num_rows, shard=names, offset=offsets))
+                progress.update(part.num_rows)
+    return pa.concat_tables(copied)
+
+
+def _copy_shard(root: Path, rows: pa.Table, target: Path) -> Iterator[int]:
+    """Copy the records of index rows into one shard; yield their new offsets."""
+    with ShardWriter(target) as writer:
+        for shard, offset in zip(rows["shard"].to_pylist(), rows["offset"].to_pylist(), strict=True):
+            yield writer.write(read_record(root / shard, offset))[0]
+
+
+def _with_columns(rows: pa.Table, **columns: list[object]) -> pa.Table:
+    for name, values in columns.items():
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.schema.field(place), pa.array(values, rows.schema.field(place).type))
+    return rows

@@ -1,0 +1,49 @@
+"""CNN with one softmax head per position, for texts of a fixed length. Class *c* is character *c* of the alphabet.
+
+Networks return logits `(batch, length, classes)` in float32; the softmax is in the loss and in the decoder.
+"""
+
+from typing import Literal
+
+import keras
+from keras import layers
+
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.recognition.layers import image_input, strided_trunk
+from captcha_registry.recognition.recipe import ModelParams
+
+FIRST_CLASS = 0
+DROPOUT = 0.2
+
+
+class CnnParams(ModelParams):
+    """The params of a CNN."""
+
+    family: Literal["cnn"]
+
+
+def build_network(params: CnnParams, spec: DatasetSpec) -> keras.Model:
+    """Build the network of the chosen preset."""
+    images, x = image_input(spec.height, spec.width)
+    x = _fast_features(x) if params.preset == "fast" else _lab_features(x)
+    x = layers.Dense(spec.length * len(spec.alphabet), dtype="float32")(x)
+    logits = layers.Reshape((spec.length, len(spec.alphabet)), dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name=f"cnn_{params.preset}")
+
+
+def build_loss() -> keras.Loss:
+    """Cross-entropy, averaged over positions and samples."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _fast_features(x: keras.KerasTensor) -> keras.KerasTensor:
+    x = strided_trunk(x, last_strides=(2, 2))
+    return layers.Dropout(DROPOUT)(layers.Flatten()(x))
+
+
+def _lab_features(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The lab note's layers: unpadded convolutions, PReLU with a slope per place, pooling."""
+    for filters, kernel_size in ((32, 3), (64, 5), (128, 5)):
+        x = layers.PReLU()(layers.Conv2D(filters, kernel_size)(x))
+        x = layers.MaxPooling2D(2)(x)
+    return layers.Flatten()(x)

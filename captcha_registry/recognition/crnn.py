@@ -1,0 +1,65 @@
+"""CNN, bidirectional recurrent layers and CTC, for texts of any length. Class 0 is the blank, class *c* + 1 character *c*.
+
+Networks return logits `(batch, time, classes)` in float32, time running from left to right; the softmax is in the loss
+and in the decoder. CTC: Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf
+"""
+
+from typing import Literal
+
+import keras
+from keras import layers
+
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.recognition.layers import image_input, strided_trunk
+from captcha_registry.recognition.recipe import ModelParams
+
+FIRST_CLASS = 1
+FAST_UNITS = 96
+LAB_UNITS = 128
+
+
+class CrnnParams(ModelParams):
+    """The params of a CRNN."""
+
+    family: Literal["crnn"]
+    recurrent: Literal["gru", "lstm"]
+
+
+def build_network(params: CrnnParams, spec: DatasetSpec) -> keras.Model:
+    """Build the network of the chosen preset."""
+    images, x = image_input(spec.height, spec.width)
+    x = _fast_sequence(x, params.recurrent) if params.preset == "fast" else _lab_sequence(x, params.recurrent)
+    logits = layers.Dense(len(spec.alphabet) + 1, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name=f"crnn_{params.preset}")
+
+
+def build_loss() -> keras.Loss:
+    """CTC, averaged over samples; zeros fill the labels of shorter texts."""
+    return keras.losses.CTC()
+
+
+def _bidirectional(x: keras.KerasTensor, recurrent: str, units: int) -> keras.KerasTensor:
+    layer = layers.GRU if recurrent == "gru" else layers.LSTM
+    return layers.Bidirectional(layer(units, return_sequences=True))(x)
+
+
+def _columns(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Turn `(batch, height, width, channels)` into one vector per column, `(batch, width, height * channels)`."""
+    _, height, width, channels = x.shape
+    return layers.Reshape((width, height * channels))(layers.Permute((2, 1, 3))(x))
+
+
+def _fast_sequence(x: keras.KerasTensor, recurrent: str) -> keras.KerasTensor:
+    x = _columns(strided_trunk(x, last_strides=(2, 1)))  # (batch, width / 8, height / 16 * 160)
+    return _bidirectional(layers.Dense(128, activation="relu")(x), recurrent, FAST_UNITS)
+
+
+def _lab_sequence(x: keras.KerasTensor, recurrent: str) -> keras.KerasTensor:
+    """The lab note's layers: five double convolutions with pooling, then two recurrent layers."""
+    for block in range(5):
+        for _ in range(2):
+            x = layers.Conv2D(32 * 2 ** min(block, 3), 3, padding="same", kernel_initializer="he_uniform")(x)
+            x = layers.Activation("relu")(layers.BatchNormalization()(x))
+        x = layers.MaxPooling2D(2 if block < 3 else (2, 1))(x)  # noqa: PLR2004 - the note's own figure
+    x = _columns(x)  # (batch, 16, 512) for 128x64
+    return _bidirectional(_bidirectional(x, recurrent, LAB_UNITS), recurrent, LAB_UNITS)

@@ -1,0 +1,85 @@
+"""From logits to text with confidence, and exact match as a metric that runs inside the training step."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import KerasTensor, ops
+
+BLANK = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model says of one picture."""
+
+    text: str
+    confidence: float
+
+
+def collapse_best_path(logits: KerasTensor, length: int) -> KerasTensor:
+    """Take the likeliest class of every time step, merge repeats, drop blanks (CTC's best path).
+
+    Args:
+        logits: `(batch, time, classes)`.
+        length: columns wanted; one that is filled beyond the label means a reading that is too long.
+
+    Returns:
+        Classes `(batch, length)`, filled up with blanks; what does not fit is cut.
+    """
+    path = ops.argmax(logits, axis=-1)  # (batch, time)
+    previous = ops.pad(path[:, :-1], ((0, 0), (1, 0)), constant_values=BLANK)
+    kept = ops.logical_and(path != BLANK, path != previous)
+    place = ops.where(kept, ops.cumsum(ops.cast(kept, "int32"), axis=-1) - 1, -1)  # -1: one_hot gives zeros
+    return ops.sum(ops.one_hot(place, length, dtype="int32") * ops.cast(path, "int32")[:, :, None], axis=1)
+
+
+def position_exact_match(classes: KerasTensor, logits: KerasTensor) -> KerasTensor:
+    """Return 1 for each text that is right at every position; classes and logits as in `cnn`."""
+    right = ops.equal(ops.cast(classes, "int32"), ops.cast(ops.argmax(logits, axis=-1), "int32"))
+    return ops.cast(ops.all(right, axis=-1), "float32")
+
+
+def ctc_exact_match(classes: KerasTensor, logits: KerasTensor) -> KerasTensor:
+    """Return 1 for each text whose best path is the label and nothing more; classes and logits as in `crnn`."""
+    length = classes.shape[-1]
+    read = collapse_best_path(logits, length + 1)
+    label = ops.pad(ops.cast(classes, "int32"), ((0, 0), (0, 1)), constant_values=BLANK)
+    return ops.cast(ops.all(ops.equal(read, label), axis=-1), "float32")
+
+
+def exact_match_metric(family: str) -> keras.Metric:
+    """Make the metric that every epoch shows."""
+    measure = ctc_exact_match if family == "crnn" else position_exact_match
+    return keras.metrics.MeanMetricWrapper(measure, name="exact_match")
+
+
+def decode_positions(logits: npt.NDArray[np.float32], alphabet: str) -> list[Reading]:
+    """Read one character per position; confidence is the product of their probabilities."""
+    characters = np.array(list(alphabet))
+    return [
+        Reading("".join(characters[classes]), float(confidence))
+        for classes, confidence in zip(logits.argmax(-1), _best_path_confidence(logits), strict=True)
+    ]
+
+
+def decode_best_path(logits: npt.NDArray[np.float32], alphabet: str) -> list[Reading]:
+    """Read CTC's best path; confidence is the probability of that path."""
+    classes = np.asarray(collapse_best_path(logits, logits.shape[1]))
+    return [
+        Reading("".join(alphabet[c - 1] for c in row if c != BLANK), float(confidence))
+        for row, confidence in zip(classes, _best_path_confidence(logits), strict=True)
+    ]
+
+
+def decode(family: str, logits: npt.NDArray[np.float32], alphabet: str) -> list[Reading]:
+    """Turn a batch of logits into readings."""
+    return (decode_best_path if family == "crnn" else decode_positions)(logits, alphabet)
+
+
+def _best_path_confidence(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Multiply the largest probability of every step, `(batch, steps, classes)` to `(batch,)`."""
+    largest = logits.max(axis=-1)
+    log_probability = largest - np.logaddexp.reduce(logits, axis=-1)
+    return np.asarray(np.exp(log_probability.sum(axis=-1)))

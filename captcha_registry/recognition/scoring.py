@@ -1,0 +1,92 @@
+"""Compare readings with the truth: exact match, character accuracy, confusion, and accuracy by slice."""
+
+from collections.abc import Iterable
+from math import sqrt
+
+import pandas as pd
+from rapidfuzz.distance import Levenshtein
+
+# Stands in the confusion for a character that was left out of a reading, or put in.
+NOTHING = "none"
+
+LUMINANCE_EDGES = (0, 40, 80, 120, 160, 256)
+
+
+def wilson_interval(num_right: int, num_samples: int, z: float = 1.959964) -> tuple[float, float]:
+    """Compute the Wilson score interval of a proportion, at 95 % unless `z` says otherwise.
+
+    Source: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    share = num_right / num_samples
+    centre = share + z * z / (2 * num_samples)
+    spread = z * sqrt(share * (1 - share) / num_samples + z * z / (4 * num_samples**2))
+    scale = 1 + z * z / num_samples
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def compute_metrics(readings: pd.DataFrame) -> dict[str, float | int]:
+    """Compute a model's metrics.
+
+    Args:
+        readings: the columns `label` and `text`, one row per test sample.
+
+    Returns:
+        exact_match (share of texts that are right in every character) with its 95 % Wilson interval; character_accuracy (one
+        minus the character error rate: edits between reading and label, over characters of all labels); test_samples.
+    """
+    num_right = int((readings["label"] == readings["text"]).sum())
+    low, high = wilson_interval(num_right, len(readings))
+    num_edits = sum(Levenshtein.distance(label, text) for label, text in _wrong(readings))
+    return {
+        "exact_match": num_right / len(readings),
+        "exact_match_low": round(low, 6),
+        "exact_match_high": round(high, 6),
+        "character_accuracy": round(1 - num_edits / int(readings["label"].str.len().sum()), 6),
+        "test_samples": len(readings),
+    }
+
+
+def find_confusions(readings: pd.DataFrame) -> pd.DataFrame:
+    """List every misread character, aligned by the fewest edits.
+
+    Returns:
+        The columns `actual` and `predicted`, one row per misread character, sorted; `NOTHING` stands for no character.
+    """
+    pairs = []
+    for label, text in _wrong(readings):
+        for edit in Levenshtein.editops(label, text):
+            actual = NOTHING if edit.tag == "insert" else label[edit.src_pos]
+            predicted = NOTHING if edit.tag == "delete" else text[edit.dest_pos]
+            pairs.append((actual, predicted))
+    return pd.DataFrame(sorted(pairs), columns=["actual", "predicted"])
+
+
+def score_slices(readings: pd.DataFrame, alphabet: str) -> pd.DataFrame:
+    """Compute exact match on parts of the test set: by luminance of the ink, and by a character that the label holds.
+
+    Args:
+        readings: the columns `label`, `text` and `ink_luminance`.
+        alphabet: the dataset's characters.
+
+    Returns:
+        The columns `slice`, `exact_match` and `samples`; slices without a sample are left out.
+    """
+    right = readings["label"] == readings["text"]
+    bounds = zip(LUMINANCE_EDGES, LUMINANCE_EDGES[1:], strict=False)
+    slices = [
+        (f"ink luminance {low}-{high - 1}", readings["ink_luminance"].between(low, high, inclusive="left")) for low, high in bounds
+    ]
+    slices += [(f"holds {character}", readings["label"].str.contains(character, regex=False)) for character in alphabet]
+    rows = [(name, round(float(right[chosen].mean()), 6), int(chosen.sum())) for name, chosen in slices if chosen.any()]
+    return pd.DataFrame(rows, columns=["slice", "exact_match", "samples"])
+
+
+def worst_errors(readings: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return the wrong readings of which the model was most certain, the most certain first."""
+    wrong = readings[readings["label"] != readings["text"]]
+    return wrong.sort_values(["confidence", "id"], ascending=[False, True]).head(limit)
+
+
+def _wrong(readings: pd.DataFrame) -> Iterable[tuple[str, str]]:
+    wrong = readings[readings["label"] != readings["text"]]
+    return zip(wrong["label"], wrong["text"], strict=True)

@@ -1,0 +1,69 @@
+"""A trained model on disk: `model.keras`, `model.json` (what it reads and where it comes from) and `history.csv`."""
+
+import hashlib
+from pathlib import Path
+
+import keras
+import pandas as pd
+from pydantic import ValidationError
+
+from captcha_registry.dataset.manifest import Manifest
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
+from captcha_registry.params import Section
+from captcha_registry.recognition.recipe import ModelParams
+from captcha_registry.workspace import write_atomically
+
+MODEL_NAME, CARD_NAME, HISTORY_NAME = "model.keras", "model.json", "history.csv"
+
+
+class ModelCard(Section):
+    """What has to be known to read with a model."""
+
+    family: str
+    preset: str
+    dataset: str
+    spec: DatasetSpec
+    dataset_id: str
+    num_parameters: int
+    model_sha256: str
+
+
+def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params: ModelParams, manifest: Manifest) -> None:
+    """Write a trained model into `folder`, the card last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network.save(folder / MODEL_NAME)
+    history.to_csv(folder / HISTORY_NAME, index=False)
+    card = ModelCard(
+        family=params.family,
+        preset=params.preset,
+        dataset=manifest.name,
+        spec=manifest.spec,
+        dataset_id=manifest.dataset_id,
+        num_parameters=network.count_params(),
+        model_sha256=hashlib.sha256((folder / MODEL_NAME).read_bytes()).hexdigest(),
+    )
+    write_atomically(folder / CARD_NAME, f"{card.model_dump_json(indent=2)}\n".encode())
+
+
+def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:
+    """Load a trained model after its file has been checked against the card.
+
+    Raises:
+        UserError: a file is missing, the card is not valid, or the model's bytes are not those that were saved.
+    """
+    try:
+        card = ModelCard.model_validate_json((folder / CARD_NAME).read_bytes())
+        sha256 = hashlib.sha256((folder / MODEL_NAME).read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull` in a clone") from None
+    except ValidationError as error:
+        raise UserError(f"{folder / CARD_NAME} is not a valid model card: {error}") from error
+    if sha256 != card.model_sha256:
+        raise UserError(f"{folder / MODEL_NAME} has the SHA-256 {sha256}; the card says {card.model_sha256}: do not load it")
+    return keras.saving.load_model(folder / MODEL_NAME, compile=False, safe_mode=True), card
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """Read the history of a trained model: one row per epoch."""
+    return pd.read_csv(folder / HISTORY_NAME)

@@ -1,0 +1,207 @@
+"""Train one model: schedule, mixed precision, every GPU of the host, early stopping, and going on after a kill.
+
+After every epoch the whole state, `latest.weights.h5` (network and optimizer), `best.weights.h5` and `history.csv`, appears in the
+work folder in one rename. All else that training needs to go on (phase, epoch, best loss, patience spent) follows from
+the history. Keras' `BackupAndRestore` writes weights and epoch one after the other, in place, and keeps neither the best
+weights nor the patience.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
+from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
+from captcha_registry.recognition import cnn, crnn
+from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
+from captcha_registry.recognition.decoding import exact_match_metric
+from captcha_registry.recognition.recipe import ModelParams, Recipe
+from captcha_registry.workspace import link_or_copy
+
+FAMILIES: dict[str, ModuleType] = {"cnn": cnn, "crnn": crnn}
+
+# Packages that decide what a training comes to.
+TRAINING_PACKAGES = ("keras", "numpy", "tensorflow")
+
+LATEST_WEIGHTS, BEST_WEIGHTS, HISTORY = "latest.weights.h5", "best.weights.h5", "history.csv"
+
+
+def load_model_params(name: str, path: Path = PARAMS_PATH) -> cnn.CnnParams | crnn.CrnnParams:
+    """Read `models.<name>`, which the key `family` in it gives its form."""
+    models = read_params(path).get("models")
+    family = models[name].get("family") if isinstance(models, dict) and isinstance(models.get(name), dict) else None
+    if family is not None and family not in FAMILIES:
+        raise ParamsError(f"{path}: models.{name}.family is {family!r}; expected one of {', '.join(FAMILIES)}")
+    return load_section(crnn.CrnnParams if family == "crnn" else cnn.CnnParams, f"models.{name}", path)
+
+
+def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
+    """Build the untrained network of a family and preset.
+
+    Raises:
+        UserError: the pictures are too small for the network.
+    """
+    try:
+        network: keras.Model = FAMILIES[params.family].build_network(params, spec)
+    except ValueError as error:
+        raise UserError(f"no {params.family} of preset {params.preset} fits pictures of {spec.width}x{spec.height}: {error}") from error
+    return network
+
+
+def choose_precision(recipe: Recipe) -> str:
+    """Name the Keras dtype policy: bfloat16 for products and float32 for weights where the hardware is fast at it."""
+    if recipe.precision == "auto":
+        return "mixed_bfloat16" if _has_bfloat16() else "float32"
+    return "mixed_bfloat16" if recipe.precision == "bfloat16" else "float32"
+
+
+def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) -> tuple[keras.Model, pd.DataFrame]:
+    """Train, or go on from what `work_dir` holds.
+
+    Returns:
+        The network in float32 with the weights of the best epoch, and the history with one row per epoch:
+        phase, epoch (from 1, over all phases), loss, exact_match, val_loss, val_exact_match.
+    """
+    spec, recipe = dataset.manifest.spec, params.recipe
+    keras.utils.set_random_seed(params.seed)
+    keras.config.set_dtype_policy(choose_precision(recipe))
+    batches = load_training_batches(
+        dataset,
+        first_class=FAMILIES[params.family].FIRST_CLASS,
+        batch_size=recipe.batch_size,
+        validation_size=params.validation_size,
+        seed=params.seed,
+        cache_dir=work_dir,
+    )
+    state = TrainingState(work_dir)
+    with choose_strategy().scope():
+        network = build_network(params, spec)
+    for phase in range(state.phase, len(recipe.learning_rates)):
+        run_phase(network, params, batches, phase, state)
+
+    keras.config.set_dtype_policy("float32")
+    trained = build_network(params, spec)
+    trained.load_weights(state.folder / BEST_WEIGHTS)
+    return trained, state.history
+
+
+def choose_strategy() -> tf.distribute.Strategy:
+    """Use every GPU of the host; without one, the processor."""
+    return tf.distribute.MirroredStrategy() if tf.config.list_physical_devices("GPU") else tf.distribute.get_strategy()
+
+
+class TrainingState:
+    """What a training has reached: a folder in the work folder that is replaced once an epoch, as a whole."""
+
+    def __init__(self, work_dir: Path) -> None:
+        """Take up the state in `work_dir`, or start with none."""
+        self._work_dir = work_dir
+        # A kill between two renames leaves the older state beside the newer one.
+        states = sorted(work_dir.glob("epoch-[0-9][0-9][0-9][0-9][0-9]"))
+        self.folder = states[-1] if states else work_dir
+        self.history = pd.read_csv(self.folder / HISTORY) if states else pd.DataFrame()
+
+    @property
+    def phase(self) -> int:
+        """The phase of the last finished epoch."""
+        return 0 if self.history.empty else int(self.history["phase"].iloc[-1])
+
+    def epochs_of(self, phase: int) -> int:
+        """Count the finished epochs of a phase."""
+        return 0 if self.history.empty else int((self.history["phase"] == phase).sum())
+
+    def patience_spent(self) -> int:
+        """Count the epochs of the current phase since the validation loss was last at its lowest of all."""
+        since_best = len(self.history) - 1 - int(self.history["val_loss"].argmin())
+        return min(since_best, self.epochs_of(self.phase))
+
+    def save_epoch(self, network: keras.Model, phase: int, logs: dict[str, float]) -> None:
+        """Write the state after one more epoch, then let it take the place of the state before."""
+        row = pd.DataFrame([{"phase": phase, "epoch": len(self.history) + 1, **logs}])
+        history = pd.concat([self.history, row], ignore_index=True)
+        temporary = self._work_dir / "epoch.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        network.save_weights(temporary / LATEST_WEIGHTS)
+        is_best = history["val_loss"].argmin() == len(history) - 1
+        link_or_copy(temporary / LATEST_WEIGHTS if is_best else self.folder / BEST_WEIGHTS, temporary / BEST_WEIGHTS)
+        history.to_csv(temporary / HISTORY, index=False)
+
+        previous, self.history = self.folder, history
+        self.folder = temporary.rename(self._work_dir / f"epoch-{len(history):05d}")
+        if previous != self._work_dir:
+            shutil.rmtree(previous)
+
+
+class _SaveEpoch(keras.callbacks.Callback):
+    """Saves the state after every epoch and ends a phase whose patience is spent."""
+
+    def __init__(self, state: TrainingState, phase: int, patience: int) -> None:
+        super().__init__()
+        self._state, self._phase, self._patience = state, phase, patience
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Save, and stop when the validation loss has not fallen for `patience` epochs."""
+        if not all(np.isfinite(value) for value in (logs or {}).values()):
+            raise UserError(f"the loss is no longer finite in epoch {epoch + 1}: lower `learning_rates`, or raise `warmup`")
+        self._state.save_epoch(self.model, self._phase, logs or {})
+        self.model.stop_training = self._state.patience_spent() >= self._patience
+
+
+def run_phase(network: keras.Model, params: ModelParams, batches: TrainingBatches, phase: int, state: TrainingState) -> None:
+    """Train with one peak learning rate until the epochs or the patience of the recipe are used up."""
+    recipe = params.recipe
+    num_done = state.epochs_of(phase)
+    if num_done >= recipe.epochs or (num_done and state.patience_spent() >= recipe.patience):
+        return
+
+    optimizer = build_optimizer(recipe, recipe.learning_rates[phase], num_steps=recipe.epochs * len(batches.train))
+    network.compile(optimizer, loss=FAMILIES[params.family].build_loss(), metrics=[exact_match_metric(params.family)])
+    if num_done:
+        optimizer.build(network.trainable_variables)
+        network.load_weights(state.folder / LATEST_WEIGHTS)
+    elif phase:
+        network.load_weights(state.folder / BEST_WEIGHTS)
+    network.fit(
+        batches.train,
+        validation_data=batches.validation,
+        initial_epoch=num_done,
+        epochs=recipe.epochs,
+        callbacks=[_SaveEpoch(state, phase, recipe.patience)],
+        shuffle=False,
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+
+
+def build_optimizer(recipe: Recipe, peak_rate: float, num_steps: int) -> keras.Optimizer:
+    """Build Adam, or AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101), with linear warm-up and cosine decay."""
+    num_warmup = int(num_steps * recipe.warmup)
+    rate = peak_rate if recipe.final_rate == 1 and not num_warmup else keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if num_warmup else peak_rate,
+        warmup_target=peak_rate if num_warmup else None,
+        warmup_steps=num_warmup,
+        decay_steps=max(1, num_steps - num_warmup),
+        alpha=recipe.final_rate,
+    )
+    optimizer = keras.optimizers.AdamW(
+        rate, weight_decay=recipe.weight_decay or None, beta_2=recipe.beta_2, amsgrad=recipe.amsgrad
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    return optimizer
+
+
+def _has_bfloat16() -> bool:
+    """Tell whether the device multiplies bfloat16 in hardware: avx512_bf16 or amx on x86, compute capability 8 on Nvidia."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return all(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus)
+    cpu_info = Path("/proc/cpuinfo")
+    return cpu_info.exists() and "avx512_bf16" in cpu_info.read_text()

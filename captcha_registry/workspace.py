@@ -1,0 +1,83 @@
+"""Where unfinished work waits: `.work/<stage>/<name>/<fingerprint>/`, ignored by Git and DVC.
+
+DVC deletes a stage's outputs before it runs the stage, so what a killed run had finished must live elsewhere. The
+fingerprint covers all that the work follows from: parameters, inputs and code. Other work is never picked up.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from captcha_registry.errors import UserError
+
+WORK_ROOT = Path(".work")
+
+
+def fingerprint(*facts: object, packages: Iterable[str]) -> str:
+    """Hash JSON-like facts, the versions of `packages` and the source of every project module imported so far."""
+    sources = {name: _hash_source(name) for name in sorted(sys.modules) if name.split(".")[0] == "captcha_registry"}
+    content = json.dumps([facts, tool_versions(packages), sources], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _hash_source(module_name: str) -> str:
+    source = getattr(sys.modules[module_name], "__file__", None)
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+
+
+def tool_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Look up the installed versions of packages that decide the bytes of a result."""
+    return {package: version(package) for package in sorted(packages)}
+
+
+def open_work_dir(stage: str, name: str, work_fingerprint: str) -> Path:
+    """Make or reopen the folder of one piece of work; work on the same thing with another fingerprint is deleted."""
+    parent = WORK_ROOT / stage / name
+    for stale in parent.glob("*"):
+        if stale.name != work_fingerprint:
+            shutil.rmtree(stale)
+    folder = parent / work_fingerprint
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, flushed to the disk."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a finished file a second name; copy it where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK}:
+            raise
+        shutil.copy2(source, target)
+
+
+def require_free_space(folder: Path, needed_bytes: int) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        UserError: says how much is needed and how much is free.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if needed_bytes > free_bytes:
+        raise UserError(
+            f"{folder} needs about {needed_bytes / 1e9:,.1f} GB and the disk has {free_bytes / 1e9:,.1f} GB free: "
+            "free some space, or lower `count` in params.yaml"
+        )

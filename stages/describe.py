@@ -1,0 +1,67 @@
+"""Check a dataset to the last byte, then describe it: `python -m stages.describe digits`.
+
+Reads `data/<name>/`; writes `metrics/<name>.json`, `metrics/plots/<name>/samples.png` and the card `data/<name>/README.md`. A dataset
+that is not what its manifest says fails the run.
+"""
+
+import argparse
+import json
+import time
+from concurrent.futures import as_completed
+from pathlib import Path
+
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
+from captcha_registry.dataset.statistics import summarize_dataset
+from captcha_registry.dataset.verify import find_index_problems, find_shard_problems
+from captcha_registry.errors import UserError, report_errors
+from captcha_registry.generation.executors import count_usable_cores, local_processes
+from captcha_registry.plots import save_contact_sheet
+from captcha_registry.registry.card import write_dataset_card
+from captcha_registry.workspace import write_atomically
+
+MAX_PROBLEMS_SHOWN = 10
+NUM_PICTURES = 12
+
+
+def check_dataset(dataset: CaptchaDataset) -> None:
+    """Fail on anything that is wrong with the dataset, in every core, with a progress bar."""
+    problems = list(find_index_problems(dataset))
+    with (
+        local_processes(count_usable_cores()) as executor,
+        tqdm(total=dataset.index.num_rows, unit=" samples", desc="checking", disable=None) as progress,
+    ):
+        futures = {}
+        for shard in dataset.manifest.shards:
+            rows = dataset.index.filter(pc.equal(dataset.index["shard"], shard.path))
+            futures[executor.submit(find_shard_problems, dataset.root, shard, rows, dataset.manifest.spec)] = shard
+        for future in as_completed(futures):
+            problems += future.result()
+            progress.update(futures[future].num_samples)
+    if problems:
+        more = f"\n... and {len(problems) - MAX_PROBLEMS_SHOWN:,} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
+        raise UserError(f"{dataset.root} is damaged:\n" + "\n".join(problems[:MAX_PROBLEMS_SHOWN]) + more)
+
+
+def main(name: str) -> None:
+    """Check and describe the dataset `name`."""
+    started = time.perf_counter()
+    dataset = open_dataset(Path("data") / name)
+    check_dataset(dataset)
+
+    metrics = summarize_dataset(dataset)
+    pictures = list(dataset.read_samples(dataset.index.slice(0, NUM_PICTURES)))
+    samples_path = Path("metrics/plots") / name / "samples.png"
+    save_contact_sheet(samples_path, [s.image for s in pictures], [s.label for s in pictures])
+    write_atomically(dataset.root / "README.md", write_dataset_card(dataset.manifest, metrics).encode())
+    write_atomically(Path("metrics") / f"{name}.json", f"{json.dumps(metrics, indent=2)}\n".encode())
+    print(f"{name}: {metrics['samples']:,} samples checked, nothing wrong, {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="a key below `datasets` in params.yaml")
+    with report_errors():
+        main(parser.parse_args().name)

@@ -1,0 +1,49 @@
+"""Read the test split with a trained model and score it: `python -m stages.evaluate cnn`.
+
+Reads `models/<name>/` and the dataset that its card names; writes `metrics/<name>.json` and, below
+`metrics/plots/<name>/`, `learning_curves.csv`, `confusion.csv`, `slices.csv` and `errors.png`.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.errors import report_errors
+from captcha_registry.plots import save_contact_sheet
+from captcha_registry.recognition.reading import read_split
+from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, worst_errors
+from captcha_registry.recognition.trained import load_model, read_history
+from captcha_registry.workspace import write_atomically
+
+NUM_ERRORS_SHOWN = 30
+
+
+def main(name: str) -> None:
+    """Evaluate the model `name`."""
+    started = time.perf_counter()
+    network, card = load_model(Path("models") / name)
+    dataset = open_dataset(Path("data") / card.dataset)
+    readings = read_split(network, card, dataset, "test")
+
+    metrics = compute_metrics(readings) | {"parameters": card.num_parameters}
+    plots_dir = Path("metrics/plots") / name
+    plots_dir.mkdir(parents=True, exist_ok=True)
+    read_history(Path("models") / name).to_csv(plots_dir / "learning_curves.csv", index=False)
+    find_confusions(readings).to_csv(plots_dir / "confusion.csv", index=False)
+    score_slices(readings, card.spec.alphabet).to_csv(plots_dir / "slices.csv", index=False)
+    worst = worst_errors(readings, NUM_ERRORS_SHOWN)
+    pictures = [sample.image for sample in dataset.read_samples(dataset.index.take(worst["id"].to_numpy()))]
+    save_contact_sheet(plots_dir / "errors.png", pictures, [f"{w.label} read {w.text or '-'}" for w in worst.itertuples()])
+    write_atomically(Path("metrics") / f"{name}.json", f"{json.dumps(metrics, indent=2)}\n".encode())
+
+    seconds = time.perf_counter() - started
+    print(f"{name}: exact match {metrics['exact_match']:.4f} on {metrics['test_samples']:,} test samples, {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="a key below `models` in params.yaml")
+    with report_errors():
+        main(parser.parse_args().name)

@@ -1,0 +1,44 @@
+"""Divide a generated dataset into train and test: `python -m stages.split digits`.
+
+Reads `split` of params.yaml and `data/generated/<name>/`, writes `train/`, `test/`, `index.parquet` and `manifest.json` below
+`data/<name>/`.
+"""
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.spec import SplitRule
+from captcha_registry.errors import report_errors
+from captcha_registry.generation.splitting import split_dataset
+from captcha_registry.params import load_section
+from captcha_registry.workspace import WORK_ROOT
+
+
+def main(name: str) -> None:
+    """Split the dataset `name`."""
+    started = time.perf_counter()
+    rule = load_section(SplitRule, "split")
+    source = open_dataset(Path("data/generated") / name)
+    work_dir = WORK_ROOT / "split" / name
+    shutil.rmtree(work_dir, ignore_errors=True)
+    work_dir.mkdir(parents=True)
+    manifest = split_dataset(source, rule, work_dir)
+
+    out_dir = Path("data") / name
+    shutil.rmtree(out_dir, ignore_errors=True)
+    out_dir.parent.mkdir(exist_ok=True)
+    work_dir.rename(out_dir)
+
+    counts = {side: sum(s.num_samples for s in manifest.shards if s.path.startswith(side)) for side in ("train", "test")}
+    seconds = time.perf_counter() - started
+    print(f"{name}: {counts['train']:,} train and {counts['test']:,} test samples, by {rule.by}, {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="a key below `datasets` in params.yaml")
+    with report_errors():
+        main(parser.parse_args().name)

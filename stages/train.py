@@ -1,0 +1,42 @@
+"""Train a model: `python -m stages.train cnn`.
+
+Reads `models.<name>` of params.yaml and the train split of its dataset, writes `model.keras`, `model.json` and `history.csv`
+below `models/<name>/`. Killed and started again, it goes on after the last finished epoch.
+"""
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.errors import report_errors
+from captcha_registry.recognition.training import TRAINING_PACKAGES, load_model_params, train_model
+from captcha_registry.recognition.trained import save_model
+from captcha_registry.workspace import fingerprint, open_work_dir
+
+
+def main(name: str) -> None:
+    """Train the model `name`."""
+    started = time.perf_counter()
+    params = load_model_params(name)
+    dataset = open_dataset(Path("data") / params.dataset)
+    facts = (params.model_dump(), dataset.manifest.dataset_id)
+    work_dir = open_work_dir("train", name, fingerprint(*facts, packages=TRAINING_PACKAGES))
+    network, history = train_model(params, dataset, work_dir)
+    save_model(Path("models") / name, network, history, params, dataset.manifest)
+    shutil.rmtree(work_dir)
+
+    best = history.loc[history["val_loss"].idxmin()]
+    seconds = time.perf_counter() - started
+    print(
+        f"{name}: {network.count_params():,} parameters, best of {len(history)} epochs is {best['epoch']:.0f}, "
+        f"validation exact match {best['val_exact_match']:.4f}, {seconds:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="a key below `models` in params.yaml")
+    with report_errors():
+        main(parser.parse_args().name)
