@@ -1,7 +1,7 @@
 """Check a dataset to the last byte, then describe it: `python -m stages.describe digits`.
 
-Reads `data/<name>/`; writes `metrics/<name>.json`, `metrics/plots/<name>/samples.png` and the card `data/<name>/README.md`. A dataset
-that is not what its manifest says fails the run.
+Reads `data/<name>/`; writes `metrics/<name>.json`, `metrics/plots/<name>/samples.png` and the card `data/<name>/README.md`.
+A dataset that is not what its manifest says fails the run.
 """
 
 import argparse

@@ -35,7 +35,8 @@ def main(name: str) -> None:
     score_slices(readings, card.spec.alphabet).to_csv(plots_dir / "slices.csv", index=False)
     worst = worst_errors(readings, NUM_ERRORS_SHOWN)
     pictures = [sample.image for sample in dataset.read_samples(dataset.index.take(worst["id"].to_numpy()))]
-    save_contact_sheet(plots_dir / "errors.png", pictures, [f"{w.label} read {w.text or '-'}" for w in worst.itertuples()])
+    captions = [f"{label} read {text or '-'}" for label, text in zip(worst["label"], worst["text"], strict=True)]
+    save_contact_sheet(plots_dir / "errors.png", pictures, captions)
     write_atomically(Path("metrics") / f"{name}.json", f"{json.dumps(metrics, indent=2)}\n".encode())
 
     seconds = time.perf_counter() - started

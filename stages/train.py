@@ -11,8 +11,8 @@ from pathlib import Path
 
 from captcha_registry.dataset.dataset import open_dataset
 from captcha_registry.errors import report_errors
-from captcha_registry.recognition.training import TRAINING_PACKAGES, load_model_params, train_model
 from captcha_registry.recognition.trained import save_model
+from captcha_registry.recognition.training import TRAINING_PACKAGES, load_model_params, train_model
 from captcha_registry.workspace import fingerprint, open_work_dir
 
 
@@ -27,7 +27,7 @@ def main(name: str) -> None:
     save_model(Path("models") / name, network, history, params, dataset.manifest)
     shutil.rmtree(work_dir)
 
-    best = history.loc[history["val_loss"].idxmin()]
+    best = history.iloc[int(history["val_loss"].argmin())]
     seconds = time.perf_counter() - started
     print(
         f"{name}: {network.count_params():,} parameters, best of {len(history)} epochs is {best['epoch']:.0f}, "

@@ -76,7 +76,7 @@ def _declare_example() -> type[Any]:
     features_field.type_name = ".captcha_registry.Features"
 
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("captcha_registry.Example"))
 
 

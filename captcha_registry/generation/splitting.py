@@ -6,7 +6,7 @@ so a dataset that grows keeps its split. By sample and by label copy records, wi
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -56,7 +56,9 @@ def check_split(spec: DatasetSpec, rule: SplitRule) -> None:
         num_test, total, unit = round(spec.count * rule.test_size), spec.count, "samples"
         cure = "raise `count`, or change `split.test_size`"
     if not 0 < num_test < total:
-        raise UserError(f"a test share of {rule.test_size} of {total} {unit} is {num_test} {unit}, and leaves one side empty: {cure}")
+        raise UserError(
+            f"a test share of {rule.test_size} of {total} {unit} is {num_test} {unit}, and leaves one side empty: {cure}"
+        )
 
 
 def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:
@@ -144,7 +146,7 @@ def _copy_shard(root: Path, rows: pa.Table, target: Path) -> Iterator[int]:
             yield writer.write(read_record(root / shard, offset))[0]
 
 
-def _with_columns(rows: pa.Table, **columns: list[object]) -> pa.Table:
+def _with_columns(rows: pa.Table, **columns: Sequence[object]) -> pa.Table:
     for name, values in columns.items():
         place = rows.schema.get_field_index(name)
         rows = rows.set_column(place, rows.schema.field(place), pa.array(values, rows.schema.field(place).type))

@@ -4,6 +4,7 @@ Cycle and block length of the interleave are fixed, because they decide the orde
 threads is left to the machine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def _parse_image(record: tf.Tensor, spec: DatasetSpec) -> tuple[tf.Tensor, tf.Te
     return sample["id"], tf.ensure_shape(image, (spec.height, spec.width, 3))
 
 
-def _sample_decoder(spec: DatasetSpec, first_class: int):  # noqa: ANN202 - a closure for Dataset.map
+def _sample_decoder(spec: DatasetSpec, first_class: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Make the function from a record to `(image uint8, classes int32 (length,))`."""
     classes_by_byte = [spec.alphabet.find(chr(byte)) + first_class for byte in range(256)]
 

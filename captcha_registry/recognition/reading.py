@@ -26,7 +26,8 @@ def read_split(network: keras.Model, card: ModelCard, dataset: CaptchaDataset, s
     spec = dataset.manifest.spec
     if (card.spec.height, card.spec.width) != (spec.height, spec.width):
         raise UserError(
-            f"the model reads pictures of {card.spec.width}x{card.spec.height}, {dataset.root} has {spec.width}x{spec.height}: train it anew"
+            f"the model reads pictures of {card.spec.width}x{card.spec.height}, "
+            f"{dataset.root} has {spec.width}x{spec.height}: train it anew"
         )
     truth = dataset.rows(split).select(["id", "label", "ink_luminance"]).to_pandas()
     rows = []
@@ -36,7 +37,7 @@ def read_split(network: keras.Model, card: ModelCard, dataset: CaptchaDataset, s
             readings = decode(card.family, logits, card.spec.alphabet)
             rows += [(int(i), reading.text, reading.confidence) for i, reading in zip(ids, readings, strict=True)]
             progress.update(len(readings))
-    joined = truth.merge(pd.DataFrame(rows, columns=["id", "text", "confidence"]), on="id", validate="one_to_one")
+    joined: pd.DataFrame = truth.merge(pd.DataFrame(rows, columns=["id", "text", "confidence"]), on="id", validate="one_to_one")
     if len(joined) != len(truth):
         raise UserError(f"{dataset.root}: read {len(rows):,} records of {split}, the index has {len(truth):,}: run `dvc repro`")
     return joined.sort_values("id", ignore_index=True)

@@ -1,6 +1,7 @@
 """Compare readings with the truth: exact match, character accuracy, confusion, and accuracy by slice."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from math import sqrt
 
 import pandas as pd
@@ -72,9 +73,9 @@ def score_slices(readings: pd.DataFrame, alphabet: str) -> pd.DataFrame:
         The columns `slice`, `exact_match` and `samples`; slices without a sample are left out.
     """
     right = readings["label"] == readings["text"]
-    bounds = zip(LUMINANCE_EDGES, LUMINANCE_EDGES[1:], strict=False)
     slices = [
-        (f"ink luminance {low}-{high - 1}", readings["ink_luminance"].between(low, high, inclusive="left")) for low, high in bounds
+        (f"ink luminance {low}-{high - 1}", readings["ink_luminance"].between(low, high, inclusive="left"))
+        for low, high in pairwise(LUMINANCE_EDGES)
     ]
     slices += [(f"holds {character}", readings["label"].str.contains(character, regex=False)) for character in alphabet]
     rows = [(name, round(float(right[chosen].mean()), 6), int(chosen.sum())) for name, chosen in slices if chosen.any()]

@@ -1,9 +1,9 @@
 """Train one model: schedule, mixed precision, every GPU of the host, early stopping, and going on after a kill.
 
-After every epoch the whole state, `latest.weights.h5` (network and optimizer), `best.weights.h5` and `history.csv`, appears in the
-work folder in one rename. All else that training needs to go on (phase, epoch, best loss, patience spent) follows from
-the history. Keras' `BackupAndRestore` writes weights and epoch one after the other, in place, and keeps neither the best
-weights nor the patience.
+After every epoch the whole state, `latest.weights.h5` (network and optimizer), `best.weights.h5` and `history.csv`, appears
+in the work folder in one rename. All else that training needs to go on (phase, epoch, best loss, patience spent) follows
+from the history. Keras' `BackupAndRestore` writes weights and epoch one after the other, in place, and keeps neither the
+best weights nor the patience.
 """
 
 import shutil
@@ -40,7 +40,9 @@ def load_model_params(name: str, path: Path = PARAMS_PATH) -> cnn.CnnParams | cr
     family = models[name].get("family") if isinstance(models, dict) and isinstance(models.get(name), dict) else None
     if family is not None and family not in FAMILIES:
         raise ParamsError(f"{path}: models.{name}.family is {family!r}; expected one of {', '.join(FAMILIES)}")
-    return load_section(crnn.CrnnParams if family == "crnn" else cnn.CnnParams, f"models.{name}", path)
+    if family == "crnn":
+        return load_section(crnn.CrnnParams, f"models.{name}", path)
+    return load_section(cnn.CnnParams, f"models.{name}", path)
 
 
 def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
@@ -52,7 +54,9 @@ def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
     try:
         network: keras.Model = FAMILIES[params.family].build_network(params, spec)
     except ValueError as error:
-        raise UserError(f"no {params.family} of preset {params.preset} fits pictures of {spec.width}x{spec.height}: {error}") from error
+        raise UserError(
+            f"no {params.family} of preset {params.preset} fits pictures of {spec.width}x{spec.height}: {error}"
+        ) from error
     return network
 
 
@@ -182,14 +186,18 @@ def run_phase(network: keras.Model, params: ModelParams, batches: TrainingBatche
 
 
 def build_optimizer(recipe: Recipe, peak_rate: float, num_steps: int) -> keras.Optimizer:
-    """Build Adam, or AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101), with linear warm-up and cosine decay."""
+    """Build Adam, or AdamW (https://arxiv.org/abs/1711.05101), with linear warm-up and cosine decay."""
     num_warmup = int(num_steps * recipe.warmup)
-    rate = peak_rate if recipe.final_rate == 1 and not num_warmup else keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if num_warmup else peak_rate,
-        warmup_target=peak_rate if num_warmup else None,
-        warmup_steps=num_warmup,
-        decay_steps=max(1, num_steps - num_warmup),
-        alpha=recipe.final_rate,
+    rate = (
+        peak_rate
+        if recipe.final_rate == 1 and not num_warmup
+        else keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if num_warmup else peak_rate,
+            warmup_target=peak_rate if num_warmup else None,
+            warmup_steps=num_warmup,
+            decay_steps=max(1, num_steps - num_warmup),
+            alpha=recipe.final_rate,
+        )
     )
     optimizer = keras.optimizers.AdamW(
         rate, weight_decay=recipe.weight_decay or None, beta_2=recipe.beta_2, amsgrad=recipe.amsgrad

@@ -30,8 +30,8 @@ The dataset id is `{manifest.dataset_id}`.
 
 ## What is in it
 
-- `train/` and `test/`: TFRecord shards of at most {spec.shard_size:,} records. A record is a `tf.train.Example` with `id` (int64),
-  `image` (PNG bytes) and `label` (bytes).
+- `train/` and `test/`: TFRecord shards of at most {spec.shard_size:,} records. A record is a `tf.train.Example` with
+  `id` (int64), `image` (PNG bytes) and `label` (bytes).
 - `index.parquet`: one row per sample.
 - `manifest.json`: every file with its size and SHA-256.
 
