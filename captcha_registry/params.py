@@ -4,17 +4,28 @@ The file is read as YAML 1.2, as DVC reads it, so that both see the same value i
 """
 
 import difflib
+import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from captcha_registry.errors import UserError
 
 PARAMS_PATH = Path("params.yaml")
+
+# What pydantic's words for a wrong type mean to someone who writes YAML.
+EXPECTED_TYPES = {
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "model_type": "keys with values below it",
+    "string_type": "text: put it in quotes",
+    "tuple_type": "a list such as [0.001]",
+}
 
 
 class Section(BaseModel):
@@ -36,10 +47,13 @@ def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from the project's top folder") from None
+    except MarkedYAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: line {error.problem_mark.line + 1}: {error.problem}") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ParamsError(f"{path} holds {type(content).__name__}; expected sections such as `datasets:`")
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ParamsError(f"{path} holds {found}; expected sections such as `datasets:`")
     return content
 
 
@@ -69,19 +83,38 @@ def parse_section(model: type[SectionT], section: Any, where: str) -> SectionT:
         # Lists of YAML stand for tuples, which strict mode takes from JSON-like input only.
         return model.model_validate(section)
     except ValidationError as error:
-        raise ParamsError("\n       ".join(_explain(detail, model, where) for detail in error.errors())) from None
+        raise ParamsError("\n       ".join(explain_errors(error, model, where))) from None
+
+
+def explain_errors(error: ValidationError, model: type[Section], where: str = "") -> list[str]:
+    """Say in one line each which key is wrong, what it holds, and what is allowed; `where` opens each line."""
+    return [_explain(detail, model, where) for detail in error.errors()]
 
 
 def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
-    """Say in one line which key is wrong, what it holds, and what is allowed."""
-    key = ".".join([where, *map(str, detail["loc"])])
+    if detail["type"] == "json_invalid":
+        return detail["msg"]
+    key = ".".join(filter(None, [where, *map(str, detail["loc"])])) or "it"
+    known = list(_find_model(model, detail["loc"]).model_fields)
     if detail["type"] == "extra_forbidden":
-        name = str(detail["loc"][-1])
-        near = difflib.get_close_matches(name, model.model_fields, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(model.model_fields)}"
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
         return f"{key} is not a known key; {hint}"
     if detail["type"] == "missing":
-        return f"{key} is missing"
+        return f"{key} is missing; expected keys: {', '.join(known)}"
     if detail["type"] == "value_error":
         return f"{key}: {detail['ctx']['error']}"
-    return f"{key} is {detail['input']!r}; {detail['msg'].replace('Input should be', 'expected')}"
+    expected = EXPECTED_TYPES.get(detail["type"]) or re.sub(
+        r"^\w+ should (be|have|match) | after validation.*", "", detail["msg"]
+    )
+    return f"{key} is {detail['input']!r}; expected {expected}"
+
+
+def _find_model(model: type[Section], place: tuple[int | str, ...]) -> type[Section]:
+    """Find the innermost model on the way to a key."""
+    for name in place[:-1]:
+        if field := model.model_fields.get(str(name)):
+            # `Recipe`, or inside `tuple[FileEntry, ...]` and `SplitRule | None`.
+            kinds = (field.annotation, *get_args(field.annotation))
+            model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), model)
+    return model

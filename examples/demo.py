@@ -41,7 +41,7 @@ def copy_project(target: Path, params: Mapping[str, object]) -> None:
     )
     for name in listed.stdout.split("\0"):
         # Results and their lock belong to the full scale.
-        if name and (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+        if (ROOT / name).is_file() and name.split("/")[0] not in {"data", "dvc.lock", "metrics", "models"}:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
     change_params(target / "params.yaml", params)
@@ -73,7 +73,7 @@ def main() -> int:
         if code := subprocess.run(command, cwd=target, check=False).returncode:
             return code
     print(
-        f"\nDone in {time.perf_counter() - started:.0f} s. A small scale gives small accuracies; `make repro` gives the real ones."
+        f"\nDone in {time.perf_counter() - started:.0f} s. A small scale gives small accuracies; `make repro` real ones."
     )
     print("Pictures:", *sorted((target / "metrics").rglob("*.png")), sep="\n  ")
     return 0

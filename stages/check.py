@@ -4,6 +4,9 @@ Reads all of params.yaml; writes `data/params.ok`, whose content never changes, 
 making any of them run again.
 """
 
+import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
@@ -16,6 +19,17 @@ from captcha_registry.workspace import require_free_space, write_atomically
 SECTIONS = {"datasets", "split", "models"}
 
 
+def check_names(names: Iterable[object]) -> None:
+    """Refuse names of datasets and models that would not do as the names of their folders and metrics files."""
+    for name, times in Counter(names).items():
+        if not (isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)):
+            raise ParamsError(f"{PARAMS_PATH}: the name {name!r} does not do; expected text of a-z, 0-9, - and _")
+        if name == "generated":
+            raise ParamsError(f"{PARAMS_PATH}: the name 'generated' is taken by data/generated: choose another")
+        if times > 1:
+            raise ParamsError(f"{PARAMS_PATH}: a dataset and a model are both called {name!r}: rename one, they share metrics/")
+
+
 def main() -> None:
     """Check every section and what the sections ask of each other."""
     params = read_params()
@@ -25,6 +39,7 @@ def main() -> None:
         if not isinstance(params[section], dict) or not params[section]:
             raise ParamsError(f"{PARAMS_PATH}: {section} is {params[section]!r}; expected at least one name with its settings")
 
+    check_names([*params["datasets"], *params["models"]])
     specs = {name: load_section(DatasetSpec, f"datasets.{name}") for name in params["datasets"]}
     rule = load_section(SplitRule, "split")
     models = {name: load_model_params(name) for name in params["models"]}

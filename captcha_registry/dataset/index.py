@@ -14,13 +14,13 @@
 | ink_luminance | uint8      | Rec. 601 luma of the ink; dark ink is faint, see `generation.drawing` |
 """
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captcha_registry.errors import UserError
+from captcha_registry.workspace import open_atomically
 
 INDEX_NAME = "index.parquet"
 
@@ -44,10 +44,11 @@ ROW_GROUP_SIZE = 100_000
 
 
 def write_index(path: Path, rows: pa.Table) -> None:
-    """Write index rows, whole or not at all; equal rows give equal bytes in a locked environment."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    pq.write_table(rows.cast(SCHEMA), temporary, row_group_size=ROW_GROUP_SIZE, compression="zstd")
-    temporary.replace(path)
+    """Write index rows and their metadata, whole or not at all; equal rows give equal bytes in a locked environment."""
+    # Empty metadata would be other bytes than none.
+    schema = SCHEMA.with_metadata(rows.schema.metadata) if rows.schema.metadata else SCHEMA
+    with open_atomically(path) as file:
+        pq.write_table(rows.cast(schema), file, row_group_size=ROW_GROUP_SIZE, compression="zstd")
 
 
 def read_index(path: Path) -> pa.Table:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
-from captcha_registry.params import Section
+from captcha_registry.params import Section, explain_errors
 from captcha_registry.workspace import write_atomically
 
 MANIFEST_NAME = "manifest.json"
@@ -81,5 +81,4 @@ def read_manifest(root: Path) -> Manifest:
     except FileNotFoundError:
         raise UserError(f"{path} is missing, so {root} is no complete dataset: run `dvc repro`, or `dvc pull`") from None
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError(f"{path} is not a valid manifest: {problems}") from error
+        raise UserError(f"{path} is not a valid manifest: {'; '.join(explain_errors(error, Manifest))}") from error

@@ -8,7 +8,6 @@ all little-endian. The data is a serialized `tf.train.Example` with the features
 bytes) and `label` (bytes). TensorFlow itself is not needed: the message is declared here, field for field.
 """
 
-import os
 import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -22,6 +21,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from captcha_registry.errors import UserError
+from captcha_registry.workspace import open_atomically
 
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
@@ -35,6 +35,10 @@ class DamagedRecordError(UserError):
         """Name the file, the offset in bytes at which the record starts, and what is wrong."""
         super().__init__(f"{path}: record at byte {offset:,}: {problem}")
         self.path, self.offset, self.problem = path, offset, problem
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, int, str]]:
+        """Let it pass from a worker to its parent; the default would rebuild it from the message alone and fail."""
+        return type(self), (self.path, self.offset, self.problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +128,13 @@ def shard_name(shard_number: int) -> str:
 
 
 class ShardWriter(AbstractContextManager["ShardWriter"]):
-    """Write one shard under a temporary name; it gets its own name only when it is complete and flushed."""
+    """Write one shard; it appears under its name only when it is complete and flushed."""
+
+    _file: BinaryIO
 
     def __init__(self, path: Path) -> None:
-        """Open a temporary file beside `path`."""
-        self._path = path
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        self._file: BinaryIO = self._temporary.open("wb")
+        """Prepare to write; nothing is opened before the `with` block."""
+        self._opened = open_atomically(path)
 
     def write(self, data: bytes) -> tuple[int, int]:
         """Append one record; return its offset and its length in bytes, framing included."""
@@ -142,19 +146,13 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         return offset, len(data) + OVERHEAD_BYTES
 
     def __enter__(self) -> Self:
-        """Return the writer."""
+        """Open a temporary file beside the shard's place."""
+        self._file = self._opened.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Commit the shard, or remove the temporary file after an error."""
-        with self._file:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        if kind is None:
-            self._temporary.replace(self._path)
-        else:
-            self._temporary.unlink()
+        self._opened.__exit__(kind, error, trace)
 
 
 def read_record(path: Path, offset: int) -> bytes:
@@ -188,12 +186,12 @@ def _read_next(file: BinaryIO, path: Path, offset: int, size_bytes: int) -> byte
     if len(header) < HEADER.size:
         raise DamagedRecordError(path, offset, f"file ends inside the header, at byte {size_bytes:,}")
     length, length_crc = HEADER.unpack(header)
-    # Checked before anything of that length is allocated.
+    # Both checked before anything of that length is allocated.
     if masked_crc(header[:8]) != length_crc:
         raise DamagedRecordError(path, offset, "wrong checksum of the length")
-    data, footer = file.read(length), file.read(FOOTER.size)
-    if len(data) < length or len(footer) < FOOTER.size:
+    if offset + OVERHEAD_BYTES + length > size_bytes:
         raise DamagedRecordError(path, offset, f"file ends inside the record, at byte {size_bytes:,}")
+    data, footer = file.read(length), file.read(FOOTER.size)
     if masked_crc(data) != FOOTER.unpack(footer)[0]:
         raise DamagedRecordError(path, offset, "wrong checksum of the data")
     return data

@@ -39,6 +39,10 @@ def find_index_problems(dataset: CaptchaDataset) -> Iterator[str]:
     for shard_path, num_rows in listed.items():
         yield f"{path}: {num_rows:,} rows for {shard_path}, which the manifest does not name"
 
+    folders = pc.replace_substring_regex(rows["shard"], "/?[^/]*$", "")
+    for row in rows.filter(pc.not_equal(folders, pc.fill_null(rows["split"], ""))).to_pylist():
+        yield f"{path}: sample {row['id']} is in {row['shard']}, its split is {row['split']!r}"
+
     for pixels in find_leaked_pictures(rows):
         twins = rows.filter(pc.equal(rows["pixel_sha256"], pixels)).to_pylist()
         places = ", ".join(f"sample {twin['id']} in {twin['shard']}" for twin in twins)
@@ -62,7 +66,7 @@ def find_shard_problems(root: Path, shard: FileEntry, rows: pa.Table, spec: Data
     """
     path = root / shard.path
     if not path.is_file():
-        return [f"{path}: missing"]
+        return [f"{path}: missing, with {shard.num_samples:,} samples"]
     problems = []
     if (found := FileEntry.of(root, shard.path, shard.num_samples)) != shard:
         problems.append(
@@ -78,7 +82,8 @@ def find_shard_problems(root: Path, shard: FileEntry, rows: pa.Table, spec: Data
                 problems.append(f"{path}: a record at byte {offset:,} that the index does not name")
         problems += [f"{path}: sample {row['id']} is missing at byte {offset:,}" for offset, row in expected.items()]
     except DamagedRecordError as error:
-        problems.append(str(error))
+        known = f" (sample {expected[error.offset]['id']})" if error.offset in expected else ""
+        problems.append(f"{error}{known}")
     return problems
 
 
@@ -98,5 +103,5 @@ def _compare(data: bytes, row: dict[str, object], spec: DatasetSpec) -> Iterator
                 yield f"picture is {image.width}x{image.height} {image.mode}; expected {spec.width}x{spec.height} RGB"
             elif hashlib.sha256(image.tobytes()).digest() != row["pixel_sha256"]:
                 yield "pixels differ from the index's hash"
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # noqa: BLE001 - on broken bytes Pillow also raises ValueError, struct.error and others
         yield f"picture does not decode: {error}"

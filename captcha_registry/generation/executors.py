@@ -22,8 +22,10 @@ def local_processes(num_workers: int) -> Iterator[Executor]:
     """Run tasks in worker processes that stop at once when the caller fails, is interrupted or dies.
 
     Raises:
-        UserError: a worker was killed, most often for want of memory.
+        UserError: there is no worker, or one was killed, most often for want of memory.
     """
+    if num_workers < 1:
+        raise UserError(f"{num_workers} worker processes are asked for; expected at least 1")
     # Spawned, not forked: a fresh interpreter per worker, whatever threads this process runs.
     executor = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
     workers_before = set(multiprocessing.active_children())

@@ -23,7 +23,8 @@ def draw_missing_shards(spec: DatasetSpec, work_dir: Path, executor: Executor) -
     Raises:
         UserError: the disk cannot hold what is missing.
     """
-    finished = {number: entry for number in range(spec.num_shards) if (entry := read_finished_shard(number, work_dir))}
+    present = sorted(int(path.stem) for path in work_dir.glob("*.parquet"))
+    finished = {number: entry for number in present if (entry := read_finished_shard(number, work_dir))}
     num_done = sum(entry.num_samples for entry in finished.values())
     require_free_space(work_dir, int(spec.estimated_bytes * (1 - num_done / spec.count)))
 

@@ -41,7 +41,7 @@ def read_finished_shard(shard_number: int, folder: Path) -> FileEntry | None:
     try:
         entry = FileEntry.model_validate_json(pq.read_schema(_rows_path(folder, shard_number)).metadata[_ENTRY_KEY])
         return entry if entry == FileEntry.of(folder, entry.path, entry.num_samples) else None
-    except FileNotFoundError:
+    except (FileNotFoundError, pa.ArrowInvalid):
         return None
 
 

@@ -28,6 +28,9 @@ from captcha_registry.workspace import link_or_copy
 
 SPLITS = ("train", "test")
 
+# Orders of the labels that a split by label tries: one leaves a rest that no label fits in 3 of 200 seeds of `digits`.
+MAX_TRIES = 100
+
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -71,17 +74,24 @@ def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:
 
     labels, label_numbers = np.unique(index["label"].to_numpy(), return_inverse=True)
     sizes = np.bincount(label_numbers)
-    is_test_label = np.zeros(len(labels), dtype=bool)
-    for label_number in np.random.default_rng(rule.seed).permutation(len(labels)):
-        if sizes[label_number] <= num_test:
-            is_test_label[label_number] = True
-            num_test -= sizes[label_number]
-    if num_test:
-        raise UserError(
-            f"no set of whole labels holds exactly {rule.test_size} of {index.num_rows:,} samples ({num_test} short): "
-            "raise `count`, or split by sample"
-        )
-    return is_test_label[label_numbers]
+    generator = np.random.default_rng(rule.seed)
+    for _ in range(MAX_TRIES):
+        is_test_label = _fill_with_labels(sizes, num_test, generator.permutation(len(labels)))
+        if sizes[is_test_label].sum() == num_test:
+            return is_test_label[label_numbers]
+    raise UserError(
+        f"found no whole labels that hold exactly {rule.test_size} of {index.num_rows:,} samples: raise `count`, or split by sample"
+    )
+
+
+def _fill_with_labels(sizes: npt.NDArray[np.int64], num_samples: int, order: npt.NDArray[np.int64]) -> BoolArray:
+    """Take the labels that still fit into `num_samples`, in the given order."""
+    is_taken = np.zeros(len(sizes), dtype=bool)
+    for label_number in order:
+        if sizes[label_number] <= num_samples:
+            is_taken[label_number] = True
+            num_samples -= sizes[label_number]
+    return is_taken
 
 
 def split_dataset(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> Manifest:

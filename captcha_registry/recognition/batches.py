@@ -41,8 +41,8 @@ def load_training_batches(
 
     Args:
         dataset: a split dataset.
+        batch_size: samples in a batch; what does not fill a batch at the end of an epoch is left out of it.
         first_class: class of the alphabet's first character.
-        batch_size: samples in a batch; a last short batch of training is left out of its epoch.
         validation_size: share of the train split that is held out.
         seed: of the shuffle.
         cache_dir: where pictures are cached when they do not fit in memory.

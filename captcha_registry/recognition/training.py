@@ -86,10 +86,16 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
         cache_dir=work_dir,
     )
     state = TrainingState(work_dir)
-    with choose_strategy().scope():
+    strategy = choose_strategy()
+    if recipe.batch_size % strategy.num_replicas_in_sync:
+        raise UserError(
+            f"batch_size is {recipe.batch_size}, which {strategy.num_replicas_in_sync} devices cannot share evenly: "
+            "expected a multiple"
+        )
+    with strategy.scope():
         network = build_network(params, spec)
-    for phase in range(state.phase, len(recipe.learning_rates)):
-        run_phase(network, params, batches, phase, state)
+        for phase in range(state.phase, len(recipe.learning_rates)):
+            run_phase(network, params, batches, phase, state)
 
     keras.config.set_dtype_policy("float32")
     trained = build_network(params, spec)
@@ -98,8 +104,11 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
 
 
 def choose_strategy() -> tf.distribute.Strategy:
-    """Use every GPU of the host; without one, the processor."""
-    return tf.distribute.MirroredStrategy() if tf.config.list_physical_devices("GPU") else tf.distribute.get_strategy()
+    """Use every GPU of the host, or without one every logical CPU device; each takes its part of a batch, prefetched to it."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1 and devices[0].device_type == "CPU":
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 class TrainingState:
@@ -167,13 +176,13 @@ def run_phase(network: keras.Model, params: ModelParams, batches: TrainingBatche
     if num_done >= recipe.epochs or (num_done and state.patience_spent() >= recipe.patience):
         return
 
+    if phase and not num_done:
+        network.load_weights(state.folder / BEST_WEIGHTS)
     optimizer = build_optimizer(recipe, recipe.learning_rates[phase], num_steps=recipe.epochs * len(batches.train))
     network.compile(optimizer, loss=FAMILIES[params.family].build_loss(), metrics=[exact_match_metric(params.family)])
     if num_done:
         optimizer.build(network.trainable_variables)
         network.load_weights(state.folder / LATEST_WEIGHTS)
-    elif phase:
-        network.load_weights(state.folder / BEST_WEIGHTS)
     network.fit(
         batches.train,
         validation_data=batches.validation,
@@ -199,9 +208,7 @@ def build_optimizer(recipe: Recipe, peak_rate: float, num_steps: int) -> keras.O
             alpha=recipe.final_rate,
         )
     )
-    optimizer = keras.optimizers.AdamW(
-        rate, weight_decay=recipe.weight_decay or None, beta_2=recipe.beta_2, amsgrad=recipe.amsgrad
-    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, beta_2=recipe.beta_2, amsgrad=recipe.amsgrad)
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer
 

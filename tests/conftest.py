@@ -1,0 +1,136 @@
+"""One tiny dataset for many tests, and throwaway projects in which stages run as people run them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
+from captcha_registry.generation.splitting import split_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+HANG_SECONDS = 120
+
+Section = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with a params.yaml of its own, in which stages of this checkout run in fresh processes."""
+
+    root: Path
+
+    def write_params(self, *, datasets: dict[str, Section], split: Section, **others: object) -> None:
+        YAML().dump({"datasets": datasets, "split": split, **others}, self.root / "params.yaml")
+
+    def start(self, stage: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start a stage without waiting for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", f"stages.{stage}", *arguments],
+            cwd=self.root,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a stage to its end, whatever that is."""
+        process = self.start(stage, *arguments)
+        output, errors = process.communicate(timeout=HANG_SECONDS)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def list_files(self) -> set[str]:
+        return {str(path.relative_to(self.root)) for path in self.root.rglob("*")}
+
+    def list_processes(self) -> list[psutil.Process]:
+        """List the living processes whose working directory is this folder."""
+        return [process for process in psutil.process_iter() if _working_dir(process) == str(self.root)]
+
+
+def _working_dir(process: psutil.Process) -> str | None:
+    try:
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.cwd()
+    except psutil.Error:
+        return None
+
+
+@pytest.fixture
+def make_project(tmp_path: Path) -> Iterator[Callable[[str], Project]]:
+    """A function that makes an empty project; what still runs in one at the end of the test is killed."""
+    projects: list[Project] = []
+
+    def make(name: str) -> Project:
+        projects.append(Project(tmp_path / name))
+        projects[-1].root.mkdir()
+        return projects[-1]
+
+    yield make
+    for process in [process for project in projects for process in project.list_processes()]:
+        process.kill()
+
+
+@pytest.fixture
+def project(make_project: Callable[[str], Project], tiny_spec: DatasetSpec, shard_rule: SplitRule) -> Project:
+    """A project whose one dataset is `tiny`, with no model."""
+    made = make_project("project")
+    made.write_params(datasets={"tiny": tiny_spec.model_dump()}, split=shard_rule.model_dump())
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> DatasetSpec:
+    """60 samples in 10 shards: 80/20 is a whole number of shards and of samples."""
+    return DatasetSpec(alphabet="0123456789AB", length=3, width=48, height=32, count=60, shard_size=6, seed=7)
+
+
+@pytest.fixture(scope="session")
+def shard_rule() -> SplitRule:
+    return SplitRule(test_size=0.2, by="shard", seed=1)
+
+
+@pytest.fixture(scope="session")
+def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CaptchaDataset]:
+    """A function that draws a dataset in this process, without a stage."""
+
+    def draw(spec: DatasetSpec, name: str = "tiny") -> CaptchaDataset:
+        root = tmp_path_factory.mktemp("generated")
+        (root / "work").mkdir()
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            shards = draw_missing_shards(spec, root / "work", executor)
+        assemble_dataset(name, spec, shards, root / "work", root / name)
+        return open_dataset(root / name)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def generated_dataset(generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec) -> CaptchaDataset:
+    """The tiny dataset as `generate` leaves it. Shared: read it, never write to it."""
+    return generate(tiny_spec)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(
+    generated_dataset: CaptchaDataset, shard_rule: SplitRule, tmp_path_factory: pytest.TempPathFactory
+) -> CaptchaDataset:
+    """The tiny dataset split by shard. Shared: read it, never write to it."""
+    root = tmp_path_factory.mktemp("split")
+    split_dataset(generated_dataset, shard_rule, root)
+    return open_dataset(root)
+
+
+@pytest.fixture
+def dataset_copy(tiny_dataset: CaptchaDataset, tmp_path: Path) -> Path:
+    """The folder of a split tiny dataset that a test may damage."""
+    return Path(shutil.copytree(tiny_dataset.root, tmp_path / "tiny"))

@@ -1,0 +1,181 @@
+"""A dataset's bytes follow from its spec, whoever draws it, in how many goes, and whatever comes in between."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import HANG_SECONDS, Project, Section
+
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
+from captcha_registry.generation.shards import draw_shard, read_finished_shard
+
+# Some seconds of drawing: long enough to be hit in the middle.
+LONG = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=2_000, shard_size=100, seed=3)
+
+
+def hash_files(root: Path) -> dict[str, str]:
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_bytes_are_the_same_whatever_the_number_of_workers(
+    make_project: Callable[[str], Project], tiny_spec: DatasetSpec, shard_rule: SplitRule, generated_dataset: CaptchaDataset
+) -> None:
+    expected = hash_files(generated_dataset.root)
+    assert set(expected) == {"index.parquet", "manifest.json", *(f"{n:05d}.tfrecord" for n in range(10))}
+    for num_workers in (1, 2, 3):
+        project = make_project(f"workers-{num_workers}")
+        project.write_params(datasets={"tiny": tiny_spec.model_dump()}, split=shard_rule.model_dump())
+        done = project.run("generate", "tiny", "--workers", str(num_workers))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("tiny: 60 samples in 10 shards, ")
+        assert hash_files(project.root / "data/generated/tiny") == expected
+
+
+def test_what_an_earlier_run_left_changes_nothing(
+    project: Project, tiny_spec: DatasetSpec, generated_dataset: CaptchaDataset
+) -> None:
+    out_dir, other_work = project.root / "data/generated/tiny", project.root / ".work/generate/tiny/0123456789abcdef"
+    for folder in (out_dir, other_work):
+        folder.mkdir(parents=True)
+        draw_shard(tiny_spec.model_copy(update={"seed": 1}), 0, folder)
+    done = project.run("generate", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert hash_files(out_dir) == hash_files(generated_dataset.root)
+    assert hash_files(project.root / ".work") == {}
+
+
+@pytest.mark.parametrize("shard_size", [1, 7, 59, 60, 1000])
+def test_pictures_are_the_same_whatever_the_shard_size(
+    generate: Callable[..., CaptchaDataset],
+    generated_dataset: CaptchaDataset,
+    tiny_spec: DatasetSpec,
+    shard_size: int,
+) -> None:
+    other = generate(tiny_spec.model_copy(update={"shard_size": shard_size}))
+    columns = ["id", "label", "pixel_sha256", "ink", "background", "ink_luminance"]
+    assert other.index.select(columns).equals(generated_dataset.index.select(columns))
+    assert max(shard.num_samples for shard in other.manifest.shards) == min(shard_size, 60)
+
+
+def test_growing_keeps_the_bytes_of_every_full_shard(generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec) -> None:
+    small, large = (generate(tiny_spec.model_copy(update={"count": count})) for count in (20, 40))
+    assert small.manifest.shards[:3] == large.manifest.shards[:3]
+    assert small.manifest.shards[3].num_samples == 2
+    assert large.index.slice(0, 18).equals(small.index.slice(0, 18))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 8}, {"alphabet": "BA9876543210"}, {"length": 4}, {"width": 49}, {"height": 33}],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_spec_gives_another_dataset(
+    generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec, change: Section
+) -> None:
+    small = tiny_spec.model_copy(update={"count": 6})
+    one, other = generate(small), generate(small.model_copy(update=change))
+    assert one.manifest.shards[0].sha256 != other.manifest.shards[0].sha256
+    assert one.manifest.dataset_id != other.manifest.dataset_id
+
+
+def test_a_shard_that_is_damaged_or_half_there_is_drawn_again(tmp_path: Path, tiny_spec: DatasetSpec) -> None:
+    entries = [draw_shard(tiny_spec, number, tmp_path) for number in range(5)]
+    first = hash_files(tmp_path)
+    assert [read_finished_shard(number, tmp_path) for number in range(5)] == entries
+
+    (tmp_path / "00000.tfrecord").unlink()
+    (tmp_path / "00001.parquet").unlink()
+    (tmp_path / "00002.tfrecord").write_bytes(b"")
+    (tmp_path / "00003.parquet").write_bytes(b"PAR1")
+    assert [read_finished_shard(number, tmp_path) for number in range(5)] == [None, None, None, None, entries[4]]
+    spec = tiny_spec.model_copy(update={"count": 30})
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        assert draw_missing_shards(spec, tmp_path, executor) == entries
+    assert hash_files(tmp_path) == first
+
+
+def test_the_manifest_comes_last(tmp_path: Path, tiny_spec: DatasetSpec) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    work.mkdir()
+    shards = [draw_shard(tiny_spec, number, work) for number in range(tiny_spec.num_shards)]
+    (work / "00009.parquet").unlink()
+    with pytest.raises(FileNotFoundError):
+        assemble_dataset("tiny", tiny_spec, shards, work, out)
+    assert (out / "00000.tfrecord").exists()
+    assert not (out / "manifest.json").exists()
+
+
+def wait_until(is_true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + HANG_SECONDS
+    while not is_true():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.005)
+
+
+def start_drawing(project: Project) -> tuple[subprocess.Popen[str], Path]:
+    """Start to draw a long dataset; return the process and the work folder, in which the first shard is finished."""
+    process = project.start("generate", "long", "--workers", "2")
+    wait_until(lambda: process.poll() is not None or [*project.root.glob(".work/generate/long/*/*.parquet")], "a finished shard")
+    assert process.poll() is None, process.communicate()
+    (work_dir,) = (project.root / ".work/generate/long").iterdir()
+    return process, work_dir
+
+
+@pytest.fixture
+def long_project(make_project: Callable[[str], Project], shard_rule: SplitRule) -> Project:
+    project = make_project("long")
+    project.write_params(datasets={"long": LONG.model_dump()}, split=shard_rule.model_dump())
+    return project
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_worker_and_is_taken_up_where_it_stopped(
+    long_project: Project, generate: Callable[..., CaptchaDataset]
+) -> None:
+    process, work_dir = start_drawing(long_project)
+    process.kill()
+    process.communicate(timeout=HANG_SECONDS)
+    wait_until(lambda: not long_project.list_processes(), "the end of every worker")
+    assert not (long_project.root / "data").exists()
+    finished = {path.stem: (work_dir / f"{path.stem}.tfrecord").stat() for path in work_dir.glob("*.parquet")}
+    assert 0 < len(finished) < LONG.num_shards
+
+    done = long_project.run("generate", "long")
+    assert done.returncode == 0, done.stderr
+    out_dir = long_project.root / "data/generated/long"
+    for name, before in finished.items():
+        after = (out_dir / f"{name}.tfrecord").stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert hash_files(out_dir) == hash_files(generate(LONG, "long").root)
+
+
+def test_ctrl_c_stops_at_once_and_says_how_to_go_on(long_project: Project) -> None:
+    process, _ = start_drawing(long_project)
+    os.kill(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=3)
+    assert process.returncode == 130
+    assert (output, errors) == ("", "stopped; run the same command again to go on from here\n")
+    wait_until(lambda: not long_project.list_processes(), "the end of every worker")
+    assert not (long_project.root / "data").exists()
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_a_remedy(long_project: Project) -> None:
+    process, _ = start_drawing(long_project)
+    workers = [child for child in long_project.list_processes() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
+    output, errors = process.communicate(timeout=HANG_SECONDS)
+    assert (process.returncode, output) == (2, "")
+    assert errors == (
+        "error: a worker process was killed, most often for want of memory: run the same command again, it goes on from here\n"
+    )
+    wait_until(lambda: not long_project.list_processes(), "the end of every worker")

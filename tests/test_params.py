@@ -1,0 +1,287 @@
+"""params.yaml is read strictly, and what is wrong with it is said before anything is written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Project
+from ruamel.yaml import YAML
+
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.errors import UserError
+from captcha_registry.params import ParamsError, load_section, read_params
+from captcha_registry.recognition.cnn import CnnParams
+from stages import check
+
+GOOD = """\
+datasets:
+  tiny:
+    alphabet: "0123456789"
+    length: 2
+    width: 48
+    height: 32
+    count: 60
+    shard_size: 6
+    seed: 7
+split:
+  test_size: 0.2
+  by: shard
+  seed: 1
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    def write_file(content: str) -> Path:
+        path = tmp_path / "params.yaml"
+        path.write_text(content, encoding="utf-8")
+        return path
+
+    return write_file
+
+
+def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None:
+    spec = load_section(DatasetSpec, "datasets.tiny", write(GOOD))
+    assert (spec.alphabet, spec.count, spec.num_shards) == ("0123456789", 60, 10)
+    with pytest.raises(ValueError, match="frozen"):
+        spec.count = 61  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param("count:", "cuont:", "datasets.tiny.cuont is not a known key; did you mean `count`?", id="typing error"),
+        pytest.param("seed: 7", "seed: 7\n    hue: 1", "hue is not a known key; known keys: alphabet, length", id="unknown key"),
+        pytest.param("    count: 60\n", "", "datasets.tiny.count is missing; expected keys: alphabet, length", id="missing key"),
+        pytest.param(
+            '"0123456789"', "0123456789", "alphabet is 123456789; expected text: put it in quotes", id="unquoted number"
+        ),
+        pytest.param('"0123456789"', '"0"', "alphabet is '0'; expected at least 2 characters", id="short alphabet"),
+        pytest.param('"0123456789"', '"0 é"', r"alphabet: holds [' ', 'é']; expected printable ASCII", id="strange character"),
+        pytest.param('"0123456789"', '"0110"', r"alphabet: repeats ['0', '1']; expected each character once", id="repeated"),
+        pytest.param("count: 60", "count: 60.0", "datasets.tiny.count is 60.0; expected a whole number", id="float count"),
+        pytest.param("count: 60", "count: 1e3", "datasets.tiny.count is 1000.0; expected a whole number", id="scientific count"),
+        pytest.param("count: 60", 'count: "60"', "datasets.tiny.count is '60'; expected a whole number", id="quoted count"),
+        pytest.param("count: 60", "count: true", "datasets.tiny.count is True; expected a whole number", id="bool count"),
+        pytest.param("count: 60", "count: -5", "datasets.tiny.count is -5; expected greater than or equal to 1", id="negative"),
+        pytest.param("count: 60", "count: 1000000001", "count is 1000000001; expected less than or equal to", id="too many"),
+        pytest.param("width: 48", "width: 15", "datasets.tiny.width is 15; expected greater than or equal to 16", id="narrow"),
+        pytest.param("length: 2", "length:", "datasets.tiny.length is None; expected a whole number", id="empty value"),
+        pytest.param("  tiny:", "  tin:", "datasets.tiny is missing; found: tin", id="missing section"),
+        pytest.param("datasets:", "dataset:", "datasets is missing; found: dataset, split", id="missing top section"),
+    ],
+)
+def test_a_wrong_dataset_is_refused_with_key_value_and_remedy(
+    write: Callable[[str], Path], old: str, new: str, message: str
+) -> None:
+    assert old in GOOD
+    path = write(GOOD.replace(old, new, 1))
+    with pytest.raises(ParamsError) as error:
+        load_section(DatasetSpec, "datasets.tiny", path)
+    assert all(line.strip().startswith(f"{path}: datasets") for line in str(error.value).splitlines())
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param("0.2", "1.5", "split.test_size is 1.5; expected less than 1", id="above 1"),
+        pytest.param("0.2", "0.0", "split.test_size is 0.0; expected greater than 0", id="zero"),
+        pytest.param("0.2", ".nan", "split.test_size is nan; expected", id="not a number"),
+        pytest.param("0.2", '"0.2"', "split.test_size is '0.2'; expected a number", id="quoted"),
+        pytest.param("shard\n", "shards\n", "split.by is 'shards'; expected 'shard', 'sample' or 'label'", id="unknown way"),
+        pytest.param("seed: 1", "seed: 4294967296", "split.seed is 4294967296; expected less than 4294967296", id="large seed"),
+    ],
+)
+def test_a_wrong_split_is_refused(write: Callable[[str], Path], old: str, new: str, message: str) -> None:
+    head, section = GOOD.split("split:")
+    assert old in section
+    with pytest.raises(ParamsError) as error:
+        load_section(SplitRule, "split", write(f"{head}split:{section.replace(old, new, 1)}"))
+    assert message in str(error.value)
+
+
+def test_all_errors_of_a_section_are_told_at_once(write: Callable[[str], Path]) -> None:
+    path = write(GOOD.replace("count: 60", "count: 0").replace("width: 48", "width: 1"))
+    with pytest.raises(ParamsError) as error:
+        load_section(DatasetSpec, "datasets.tiny", path)
+    assert [line.split(" is ")[0].split(".")[-1] for line in str(error.value).splitlines()] == ["width", "count"]
+
+
+def test_a_wrong_key_deep_in_a_model_is_compared_with_its_neighbours(tmp_path: Path) -> None:
+    params = read_params(ROOT / "params.yaml")
+    params["models"]["cnn"]["fast"]["epocs"] = params["models"]["cnn"]["fast"].pop("epochs")
+    YAML().dump(params, tmp_path / "params.yaml")
+    with pytest.raises(ParamsError, match=r"models\.cnn\.fast\.epocs is not a known key; did you mean `epochs`"):
+        load_section(CnnParams, "models.cnn", tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(("written", "value"), [("1e-3", 0.001), ("2E-1", 0.2), (".5", 0.5), ("0.25", 0.25)])
+def test_numbers_are_read_as_dvc_reads_them(write: Callable[[str], Path], written: str, value: float) -> None:
+    from dvc.utils.serialize import load_yaml  # noqa: PLC0415 - dvc is slow to import
+
+    path = write(GOOD.replace("0.2", written))
+    assert load_section(SplitRule, "split", path).test_size == load_yaml(str(path))["split"]["test_size"] == value
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("a: 1\na: 2\n", 'is not valid YAML: line 2: found duplicate key "a"', id="duplicate key"),
+        pytest.param("a: [1\nb: 2\n", "is not valid YAML: line 2: expected ',' or ']'", id="open bracket"),
+        pytest.param("a:\n\tb: 1\n", "is not valid YAML: line 2: found character '\\t'", id="tab"),
+        pytest.param("a: 1\n---\nb: 1\n", "is not valid YAML: line 2", id="two documents"),
+        pytest.param("a: !!python/object:os.system x\n", "is not valid YAML: line 1: could not determine", id="Python object"),
+        pytest.param("a: \x07\n", "is not valid YAML", id="control character"),
+        pytest.param("", "holds nothing; expected sections such as `datasets:`", id="empty"),
+        pytest.param("- 1\n", "holds a list; expected sections", id="list"),
+    ],
+)
+def test_a_file_that_holds_no_sections_is_refused(write: Callable[[str], Path], content: str, message: str) -> None:
+    path = write(content)
+    with pytest.raises(ParamsError) as error:
+        read_params(path)
+    assert str(error.value).startswith(f"{path} ")
+    assert message in str(error.value)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes("é: 1".encode("latin-1"))
+    with pytest.raises(ParamsError, match="is not valid YAML: 'utf-8' codec"):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"nowhere\.yaml is missing: run from the project's top folder"):
+        read_params(tmp_path / "nowhere.yaml")
+
+
+def error_lines(stderr: str) -> list[str]:
+    assert "Traceback" not in stderr
+    return [line for line in stderr.splitlines() if line.startswith("error:")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param("count: 60", "cuont: 60", "params.yaml: datasets.tiny.count is missing", id="unknown key"),
+        pytest.param("count: 60", "count: [60", "params.yaml is not valid YAML: line 8", id="broken YAML"),
+    ],
+)
+def test_generate_with_a_bad_file_says_so_and_writes_nothing(project: Project, old: str, new: str, message: str) -> None:
+    (project.root / "params.yaml").write_text(GOOD.replace(old, new))
+    done = project.run("generate", "tiny")
+    (line,) = error_lines(done.stderr)
+    assert message in line
+    assert (done.returncode, done.stdout) == (2, "")
+    assert project.list_files() == {"params.yaml"}
+
+
+def test_generate_refuses_what_the_disk_cannot_hold_before_it_draws(project: Project) -> None:
+    huge = (
+        GOOD.replace("count: 60", "count: 1000000000").replace("width: 48", "width: 1024").replace("height: 32", "height: 1024")
+    )
+    (project.root / "params.yaml").write_text(huge)
+    done = project.run("generate", "tiny")
+    (line,) = error_lines(done.stderr)
+    assert "GB and the disk has" in line
+    assert line.endswith("GB free: free some space, or lower `count` in params.yaml")
+    assert done.returncode == 2
+    assert not [path for path in project.root.rglob("*") if path.is_file() and path.name != "params.yaml"]
+
+
+def test_generate_needs_a_worker(project: Project) -> None:
+    done = project.run("generate", "tiny", "--workers", "0")
+    assert error_lines(done.stderr) == ["error: 0 worker processes are asked for; expected at least 1"]
+    assert done.returncode == 2
+
+
+def test_generate_without_params_says_so(make_project: Callable[[str], Project]) -> None:
+    empty = make_project("empty")
+    done = empty.run("generate", "tiny")
+    assert error_lines(done.stderr) == ["error: params.yaml is missing: run from the project's top folder"]
+    assert done.returncode == 2
+    assert empty.list_files() == set()
+
+
+@pytest.mark.parametrize("name", ["tinny", "tiny.count", "../tiny"])
+def test_generate_refuses_a_name_that_is_no_dataset(project: Project, name: str) -> None:
+    done = project.run("generate", name)
+    assert len(error_lines(done.stderr)) == 1
+    assert done.returncode == 2
+    assert project.list_files() == {"params.yaml"}
+
+
+def test_check_with_a_bad_file_says_so_and_writes_nothing(project: Project) -> None:
+    (project.root / "params.yaml").write_text(GOOD)
+    done = project.run("check")
+    (line,) = error_lines(done.stderr)
+    assert line == "error: params.yaml has the sections datasets, split; expected datasets, models, split"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert project.list_files() == {"params.yaml"}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a copy of the project's own params.yaml and nothing else."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check.main()
+    assert "2 datasets and 2 models can be made" in capsys.readouterr().out
+    assert {path.name for path in workplace.rglob("*")} == {"params.yaml", "data", "params.ok"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"split.test_size": 1.5}, r"params.yaml: split.test_size is 1.5; expected less than 1", id="test_size"),
+        pytest.param(
+            {"datasets.digits.shard_size": 100_000},
+            r"params.yaml: datasets.digits: a test share of 0.2 of 1 shards is . shards, and leaves one side empty: lower",
+            id="one shard",
+        ),
+        pytest.param(
+            {"split.by": "sample", "datasets.alnum.count": 2},
+            r"datasets.alnum: a test share of 0.2 of 2 samples is 0 samples, and leaves one side empty: raise `count`",
+            id="no test sample",
+        ),
+        pytest.param(
+            {f"datasets.digits.{key}": value for key, value in {"count": 10**9, "width": 1024, "height": 1024}.items()},
+            r"data needs about 94\d,\d{3}\.\d GB and the disk has .* GB free: free some space, or lower `count`",
+            id="larger than the disk",
+        ),
+        pytest.param(
+            {"models.cnn.dataset": "digit"}, r"models.cnn.dataset is 'digit'; expected one of digits, alnum", id="unknown dataset"
+        ),
+        pytest.param({"models.cnn.family": "rnn"}, r"models.cnn.family is 'rnn'; expected one of cnn, crnn", id="unknown family"),
+        pytest.param({"model": {}}, r"sections datasets, split, models, model; expected datasets, models, split", id="section"),
+        pytest.param({"datasets": None}, r"params.yaml: datasets is None; expected at least one name", id="no dataset"),
+        pytest.param({"datasets.A b": {}}, r"the name 'A b' does not do; expected text of a-z, 0-9, - and _", id="strange name"),
+        pytest.param({"datasets.generated": {}}, r"the name 'generated' is taken by data/generated", id="taken name"),
+        pytest.param({"datasets.cnn": {}}, r"a dataset and a model are both called 'cnn': rename one", id="same name twice"),
+    ],
+)
+def test_check_refuses_what_cannot_work_and_writes_nothing(workplace: Path, changes: dict[str, object], message: str) -> None:
+    params = read_params(workplace / "params.yaml")
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        section = params
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    YAML().dump(params, workplace / "params.yaml")
+    with pytest.raises(UserError, match=message):
+        check.main()
+    assert [path.name for path in workplace.rglob("*")] == ["params.yaml"]
+
+
+def test_check_refuses_a_name_that_yaml_reads_as_a_number(workplace: Path) -> None:
+    text = (workplace / "params.yaml").read_text(encoding="utf-8")
+    (workplace / "params.yaml").write_text(text.replace("  digits:\n", "  2023:\n"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"the name 2023 does not do; expected text of a-z"):
+        check.main()

@@ -1,0 +1,178 @@
+"""The whole pipeline with the real dvc and git, at a tiny scale, in throwaway repositories."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from examples.demo import change_params, copy_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+
+TINY_PARAMS = {
+    "datasets.digits.count": 300,
+    "datasets.digits.shard_size": 30,
+    "datasets.alnum.count": 300,
+    "datasets.alnum.shard_size": 30,
+    "models.cnn.fast.epochs": 2,
+    "models.cnn.fast.batch_size": 32,
+    "models.crnn.fast.epochs": 1,
+    "models.crnn.fast.batch_size": 32,
+}
+UNDISTURBED = "Data and pipelines are up to date."
+
+
+def run(project: Path, *command: str) -> str:
+    """Run a command in a project and return its output; its words show up when it fails."""
+    done = subprocess.run(command, cwd=project, env=make_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def make_environment() -> dict[str, str]:
+    """Return an environment in which `python`, `dvc` and `git` are the ones under test."""
+    bin_dir = str(Path(sys.executable).parent)
+    names = {"GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@localhost"}
+    names |= {"GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@localhost"}
+    return os.environ | names | {"PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}", "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def commit_all(project: Path) -> None:
+    run(project, "git", "add", "--all")
+    run(project, "git", "commit", "--quiet", "--message", "results")
+
+
+def kill_when(project: Path, is_time: Callable[[], bool], *command: str) -> None:
+    """Start a command and kill it, with every process that it started, as soon as `is_time` says so."""
+    log = project.parent / "killed.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=project, env=make_environment(), stdout=output, stderr=output, start_new_session=True
+        )
+    deadline = time.monotonic() + 180
+    while not is_time():
+        assert process.poll() is None, f"the command ended before it could be killed:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"nothing to interrupt came up:\n{log.read_text()}"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which everything has run and is committed on main."""
+    project = tmp_path_factory.mktemp("finished") / "project"
+    copy_project(project, TINY_PARAMS)
+    run(project, "dvc", "repro")
+    commit_all(project)
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project that a test may change."""
+    return Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+
+
+def test_repro_writes_finite_flat_metrics_for_every_dataset_and_model(finished: Path) -> None:
+    metrics = {path.stem: json.loads(path.read_text()) for path in (finished / "metrics").glob("*.json")}
+    assert set(metrics) == {"digits", "alnum", "cnn", "crnn"}
+    for values in metrics.values():
+        assert all(isinstance(value, int | float) for value in values.values())
+    for model in ("cnn", "crnn"):
+        scores = metrics[model]
+        assert 0 <= scores["exact_match_low"] <= scores["exact_match"] <= scores["exact_match_high"] <= 1
+        assert scores["test_samples"] == 60
+        assert (finished / "metrics/plots" / model / "errors.png").stat().st_size > 0
+
+
+def test_repro_again_changes_nothing(project: Path) -> None:
+    assert UNDISTURBED in run(project, "dvc", "repro")
+    assert run(project, "git", "status", "--porcelain") == ""
+    assert "Running stage" not in run(project, "dvc", "repro", "--dry", "--allow-missing")
+
+
+def test_work_in_progress_is_gone_when_the_pipeline_is_done(finished: Path) -> None:
+    assert [path for path in (finished / ".work").rglob("*") if path.is_file()] == []
+
+
+def test_a_branch_with_another_param_shows_its_change_in_params_metrics_and_plots(project: Path) -> None:
+    run(project, "git", "switch", "--quiet", "--create", "wider")
+    change_params(project / "params.yaml", {"models.cnn.fast.learning_rates": [1.0e-4], "models.cnn.fast.epochs": 1})
+    done = run(project, "dvc", "repro")
+    assert "Running stage 'train@cnn'" in done
+    assert "Running stage 'generate" not in done
+    assert "Running stage 'train@crnn'" not in done
+    commit_all(project)
+
+    params = json.loads(run(project, "dvc", "params", "diff", "main", "--json"))
+    assert params["params.yaml"]["models.cnn.fast.epochs"] == {"old": 2, "new": 1, "diff": -1}
+    metrics = json.loads(run(project, "dvc", "metrics", "diff", "main", "--all", "--json"))
+    change = metrics["metrics/cnn.json"]["character_accuracy"]
+    assert change["new"] != change["old"]
+    assert change["diff"] == pytest.approx(change["new"] - change["old"])
+    run(project, "dvc", "plots", "diff", "main", "--out", "page")
+    page = (project / "page/index.html").read_text()
+    for shown in ("Misread characters of cnn", "Exact match of crnn by slice", "val_loss", "errors.png", '"rev": "main"'):
+        assert shown in page
+
+
+def test_a_removed_output_comes_back_from_the_run_cache_without_work(project: Path) -> None:
+    shutil.rmtree(project / "models/cnn")
+    done = run(project, "dvc", "repro")
+    assert "Stage 'train@cnn' is cached - skipping run, checking out outputs" in done
+    assert "Running stage" not in done
+    assert (project / "models/cnn/model.keras").is_file()
+
+
+def test_a_wrong_param_stops_the_pipeline_before_anything_is_drawn(project: Path) -> None:
+    change_params(project / "params.yaml", {"split.test_size": 1.5, "datasets.digits.seed": 7})
+    before = sorted((project / "data").rglob("*"))
+    done = subprocess.run(["dvc", "repro"], cwd=project, env=make_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "params.yaml: split.test_size is 1.5; expected less than 1" in done.stderr
+    assert sorted(path for path in (project / "data").rglob("*") if path.name != "params.ok") == [
+        path for path in before if path.name != "params.ok"
+    ]
+
+
+def test_generate_killed_and_run_again_ends_where_an_undisturbed_run_ends(finished: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    copy_project(project, TINY_PARAMS)
+    work = project / ".work/generate/digits"
+    kill_when(project, lambda: len(list(work.glob("*/*.parquet"))) > 1, "dvc", "repro", "generate@digits")
+    assert not (project / "data/generated/digits").exists()
+    run(project, "dvc", "repro", "generate@digits")
+    read = YAML(typ="safe").load
+    outs = [read(path / "dvc.lock")["stages"]["generate@digits"]["outs"] for path in (finished, project)]
+    assert outs[0] == outs[1]
+
+
+def test_train_killed_and_run_again_has_all_epochs_and_a_whole_history(project: Path) -> None:
+    change_params(project / "params.yaml", {"models.cnn.fast.epochs": 4, "models.cnn.seed": 5})
+    work = project / ".work/train/cnn"
+    kill_when(project, lambda: any(work.glob("*/epoch-00002")), "dvc", "repro", "train@cnn")
+    assert not (project / "models/cnn").exists()
+    done = run(project, "dvc", "repro", "train@cnn")
+    assert "Epoch 1/4" not in done
+    assert "Epoch 4/4" in done
+    history = pd.read_csv(project / "models/cnn/history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert history.notna().all(axis=None)
+
+
+def test_state_that_other_params_left_behind_is_not_picked_up(project: Path) -> None:
+    change_params(project / "params.yaml", {"models.cnn.fast.epochs": 3, "models.cnn.seed": 6})
+    work = project / ".work/train/cnn"
+    kill_when(project, lambda: any(work.glob("*/epoch-00001")), "dvc", "repro", "train@cnn")
+    change_params(project / "params.yaml", {"models.cnn.seed": 7})
+    assert "Epoch 1/3" in run(project, "dvc", "repro", "train@cnn")

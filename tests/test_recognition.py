@@ -1,0 +1,322 @@
+"""Networks, batches, decoding, scoring and trained models."""
+
+import hashlib
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.errors import UserError
+from captcha_registry.generation.generating import assemble_dataset
+from captcha_registry.generation.shards import draw_shard
+from captcha_registry.generation.splitting import split_dataset
+from captcha_registry.recognition import batches as batches_module
+from captcha_registry.recognition.batches import load_images, load_training_batches
+from captcha_registry.recognition.decoding import (
+    collapse_best_path,
+    ctc_exact_match,
+    decode_best_path,
+    decode_positions,
+    position_exact_match,
+)
+from captcha_registry.recognition.reading import read_split
+from captcha_registry.recognition.recipe import ModelParams, Recipe
+from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, wilson_interval, worst_errors
+from captcha_registry.recognition.trained import load_model, save_model
+from captcha_registry.recognition.training import (
+    TrainingState,
+    build_network,
+    build_optimizer,
+    load_model_params,
+    train_model,
+)
+
+ROOT = Path(__file__).parent.parent
+DIGITS = DatasetSpec(alphabet="0123456789", length=4, width=120, height=100, count=80, shard_size=8, seed=1)
+ALNUM = DatasetSpec(
+    alphabet="0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", length=4, width=128, height=64, count=80, shard_size=8, seed=2
+)
+SPECS = {"digits": DIGITS, "alnum": ALNUM}
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `digits` and `alnum`, 80 samples each, split by shard."""
+    folder = tmp_path_factory.mktemp("datasets")
+    for name, spec in SPECS.items():
+        work = folder / "work" / name
+        work.mkdir(parents=True)
+        shards = [draw_shard(spec, number, work) for number in range(spec.num_shards)]
+        assemble_dataset(name, spec, shards, work, folder / "generated" / name)
+        (folder / name).mkdir()
+        split_dataset(open_dataset(folder / "generated" / name), SplitRule(test_size=0.2, by="shard", seed=42), folder / name)
+    return folder
+
+
+def small_params(name: str, **changes: object) -> ModelParams:
+    """The project's own params with a recipe for 80 samples."""
+    params = load_model_params(name, ROOT / "params.yaml")
+    of_recipe = {key: changes.pop(key) for key in list(changes) if key in Recipe.model_fields}
+    recipe_changes = {"batch_size": 16, "epochs": 1} | of_recipe
+    recipes = {preset: getattr(params, preset).model_copy(update=recipe_changes) for preset in ("fast", "lab")}
+    return params.model_copy(update=recipes | changes)
+
+
+@pytest.mark.parametrize(("model", "spec", "num_parameters"), [("cnn", DIGITS, 1_345_448), ("crnn", ALNUM, 3_157_317)])
+def test_lab_presets_have_the_parameters_of_the_note(model: str, spec: DatasetSpec, num_parameters: int) -> None:
+    assert build_network(small_params(model, preset="lab"), spec).count_params() == num_parameters
+
+
+@pytest.mark.parametrize(("preset", "recurrent"), list(itertools.product(("fast", "lab"), ("gru", "lstm"))))
+def test_crnn_gives_logits_for_every_class_and_the_blank(preset: str, recurrent: str) -> None:
+    network = build_network(small_params("crnn", preset=preset, recurrent=recurrent), ALNUM)
+    assert network.output_shape == (None, 16, 37)
+    assert any(recurrent in layer.name for layer in network.layers) or recurrent in str(network.to_json()).lower()
+
+
+@pytest.mark.parametrize(("width", "height"), [(61, 47), (200, 80), (33, 33)])
+@pytest.mark.parametrize("model", ["cnn", "crnn"])
+def test_fast_networks_fit_any_picture_size(model: str, width: int, height: int) -> None:
+    spec = DIGITS.model_copy(update={"width": width, "height": height})
+    network = build_network(small_params(model), spec)
+    assert network(np.zeros((2, height, width, 3), np.uint8)).shape[0] == 2
+
+
+def test_pictures_too_small_for_a_network_are_refused_with_their_size() -> None:
+    spec = DIGITS.model_copy(update={"width": 20, "height": 20})
+    with pytest.raises(UserError, match="no cnn of preset lab fits pictures of 20x20"):
+        build_network(small_params("cnn", preset="lab"), spec)
+
+
+def collapse_by_definition(path: list[int]) -> list[int]:
+    """CTC's collapse as the paper says it: merge repeats, then drop blanks."""
+    return [c for c, _ in itertools.groupby(path) if c != 0]
+
+
+@given(st.lists(st.lists(st.integers(0, 4), min_size=7, max_size=7), min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_best_path_merges_repeats_and_drops_blanks(paths: list[list[int]]) -> None:
+    logits = np.eye(5, dtype=np.float32)[np.array(paths)]
+    collapsed = np.asarray(collapse_best_path(keras.ops.convert_to_tensor(logits), 7))
+    assert [[c for c in row if c] for row in collapsed.tolist()] == [collapse_by_definition(path) for path in paths]
+    texts = [reading.text for reading in decode_best_path(logits, "abcd")]
+    assert texts == ["".join("abcd"[c - 1] for c in collapse_by_definition(path)) for path in paths]
+
+
+@given(st.lists(st.integers(0, 2), min_size=6, max_size=6), st.lists(st.integers(1, 2), min_size=2, max_size=2))
+@settings(max_examples=60, deadline=None)
+def test_ctc_exact_match_wants_the_label_and_nothing_more(path: list[int], label: list[int]) -> None:
+    logits = np.eye(3, dtype=np.float32)[np.array([path])]
+    match = float(ctc_exact_match(keras.ops.convert_to_tensor(np.array([label])), keras.ops.convert_to_tensor(logits))[0])
+    assert match == (collapse_by_definition(path) == label)
+
+
+def test_position_exact_match_wants_every_position() -> None:
+    logits = np.eye(3, dtype=np.float32)[np.array([[0, 1], [0, 2], [2, 1]])]
+    assert np.asarray(position_exact_match(np.array([[0, 1]] * 3), logits)).tolist() == [1, 0, 0]
+
+
+def test_confidence_is_the_probability_of_the_reading() -> None:
+    probabilities = np.array([[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]], np.float32)
+    (reading,) = decode_positions(np.log(probabilities), "abc")
+    assert reading.text == "ac"
+    assert reading.confidence == pytest.approx(0.56)
+
+
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_is_the_one_of_scipy(counts: tuple[int, int]) -> None:
+    interval = binomtest(*counts).proportion_ci(method="wilson")
+    assert wilson_interval(*counts) == pytest.approx((interval.low, interval.high), abs=1e-6)
+
+
+def make_readings(pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    readings = pd.DataFrame(pairs, columns=["label", "text"])
+    confidence = np.linspace(0.1, 0.9, len(pairs))
+    return readings.assign(id=range(len(pairs)), confidence=confidence, ink_luminance=[30, 90] * (len(pairs) // 2))
+
+
+def test_metrics_count_texts_and_edits() -> None:
+    metrics = compute_metrics(make_readings([("1234", "1234"), ("1234", "124"), ("0000", "0O00"), ("7777", "7777")]))
+    assert metrics["exact_match"] == 0.5
+    assert metrics["character_accuracy"] == 1 - 2 / 16
+    assert metrics["test_samples"] == 4
+
+
+def test_confusion_names_misread_left_out_and_added_characters() -> None:
+    confusions = find_confusions(make_readings([("A0B1", "AOB1"), ("1234", "124"), ("55", "595"), ("XY", "XY")]))
+    assert confusions.to_dict("split")["data"] == [["0", "O"], ["3", "none"], ["none", "9"]]
+
+
+def test_slices_show_where_the_errors_are() -> None:
+    slices = score_slices(make_readings([("10", "10"), ("1O", "10"), ("11", "11"), ("OO", "OO")]), "10OZ").set_index("slice")
+    assert slices.loc["holds O", "exact_match"] == 0.5
+    assert slices.loc["ink luminance 0-39", "samples"] == 2
+    assert "holds Z" not in slices.index
+
+
+def test_worst_errors_are_wrong_and_most_certain_first() -> None:
+    worst = worst_errors(make_readings([("1", "2"), ("1", "1"), ("1", "3"), ("1", "4")]), limit=2)
+    assert worst["text"].tolist() == ["4", "3"]
+
+
+def read_all(batches: tf.data.Dataset) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    images, classes = zip(*batches.as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(classes)
+
+
+def picture_set(images: npt.NDArray[np.uint8]) -> set[bytes]:
+    return {image.tobytes() for image in images}
+
+
+@pytest.mark.parametrize("memory_share", [0.5, 0.0], ids=["cache in memory", "cache on disk"])
+def test_train_and_validation_are_disjoint_cover_train_and_leave_test_closed(
+    datasets: Path, tmp_path: Path, memory_share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "CACHE_MEMORY_SHARE", memory_share)
+    shutil.copytree(datasets / "digits", tmp_path / "digits")
+    shutil.rmtree(tmp_path / "digits/test")
+    dataset = open_dataset(tmp_path / "digits")
+    loaded = load_training_batches(dataset, first_class=0, batch_size=3, validation_size=0.25, seed=1, cache_dir=tmp_path)
+    assert (loaded.num_train, loaded.num_validation) == (48, 16)
+    (train, _), (train_again, _) = read_all(loaded.train), read_all(loaded.train)
+    validation, classes = read_all(loaded.validation)
+    assert len(picture_set(train)) == 48
+    assert picture_set(train) == picture_set(train_again)
+    assert not np.array_equal(train, train_again)
+    assert not picture_set(train) & picture_set(validation)
+    rows = dataset.rows("train")
+    labels = dict(zip(rows["pixel_sha256"].to_pylist(), rows["label"].to_pylist(), strict=True))
+    for image, row in zip(validation, classes, strict=True):
+        assert labels[hashlib.sha256(image.tobytes()).digest()] == "".join(map(str, row))
+
+
+def test_the_order_of_samples_without_shuffle_is_the_same_every_time(datasets: Path) -> None:
+    dataset = open_dataset(datasets / "alnum")
+    orders = [np.concatenate([ids for ids, _ in load_images(dataset, "test", 5).as_numpy_iterator()]) for _ in range(2)]
+    assert np.array_equal(*orders)
+    assert sorted(orders[0].tolist()) == sorted(dataset.rows("test")["id"].to_pylist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "preset"), list(itertools.product(("cnn", "crnn"), ("fast", "lab"))))
+def test_every_family_and_preset_trains_saves_and_reads(datasets: Path, tmp_path: Path, model: str, preset: str) -> None:
+    params = small_params(model, preset=preset)
+    dataset = open_dataset(datasets / params.dataset)
+    network, history = train_model(params, dataset, tmp_path)
+    assert len(history) == len(params.recipe.learning_rates)
+    assert set(history.columns) == {"phase", "epoch", "loss", "exact_match", "val_loss", "val_exact_match"}
+    save_model(tmp_path / "model", network, history, params, dataset.manifest)
+    readings = read_split(*load_model(tmp_path / "model"), dataset, "test")
+    assert readings["label"].tolist() == dataset.rows("test")["label"].to_pylist()
+    assert readings["confidence"].between(0, 1).all()
+    loaded, _ = load_model(tmp_path / "model")
+    assert {variable.dtype for variable in loaded.weights} <= {"float32", "uint32"}
+    assert not any("bfloat16" in str(layer.dtype_policy.name) for layer in loaded.layers)
+
+
+def test_a_model_whose_bytes_changed_is_not_loaded(datasets: Path, tmp_path: Path) -> None:
+    params = small_params("cnn")
+    network = build_network(params, DIGITS)
+    save_model(tmp_path, network, pd.DataFrame({"epoch": [1]}), params, open_dataset(datasets / "digits").manifest)
+    model = tmp_path / "model.keras"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(UserError, match="do not load it"):
+        load_model(tmp_path)
+
+
+def test_a_model_reads_no_pictures_of_another_size(datasets: Path, tmp_path: Path) -> None:
+    params = small_params("cnn")
+    save_model(tmp_path, build_network(params, DIGITS), pd.DataFrame(), params, open_dataset(datasets / "digits").manifest)
+    with pytest.raises(UserError, match="reads pictures of 120x100"):
+        read_split(*load_model(tmp_path), open_dataset(datasets / "alnum"), "test")
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_the_final_share() -> None:
+    recipe = small_params("cnn", warmup=0.2, final_rate=0.01).fast
+    rate = build_optimizer(recipe, 1e-3, num_steps=100)._learning_rate  # noqa: SLF001 - the schedule itself
+    values = [float(rate(step)) for step in (0, 10, 20, 60, 100)]
+    assert values == pytest.approx([0, 0.5e-3, 1e-3, 0.505e-3, 1e-5], rel=1e-3)
+
+
+def test_state_goes_on_from_the_newest_epoch_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    state = TrainingState(tmp_path)
+    for weight, loss in enumerate([3.0, 1.0, 2.0, 2.5]):
+        network.set_weights([np.full((1, 1), weight)])
+        state.save_epoch(network, 0, {"val_loss": loss})
+    found = TrainingState(tmp_path)
+    assert found.history["epoch"].tolist() == [1, 2, 3, 4]
+    assert found.patience_spent() == 2
+    network.load_weights(found.folder / "best.weights.h5")
+    assert network.get_weights()[0].item() == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-00004"]
+
+
+@pytest.mark.slow
+def test_patience_ends_a_phase_and_the_next_starts_from_the_best_weights(datasets: Path, tmp_path: Path) -> None:
+    params = small_params("cnn", preset="lab", learning_rates=(1e-3, 1e-9), epochs=9, patience=1)
+    _, history = train_model(params, open_dataset(datasets / "digits"), tmp_path)
+    first, second = (history[history["phase"] == phase] for phase in (0, 1))
+    assert len(first) == 9 or first["val_loss"].iloc[-1] >= first["val_loss"].min()
+    assert second["val_loss"].iloc[0] == pytest.approx(first["val_loss"].min(), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["cnn", "crnn"])
+def test_two_devices_train_one_model(datasets: Path, tmp_path: Path, model: str) -> None:
+    # Two logical devices of one processor stand for two GPUs; a process can be given them only before TensorFlow starts.
+    program = f"""
+import sys
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+
+from pathlib import Path
+from captcha_registry.recognition.training import choose_strategy
+from test_recognition import open_dataset, small_params, train_model
+
+assert choose_strategy().num_replicas_in_sync == 2
+params = small_params({model!r}, validation_size=0.25)
+network, history = train_model(params, open_dataset(Path({str(datasets)!r}) / params.dataset), Path({str(tmp_path)!r}))
+assert history["loss"].notna().all()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_fresh_processes_train_the_same_weights(datasets: Path, tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+
+from pathlib import Path
+from test_recognition import hashlib, open_dataset, small_params, train_model
+
+params = small_params("cnn", epochs=2)
+network, _ = train_model(params, open_dataset(Path({str(datasets)!r}) / "digits"), Path(sys.argv[1]))
+print(hashlib.sha256(b"".join(weight.tobytes() for weight in network.get_weights())).hexdigest())
+"""
+    hashes = []
+    for run in ("first", "second"):
+        (tmp_path / run).mkdir()
+        command = [sys.executable, "-c", program, str(tmp_path / run)]
+        hashes.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    assert hashes[0] == hashes[1]

@@ -1,0 +1,217 @@
+"""Train and test are exact, disjoint and complete, and no record changes on its way."""
+
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from conftest import Project
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
+
+from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
+from captcha_registry.dataset.records import DamagedRecordError, read_record
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.dataset.verify import find_index_problems, find_shard_problems
+from captcha_registry.errors import UserError
+from captcha_registry.generation.splitting import check_split, choose_test_samples, is_test_shard, split_dataset
+
+Way = Literal["shard", "sample", "label"]
+WAYS: tuple[Way, ...] = ("shard", "sample", "label")
+SEEDS = st.integers(0, 2**32 - 1)
+# Shares as people write them, with up to four decimals.
+SHARES = st.integers(1, 9999).map(lambda number: number / 10_000)
+
+
+def split(source: CaptchaDataset, way: Way, root: Path, seed: int = 1) -> CaptchaDataset:
+    root.mkdir()
+    split_dataset(source, SplitRule(test_size=0.2, by=way, seed=seed), root)
+    return open_dataset(root)
+
+
+def sides_by_id(dataset: CaptchaDataset) -> dict[int, str]:
+    return dict(zip(dataset.index["id"].to_pylist(), dataset.index["split"].to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+def test_every_sample_is_on_one_side_and_a_fifth_is_test(
+    generated_dataset: CaptchaDataset, tmp_path: Path, way: Way, seed: int
+) -> None:
+    dataset = split(generated_dataset, way, tmp_path / "out", seed)
+    train, test = (dataset.rows(side)["id"].to_pylist() for side in ("train", "test"))
+    assert (len(train), len(test)) == (48, 12)
+    assert sorted(train + test) == list(range(60))
+    assert dataset.index["id"].to_pylist() == list(range(60))
+    assert sum(shard.num_samples for shard in dataset.manifest.shards if shard.path.startswith("test/")) == 12
+    assert len(dataset.shard_paths("train")) + len(dataset.shard_paths("test")) == len(dataset.manifest.shards)
+    assert dataset.manifest.split == SplitRule(test_size=0.2, by=way, seed=seed)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_records_are_copied_byte_for_byte_and_the_index_points_at_them(
+    generated_dataset: CaptchaDataset, tmp_path: Path, way: Way
+) -> None:
+    dataset = split(generated_dataset, way, tmp_path / "out")
+    for before, after in zip(generated_dataset.index.to_pylist(), dataset.index.to_pylist(), strict=True):
+        old = read_record(generated_dataset.root / before["shard"], before["offset"])
+        assert read_record(dataset.root / after["shard"], after["offset"]) == old
+        assert after["shard"].startswith(f"{after['split']}/")
+        unmoved = ["id", "label", "length", "pixel_sha256", "ink", "background", "ink_luminance"]
+        assert [before[name] for name in unmoved] == [after[name] for name in unmoved]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_wrong_with_a_split_dataset(generated_dataset: CaptchaDataset, tmp_path: Path, way: Way) -> None:
+    dataset = split(generated_dataset, way, tmp_path / "out")
+    assert list(find_index_problems(dataset)) == []
+    for shard in dataset.manifest.shards:
+        rows = dataset.index.filter(pc.equal(dataset.index["shard"], shard.path))
+        assert find_shard_problems(dataset.root, shard, rows, dataset.manifest.spec) == []
+    listed = {shard.path for shard in dataset.manifest.shards} | {"index.parquet", "manifest.json"}
+    assert {path.relative_to(dataset.root).as_posix() for path in dataset.root.rglob("*") if path.is_file()} == listed
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_same_split_gives_the_same_bytes(generated_dataset: CaptchaDataset, tmp_path: Path, way: Way) -> None:
+    one, other = split(generated_dataset, way, tmp_path / "one"), split(generated_dataset, way, tmp_path / "other")
+    assert one.manifest == other.manifest
+    assert split(generated_dataset, way, tmp_path / "third", seed=5).manifest.dataset_id != one.manifest.dataset_id
+
+
+def test_split_by_shard_links_files_instead_of_copying_them(generated_dataset: CaptchaDataset, tmp_path: Path) -> None:
+    # A copy beside the target: links do not cross file systems.
+    source = open_dataset(Path(shutil.copytree(generated_dataset.root, tmp_path / "source")))
+    dataset = split(source, "shard", tmp_path / "out")
+    paths = dataset.shard_paths("train") + dataset.shard_paths("test")
+    assert {path.name: path.stat().st_ino for path in paths} == {
+        shard.path: (source.root / shard.path).stat().st_ino for shard in source.manifest.shards
+    }
+
+
+@given(SHARES, SEEDS, st.integers(0, 2000))
+def test_the_first_shards_hold_the_share_to_within_one_shard(share: float, seed: int, num_shards: int) -> None:
+    num_test = sum(is_test_shard(number, SplitRule(test_size=share, by="shard", seed=seed)) for number in range(num_shards))
+    assert abs(num_test - num_shards * Fraction(str(share))) < 1
+
+
+@given(st.integers(1, 99), SEEDS, st.integers(0, 10))
+def test_the_share_is_exact_whenever_it_is_a_whole_number_of_shards(percent: int, seed: int, hundreds: int) -> None:
+    rule = SplitRule(test_size=percent / 100, by="shard", seed=seed)
+    assert sum(is_test_shard(number, rule) for number in range(100 * hundreds)) == percent * hundreds
+
+
+@given(SEEDS)
+def test_a_fifth_is_exact_for_every_five_shards(seed: int) -> None:
+    rule = SplitRule(test_size=0.2, by="shard", seed=seed)
+    assert all(sum(is_test_shard(number, rule) for number in range(first, first + 5)) == 1 for first in range(50))
+
+
+def test_the_seed_chooses_which_shards_are_test() -> None:
+    chosen = {next(n for n in range(5) if is_test_shard(n, SplitRule(test_size=0.2, by="shard", seed=s))) for s in range(50)}
+    assert chosen == set(range(5))
+
+
+@pytest.mark.parametrize("count", [61, 66, 100, 180])
+def test_growing_never_moves_an_old_sample(
+    generate: Callable[..., CaptchaDataset], tiny_dataset: CaptchaDataset, tiny_spec: DatasetSpec, tmp_path: Path, count: int
+) -> None:
+    grown = split(generate(tiny_spec.model_copy(update={"count": count})), "shard", tmp_path / "out")
+    assert sides_by_id(grown).items() >= sides_by_id(tiny_dataset).items()
+    assert set(grown.manifest.shards) >= set(tiny_dataset.manifest.shards)
+
+
+@pytest.mark.parametrize("seed", [0, 42])
+def test_split_by_sample_is_that_of_scikit_learn(generated_dataset: CaptchaDataset, tmp_path: Path, seed: int) -> None:
+    dataset = split(generated_dataset, "sample", tmp_path / "out", seed)
+    train, test = train_test_split(np.arange(60), test_size=0.2, random_state=seed)
+    assert set(dataset.rows("train")["id"].to_pylist()) == set(train.tolist())
+    assert set(dataset.rows("test")["id"].to_pylist()) == set(test.tolist())
+
+
+def test_split_by_label_has_no_label_on_both_sides(
+    generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec, tmp_path: Path
+) -> None:
+    source = generate(tiny_spec.model_copy(update={"length": 1, "alphabet": "".join(map(chr, range(ord("!"), ord("!") + 40)))}))
+    dataset = split(source, "label", tmp_path / "out")
+    train, test = (set(dataset.rows(side)["label"].to_pylist()) for side in ("train", "test"))
+    assert train.isdisjoint(test)
+    assert len(train | test) < 60, "labels repeat, or this test shows nothing"
+    assert len(dataset.rows("test")) == 12
+
+
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=60), SEEDS)
+def test_split_by_label_is_exact_or_refused(sizes: list[int], seed: int) -> None:
+    labels = [f"{number:03d}" for number, size in enumerate(sizes) for _ in range(size)]
+    try:
+        is_test = choose_test_samples(pa.table({"label": labels}), SplitRule(test_size=0.2, by="label", seed=seed))
+    except UserError as error:
+        assert "found no whole labels that hold exactly 0.2 of" in str(error)  # noqa: PT017 - both outcomes are right
+        return
+    assert is_test.sum() == round(0.2 * len(labels))
+    chosen = {label for label, test in zip(labels, is_test, strict=True) if test}
+    assert chosen.isdisjoint(label for label, test in zip(labels, is_test, strict=True) if not test)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_split_by_label_tries_again_where_the_first_labels_leave_a_rest(seed: int) -> None:
+    # 36 of 180 is twelve threes, or three fives and seven threes, but nothing with one five or two.
+    labels = [f"{number:02d}" for number, size in enumerate([5] * 12 + [3] * 40) for _ in range(size)]
+    assert choose_test_samples(pa.table({"label": labels}), SplitRule(test_size=0.2, by="label", seed=seed)).sum() == 36
+
+
+@pytest.mark.parametrize(
+    ("change", "way", "message"),
+    [
+        pytest.param(
+            {"shard_size": 60}, "shard", "of 1 shards is . shards, and leaves one side empty: lower `shard_size`", id="one"
+        ),
+        pytest.param({"count": 2}, "sample", "of 2 samples is 0 samples, and leaves one side empty: raise `count`", id="sample"),
+        pytest.param({"count": 1}, "label", "of 1 samples is 0 samples, and leaves one side empty: raise `count`", id="label"),
+    ],
+)
+def test_a_split_that_leaves_a_side_empty_is_refused(
+    tiny_spec: DatasetSpec, change: dict[str, int], way: Way, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_split(tiny_spec.model_copy(update=change), SplitRule(test_size=0.2, by=way, seed=1))
+
+
+def test_a_damaged_record_is_not_copied(generated_dataset: CaptchaDataset, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(generated_dataset.root, tmp_path / "source"))
+    damaged = bytearray((source / "00003.tfrecord").read_bytes())
+    damaged[-5] ^= 1
+    (source / "00003.tfrecord").write_bytes(damaged)
+    with pytest.raises(DamagedRecordError, match=r"00003\.tfrecord: record at byte [\d,]+: wrong checksum of the data"):
+        split(open_dataset(source), "sample", tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_stage_replaces_what_was_there(
+    project: Project, generated_dataset: CaptchaDataset, tiny_spec: DatasetSpec, way: Way
+) -> None:
+    project.write_params(datasets={"tiny": tiny_spec.model_dump()}, split={"test_size": 0.2, "by": way, "seed": 1})
+    shutil.copytree(generated_dataset.root, project.root / "data/generated/tiny")
+    (project.root / "data/tiny/test").mkdir(parents=True)
+    (project.root / "data/tiny/test/99999.tfrecord").touch()
+    done = project.run("split", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"tiny: 48 train and 12 test samples, by {way}, ")
+    dataset = open_dataset(project.root / "data/tiny")
+    assert sorted(dataset.shard_paths("test")) == sorted((project.root / "data/tiny/test").iterdir())
+
+
+def test_the_stage_says_what_to_do_without_a_dataset(project: Project) -> None:
+    done = project.run("split", "tiny")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: data/generated/tiny/manifest.json is missing, so data/generated/tiny is no complete dataset: "
+        "run `dvc repro`, or `dvc pull`\n"
+    )
