@@ -34,7 +34,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-SectionT = TypeVar("SectionT", bound=Section)
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class ParamsError(UserError):
@@ -57,7 +57,7 @@ def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
     return content
 
 
-def load_section(model: type[SectionT], key: str, path: Path = PARAMS_PATH) -> SectionT:
+def load_section(model: type[AnySection], key: str, path: Path = PARAMS_PATH) -> AnySection:
     """Read and validate one section.
 
     Args:
@@ -77,7 +77,7 @@ def load_section(model: type[SectionT], key: str, path: Path = PARAMS_PATH) -> S
     return parse_section(model, section, f"{path}: {key}")
 
 
-def parse_section(model: type[SectionT], section: Any, where: str) -> SectionT:
+def parse_section(model: type[AnySection], section: Any, where: str) -> AnySection:
     """Validate a section that is already read; `where` opens each line of the error."""
     try:
         # Lists of YAML stand for tuples, which strict mode takes from JSON-like input only.

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ class Project:
 
     def start(self, stage: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a stage without waiting for it."""
+        # A shell that runs pytest in the background has it ignore Ctrl-C, and the stage would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             [sys.executable, "-m", f"stages.{stage}", *arguments],
             cwd=self.root,

@@ -1,7 +1,6 @@
 """A dataset's bytes follow from its spec, whoever draws it, in how many goes, and whatever comes in between."""
 
 import hashlib
-import os
 import signal
 import subprocess
 import time
@@ -114,19 +113,20 @@ def test_the_manifest_comes_last(tmp_path: Path, tiny_spec: DatasetSpec) -> None
     assert not (out / "manifest.json").exists()
 
 
-def wait_until(is_true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + HANG_SECONDS
+def wait_until(is_true: Callable[[], object], what: str, seconds: float = HANG_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < deadline, f"{what} did not happen"
         time.sleep(0.005)
 
 
-def start_drawing(project: Project) -> tuple[subprocess.Popen[str], Path]:
-    """Start to draw a long dataset; return the process and the work folder, in which the first shard is finished."""
+def start_drawing(project: Project, wanted: str, num_wanted: int) -> tuple[subprocess.Popen[str], Path]:
+    """Start to draw with two workers; return the process and the work folder as soon as it holds the wanted files."""
     process = project.start("generate", "long", "--workers", "2")
-    wait_until(lambda: process.poll() is not None or [*project.root.glob(".work/generate/long/*/*.parquet")], "a finished shard")
+    work_dirs = project.root / ".work/generate/long"
+    wait_until(lambda: process.poll() is not None or len([*work_dirs.glob(f"*/{wanted}")]) >= num_wanted, wanted)
     assert process.poll() is None, process.communicate()
-    (work_dir,) = (project.root / ".work/generate/long").iterdir()
+    (work_dir,) = work_dirs.iterdir()
     return process, work_dir
 
 
@@ -141,10 +141,10 @@ def long_project(make_project: Callable[[str], Project], shard_rule: SplitRule) 
 def test_a_killed_run_leaves_no_worker_and_is_taken_up_where_it_stopped(
     long_project: Project, generate: Callable[..., CaptchaDataset]
 ) -> None:
-    process, work_dir = start_drawing(long_project)
+    process, work_dir = start_drawing(long_project, "*.parquet", 1)
     process.kill()
     process.communicate(timeout=HANG_SECONDS)
-    wait_until(lambda: not long_project.list_processes(), "the end of every worker")
+    wait_until(lambda: not long_project.list_processes(), "the end of every worker", seconds=10)
     assert not (long_project.root / "data").exists()
     finished = {path.stem: (work_dir / f"{path.stem}.tfrecord").stat() for path in work_dir.glob("*.parquet")}
     assert 0 < len(finished) < LONG.num_shards
@@ -158,18 +158,27 @@ def test_a_killed_run_leaves_no_worker_and_is_taken_up_where_it_stopped(
     assert hash_files(out_dir) == hash_files(generate(LONG, "long").root)
 
 
-def test_ctrl_c_stops_at_once_and_says_how_to_go_on(long_project: Project) -> None:
-    process, _ = start_drawing(long_project)
-    os.kill(process.pid, signal.SIGINT)
+@pytest.mark.parametrize("workers_too", [False, True], ids=["parent alone", "all, as a terminal does"])
+def test_ctrl_c_stops_at_once_and_says_how_to_go_on(
+    make_project: Callable[[str], Project], shard_rule: SplitRule, workers_too: bool
+) -> None:
+    # A shard takes much longer than a person would wait, so that its worker has to be stopped in the middle.
+    project = make_project("endless")
+    spec = LONG.model_copy(update={"count": 200_000, "shard_size": 100_000})
+    project.write_params(datasets={"long": spec.model_dump()}, split=shard_rule.model_dump())
+    process, work_dir = start_drawing(project, "*.tmp", 2)
+    for one in project.list_processes() if workers_too else [process]:
+        one.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=3)
     assert process.returncode == 130
     assert (output, errors) == ("", "stopped; run the same command again to go on from here\n")
-    wait_until(lambda: not long_project.list_processes(), "the end of every worker")
-    assert not (long_project.root / "data").exists()
+    wait_until(lambda: not project.list_processes(), "the end of every worker", seconds=10)
+    assert not [path for path in work_dir.iterdir() if path.suffix != ".tmp"]
+    assert not (project.root / "data").exists()
 
 
 def test_a_worker_that_is_killed_ends_the_run_with_a_remedy(long_project: Project) -> None:
-    process, _ = start_drawing(long_project)
+    process, _ = start_drawing(long_project, "*.parquet", 1)
     workers = [child for child in long_project.list_processes() if "spawn_main" in " ".join(child.cmdline())]
     assert len(workers) == 2
     workers[0].kill()
@@ -178,4 +187,4 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_remedy(long_project: Projec
     assert errors == (
         "error: a worker process was killed, most often for want of memory: run the same command again, it goes on from here\n"
     )
-    wait_until(lambda: not long_project.list_processes(), "the end of every worker")
+    wait_until(lambda: not long_project.list_processes(), "the end of every worker", seconds=10)

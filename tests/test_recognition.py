@@ -189,7 +189,9 @@ def test_train_and_validation_are_disjoint_cover_train_and_leave_test_closed(
     shutil.copytree(datasets / "digits", tmp_path / "digits")
     shutil.rmtree(tmp_path / "digits/test")
     dataset = open_dataset(tmp_path / "digits")
-    loaded = load_training_batches(dataset, first_class=0, batch_size=3, validation_size=0.25, seed=1, cache_dir=tmp_path)
+    loaded = load_training_batches(
+        dataset, first_class=0, batch_size=3, validation_size=0.25, seed=1, cache_dir=tmp_path / "cache"
+    )
     assert (loaded.num_train, loaded.num_validation) == (48, 16)
     (train, _), (train_again, _) = read_all(loaded.train), read_all(loaded.train)
     validation, classes = read_all(loaded.validation)
@@ -208,6 +210,25 @@ def test_the_order_of_samples_without_shuffle_is_the_same_every_time(datasets: P
     orders = [np.concatenate([ids for ids, _ in load_images(dataset, "test", 5).as_numpy_iterator()]) for _ in range(2)]
     assert np.array_equal(*orders)
     assert sorted(orders[0].tolist()) == sorted(dataset.rows("test")["id"].to_pylist())
+
+
+def test_a_cache_that_a_killed_run_left_unfinished_is_made_anew(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "CACHE_MEMORY_SHARE", 0.0)
+    for read_to_the_end in (False, True):
+        loaded = load_training_batches(
+            open_dataset(datasets / "digits"),
+            first_class=0,
+            batch_size=8,
+            validation_size=0.25,
+            seed=1,
+            cache_dir=tmp_path / "cache",
+        )
+        batches = iter(loaded.validation)
+        assert next(batches)[0].shape == (8, 100, 120, 3)
+        if read_to_the_end:
+            assert sum(1 for _ in batches) == 1
 
 
 @pytest.mark.slow

@@ -79,8 +79,11 @@ def test_encoded_bytes_are_an_example_with_sorted_features() -> None:
     assert encode_sample(Sample(id=5, image=b"\x89P", label="abc")) == b"\x0a" + bytes([len(features)]) + features
 
 
+WHOLE = encode_sample(Sample(id=1, image=b"x", label="y"))
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff\xff", encode_sample(Sample(1, b"x", "y"))[:-1], encode_sample(Sample(1, b"x", "y"))[:13]]
+    "data", [b"", b"\xff\xff", WHOLE[:-1], WHOLE[:13], WHOLE[:2]], ids=["empty", "no message", "cut", "one feature", "no feature"]
 )
 def test_bytes_that_are_no_whole_example_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="not an Example with one id, image and label each"):

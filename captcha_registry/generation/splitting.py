@@ -80,7 +80,8 @@ def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:
         if sizes[is_test_label].sum() == num_test:
             return is_test_label[label_numbers]
     raise UserError(
-        f"found no whole labels that hold exactly {rule.test_size} of {index.num_rows:,} samples: raise `count`, or split by sample"
+        f"found no whole labels that hold exactly {rule.test_size} of {index.num_rows:,} samples: "
+        "raise `count`, or split by sample"
     )
 
 

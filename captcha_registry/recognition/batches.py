@@ -4,6 +4,7 @@ Cycle and block length of the interleave are fixed, because they decide the orde
 threads is left to the machine.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,15 @@ def load_training_batches(
         first_class: class of the alphabet's first character.
         validation_size: share of the train split that is held out.
         seed: of the shuffle.
-        cache_dir: where pictures are cached when they do not fit in memory.
+        cache_dir: where pictures are cached when they do not fit in memory; emptied first.
     """
     spec = dataset.manifest.spec
     num_samples = dataset.rows("train").num_rows
     num_validation = max(1, round(num_samples * validation_size))
     num_train = num_samples - num_validation
+    # tf.data takes the cache that a killed run left unfinished for one that another run is writing.
+    shutil.rmtree(cache_dir, ignore_errors=True)
+    cache_dir.mkdir()
     in_memory = spec.width * spec.height * 3 * num_samples < psutil.virtual_memory().available * CACHE_MEMORY_SHARE
 
     def decode_and_cache(records: tf.data.Dataset, name: str) -> tf.data.Dataset:

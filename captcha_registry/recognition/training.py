@@ -83,7 +83,7 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
         batch_size=recipe.batch_size,
         validation_size=params.validation_size,
         seed=params.seed,
-        cache_dir=work_dir,
+        cache_dir=work_dir / "cache",
     )
     state = TrainingState(work_dir)
     strategy = choose_strategy()

@@ -1,0 +1,381 @@
+"""The gate finds whatever is wrong with a dataset and names sample and file; manifest and index are read strictly."""
+
+import hashlib
+import json
+import re
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from conftest import Project
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
+from captcha_registry.dataset.index import INDEX_NAME, read_index, write_index
+from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, read_manifest, write_manifest
+from captcha_registry.dataset.records import Sample, ShardWriter, decode_sample, encode_sample, iterate_records
+from captcha_registry.dataset.verify import find_index_problems, find_shard_problems
+from captcha_registry.errors import UserError
+
+Row = dict[str, object]
+
+
+def find_problems(root: Path) -> list[str]:
+    """Return all that the gate says of a dataset."""
+    dataset = open_dataset(root)
+    problems = list(find_index_problems(dataset))
+    for shard in dataset.manifest.shards:
+        rows = dataset.index.filter(pc.equal(dataset.index["shard"], shard.path))
+        problems += find_shard_problems(root, shard, rows, dataset.manifest.spec)
+    return problems
+
+
+def rewrite_index(root: Path, change: Callable[[list[Row]], None]) -> None:
+    """Change the index rows, and make the manifest agree with the new file."""
+    rows = read_index(root / INDEX_NAME)
+    changed = rows.to_pylist()
+    change(changed)
+    write_index(root / INDEX_NAME, pa.Table.from_pylist(changed, schema=rows.schema))
+    manifest = read_manifest(root)
+    write_manifest(root, manifest.model_copy(update={"index": FileEntry.of(root, INDEX_NAME, manifest.index.num_samples)}))
+
+
+def rewrite_shard(root: Path, path: str, change: Callable[[Sample], Sample]) -> None:
+    """Change the samples of a shard, and make the places in the index and the hashes in the manifest agree with it."""
+    samples = [change(decode_sample(data)) for _, data in iterate_records(root / path)]
+    with ShardWriter(root / path) as writer:
+        places = [writer.write(encode_sample(sample)) for sample in samples]
+
+    def move(rows: list[Row]) -> None:
+        mine = [row for row in rows if row["shard"] == path]
+        for row, (offset, length) in zip(mine, places, strict=True):
+            row.update(offset=offset, length=length)
+
+    rewrite_index(root, move)
+    manifest = read_manifest(root)
+    shards = tuple(FileEntry.of(root, s.path, s.num_samples) if s.path == path else s for s in manifest.shards)
+    write_manifest(root, manifest.model_copy(update={"shards": shards}))
+
+
+def find_shard_of(root: Path, sample_id: int) -> str:
+    return str(read_index(root / INDEX_NAME)["shard"][sample_id])
+
+
+def test_nothing_is_wrong_with_a_good_dataset(tiny_dataset: CaptchaDataset, generated_dataset: CaptchaDataset) -> None:
+    assert find_problems(tiny_dataset.root) == []
+    assert find_problems(generated_dataset.root) == []
+
+
+def test_rewriting_alone_makes_no_problem(dataset_copy: Path) -> None:
+    rewrite_index(dataset_copy, lambda _: None)
+    rewrite_shard(dataset_copy, find_shard_of(dataset_copy, 0), lambda sample: sample)
+    assert find_problems(dataset_copy) == []
+
+
+def swap_splits(rows: list[Row]) -> None:
+    rows[5]["split"] = "test" if rows[5]["split"] == "train" else "train"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(
+            lambda rows: rows[5].update(label="0X0"), "sample 5 ({shard}) has the label '0X0'; expected 3 char", id="character"
+        ),
+        pytest.param(
+            lambda rows: rows[5].update(label="0123"), "sample 5 ({shard}) has the label '0123'; expected 3 char", id="long"
+        ),
+        pytest.param(lambda rows: rows[5].update(label=""), "sample 5 ({shard}) has the label ''; expected 3 char", id="empty"),
+        pytest.param(lambda rows: rows[5].update(label="012\n"), "has the label '012\\n'; expected 3 char", id="line break"),
+        pytest.param(lambda rows: rows[5].update(id=4), "id 4 stands in 2 rows; expected one", id="id twice"),
+        pytest.param(lambda rows: rows[5].update(id=60), "id 60 ({shard}) is outside 0 to 59", id="id too large"),
+        pytest.param(lambda rows: rows[5].update(id=-1), "id -1 ({shard}) is outside 0 to 59", id="id below 0"),
+        pytest.param(
+            lambda rows: rows[5].update(shard="train/9.tfrecord"), "1 rows for train/9.tfrecord, which the man", id="shard"
+        ),
+        pytest.param(lambda rows: rows[5].update(shard="train/9.tfrecord"), "5 rows for {shard}; the manifest says 6", id="rows"),
+        pytest.param(swap_splits, "sample 5 is in {shard}, its split is ", id="split"),
+        pytest.param(lambda rows: rows[5].update(split=None), "sample 5 is in {shard}, its split is None", id="no split"),
+    ],
+)
+def test_a_wrong_index_row_is_named(dataset_copy: Path, change: Callable[[list[Row]], None], message: str) -> None:
+    shard = find_shard_of(dataset_copy, 5)
+    rewrite_index(dataset_copy, change)
+    found = [problem for problem in find_problems(dataset_copy) if message.format(shard=shard) in problem]
+    assert len(found) == 1
+    assert found[0].startswith(f"{dataset_copy / INDEX_NAME}: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"label": "BBB"}, "label is '{label}', the index says 'BBB'", id="label"),
+        pytest.param({"length": 7}, "length is {length}, the index says 7", id="length"),
+        pytest.param({"pixel_sha256": bytes(32)}, "pixels differ from the index's hash", id="pixels"),
+    ],
+)
+def test_a_record_that_differs_from_its_row_is_named(dataset_copy: Path, change: Row, message: str) -> None:
+    row = read_index(dataset_copy / INDEX_NAME).to_pylist()[5]
+    rewrite_index(dataset_copy, lambda rows: rows[5].update(change))
+    place = f"{dataset_copy / row['shard']}: sample 5 at byte {row['offset']:,}"
+    assert find_problems(dataset_copy) == [f"{place}: {message.format(**row)}"]
+
+
+def test_an_offset_that_points_nowhere_is_named(dataset_copy: Path) -> None:
+    row = read_index(dataset_copy / INDEX_NAME).to_pylist()[5]
+    rewrite_index(dataset_copy, lambda rows: rows[5].update(offset=row["offset"] + 1))
+    path = dataset_copy / row["shard"]
+    assert find_problems(dataset_copy) == [
+        f"{path}: a record at byte {row['offset']:,} that the index does not name",
+        f"{path}: sample 5 is missing at byte {row['offset'] + 1:,}",
+    ]
+
+
+def test_an_index_with_a_row_too_few_is_refused(dataset_copy: Path) -> None:
+    rewrite_index(dataset_copy, lambda rows: rows.pop())
+    with pytest.raises(UserError, match=re.escape(f"{dataset_copy / INDEX_NAME} has 59 rows; the manifest says 60: run `dvc")):
+        find_problems(dataset_copy)
+
+
+def test_an_index_that_is_not_the_manifests_is_named(dataset_copy: Path) -> None:
+    manifest = read_manifest(dataset_copy)
+    rewrite_index(dataset_copy, lambda rows: rows[5].update(ink_luminance=1))
+    write_manifest(dataset_copy, manifest)
+    (problem,) = find_problems(dataset_copy)
+    assert problem.startswith(f"{dataset_copy / INDEX_NAME}: SHA-256 is ")
+    assert problem.endswith(f", the manifest says {manifest.index.sha256}")
+
+
+def test_a_picture_in_train_and_in_test_is_named(dataset_copy: Path) -> None:
+    dataset = open_dataset(dataset_copy)
+    train, test = (dataset.rows(side).slice(0, 1).to_pylist()[0] for side in ("train", "test"))
+    (original,) = dataset.read_samples(dataset.rows("train").slice(0, 1))
+    rewrite_shard(dataset_copy, test["shard"], lambda s: replace(s, image=original.image) if s.id == test["id"] else s)
+    rewrite_index(dataset_copy, lambda rows: rows[test["id"]].update(pixel_sha256=train["pixel_sha256"]))
+    twins = [f"sample {row['id']} in {row['shard']}" for row in sorted((train, test), key=lambda row: row["id"])]
+    assert find_problems(dataset_copy) == [
+        f"{dataset_copy / INDEX_NAME}: the same picture is in train and in test: {', '.join(twins)}"
+    ]
+
+
+# Pillow refuses it with a ValueError, unlike most broken pictures.
+SHORT_HEADER = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s5sI", 5, b"IHDR", bytes(5), zlib.crc32(b"IHDR" + bytes(5)))
+
+
+def encode_image(mode: str, size: tuple[int, int], kind: str = "png") -> bytes:
+    buffer = BytesIO()
+    Image.new(mode, size).save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        pytest.param(b"", "picture does not decode: cannot identify image file", id="empty"),
+        pytest.param(b"\x89PNG\r\n\x1a\n", "picture does not decode: ", id="only the signature"),
+        pytest.param(SHORT_HEADER, "picture does not decode: Truncated IHDR chunk", id="short header"),
+        pytest.param(encode_image("RGB", (48, 32))[:50], "picture does not decode: ", id="cut"),
+        pytest.param(encode_image("RGB", (48, 32), "bmp"), "picture does not decode: cannot identify", id="bitmap"),
+        pytest.param(encode_image("RGB", (32, 48)), "picture is 32x48 RGB; expected 48x32 RGB", id="size"),
+        pytest.param(encode_image("L", (48, 32)), "picture is 48x32 L; expected 48x32 RGB", id="grey"),
+        pytest.param(encode_image("RGB", (48, 32)), "pixels differ from the index's hash", id="other pixels"),
+    ],
+)
+def test_a_wrong_picture_is_named(dataset_copy: Path, image: bytes, message: str) -> None:
+    shard = find_shard_of(dataset_copy, 5)
+    rewrite_shard(dataset_copy, shard, lambda sample: replace(sample, image=image) if sample.id == 5 else sample)
+    (problem,) = find_problems(dataset_copy)
+    assert problem.startswith(f"{dataset_copy / shard}: sample 5 at byte ")
+    assert message in problem
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_picture_breaks_the_gate(tiny_dataset: CaptchaDataset, tmp_path: Path, data: st.DataObject) -> None:
+    row = tiny_dataset.index.slice(0, 1)
+    (sample,) = tiny_dataset.read_samples(row)
+    image = bytearray(sample.image)
+    # The first 60 bytes hold what Pillow's parser looks at first.
+    for place in data.draw(st.lists(st.integers(0, 59), min_size=1, max_size=4)):
+        image[place] = data.draw(st.integers(0, 255))
+    with ShardWriter(tmp_path / "00000.tfrecord") as writer:
+        _, length = writer.write(encode_sample(replace(sample, image=bytes(image))))
+    rows = row.set_column(row.schema.get_field_index("length"), row.schema.field("length"), pa.array([length], pa.int64()))
+    entry = FileEntry.of(tmp_path, "00000.tfrecord", num_samples=1)
+    problems = find_shard_problems(tmp_path, entry, rows, tiny_dataset.manifest.spec)
+    if problems:
+        assert problems[0].startswith(f"{tmp_path / '00000.tfrecord'}: sample 0 at byte 0: pi")
+    else:
+        assert hashlib.sha256(Image.open(BytesIO(image)).tobytes()).digest() == row["pixel_sha256"][0].as_py()
+
+
+def test_a_record_that_is_no_example_is_named(dataset_copy: Path) -> None:
+    path = find_shard_of(dataset_copy, 5)
+    records = [data for _, data in iterate_records(dataset_copy / path)]
+    with ShardWriter(dataset_copy / path) as writer:
+        for data in records:
+            writer.write(bytes(len(data)))
+    problems = find_problems(dataset_copy)
+    assert sum("not an Example with one id, image and label each" in problem for problem in problems) == 6
+    assert any(f"{path}: sample 5 at byte " in problem for problem in problems)
+
+
+def test_a_flipped_bit_is_named_with_its_sample(dataset_copy: Path) -> None:
+    row = read_index(dataset_copy / INDEX_NAME).to_pylist()[5]
+    path = dataset_copy / row["shard"]
+    damaged = bytearray(path.read_bytes())
+    damaged[row["offset"] + 100] ^= 4
+    path.write_bytes(damaged)
+    file_problem, record_problem = find_problems(dataset_copy)
+    assert file_problem.startswith(
+        f"{path}: {len(damaged):,} bytes with SHA-256 {hashlib.sha256(damaged).hexdigest()}; the manifest"
+    )
+    assert record_problem == f"{path}: record at byte {row['offset']:,}: wrong checksum of the data (sample 5)"
+
+
+def test_a_shard_cut_between_two_records_is_named_with_what_is_gone(dataset_copy: Path) -> None:
+    rows = [row for row in read_index(dataset_copy / INDEX_NAME).to_pylist() if row["shard"] == find_shard_of(dataset_copy, 0)]
+    path = dataset_copy / rows[0]["shard"]
+    path.write_bytes(path.read_bytes()[: rows[4]["offset"]])
+    file_problem, *missing = find_problems(dataset_copy)
+    assert file_problem.startswith(f"{path}: {rows[4]['offset']:,} bytes with SHA-256 ")
+    assert missing == [f"{path}: sample {row['id']} is missing at byte {row['offset']:,}" for row in rows[4:]]
+
+
+def test_an_empty_shard_is_named_with_what_is_gone(dataset_copy: Path) -> None:
+    path = dataset_copy / find_shard_of(dataset_copy, 0)
+    path.write_bytes(b"")
+    file_problem, *missing = find_problems(dataset_copy)
+    assert file_problem.startswith(f"{path}: 0 bytes with SHA-256 ")
+    assert [problem.split(" at ")[0] for problem in missing] == [f"{path}: sample {n} is missing" for n in range(6)]
+
+
+def test_a_missing_shard_is_named(dataset_copy: Path) -> None:
+    path = dataset_copy / find_shard_of(dataset_copy, 0)
+    path.unlink()
+    assert find_problems(dataset_copy) == [f"{path}: missing, with 6 samples"]
+
+
+def test_swapped_shards_are_both_named(dataset_copy: Path) -> None:
+    (one, other, *_) = open_dataset(dataset_copy).shard_paths("train")
+    one.rename(dataset_copy / "aside")
+    other.rename(one)
+    (dataset_copy / "aside").rename(other)
+    problems = find_problems(dataset_copy)
+    for path in (one, other):
+        mine = [problem for problem in problems if problem.startswith(f"{path}: ")]
+        assert "the manifest says" in mine[0]
+        assert any(re.search(r"sample \d+ at byte 0: id is \d+, the index says \d+", problem) for problem in mine)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param(
+            '"name"', '"colour": 1, "name"', "colour is not a known key; known keys: format_version", id="unknown field"
+        ),
+        pytest.param('"count"', '"cuont"', "spec.cuont is not a known key; did you mean `count`?", id="typing error"),
+        pytest.param('"name": "tiny",', "", "name is missing; expected keys: ", id="missing field"),
+        pytest.param('"train/00000.tfrecord"', '"../x"', "path: '../x' does not stay inside the dataset", id="above"),
+        pytest.param('"train/00000.tfrecord"', '"a/../../x"', "path: 'a/../../x' does not stay inside", id="above, hidden"),
+        pytest.param('"train/00000.tfrecord"', '"/etc/passwd"', "path: '/etc/passwd' does not stay inside", id="absolute"),
+        pytest.param(
+            '"train/00000.tfrecord"', '"a\\\\..\\\\x"', "does not stay inside the dataset; expected a plain", id="backslash"
+        ),
+        pytest.param(
+            '"index.parquet"', '"../index.parquet"', "index.path: '../index.parquet' does not stay inside", id="index above"
+        ),
+        pytest.param('"num_samples": 6,', '"num_samples": "6",', "num_samples is '6'; expected a whole number", id="quoted"),
+        pytest.param('"sha256": "', '"sha256": "../', "expected pattern '^[0-9a-f]{64}$'", id="no hash"),
+        pytest.param('"format_version": 1', '"format_version": 2', "format_version is 2; expected 1", id="newer format"),
+        pytest.param("{", "", "Invalid JSON: ", id="no JSON"),
+    ],
+)
+def test_a_manifest_that_is_not_as_expected_is_refused(dataset_copy: Path, old: str, new: str, message: str) -> None:
+    path = dataset_copy / MANIFEST_NAME
+    content = path.read_text(encoding="utf-8")
+    assert old in content
+    path.write_text(content.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        open_dataset(dataset_copy)
+    assert str(error.value).startswith(f"{path} is not a valid manifest: ")
+    assert message in str(error.value)
+
+
+def test_a_manifest_comes_back_as_it_was(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
+    write_manifest(tmp_path, tiny_dataset.manifest)
+    assert read_manifest(tmp_path) == tiny_dataset.manifest
+    assert (tmp_path / MANIFEST_NAME).read_bytes() == (tiny_dataset.root / MANIFEST_NAME).read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 nothing PAR1", b"id,label\n"])
+def test_an_index_that_is_no_parquet_is_refused(dataset_copy: Path, content: bytes) -> None:
+    (dataset_copy / INDEX_NAME).write_bytes(content)
+    with pytest.raises(UserError, match=r"index\.parquet is not a readable Parquet file: "):
+        find_problems(dataset_copy)
+
+
+def test_an_index_with_other_columns_is_refused(dataset_copy: Path) -> None:
+    rows = read_index(dataset_copy / INDEX_NAME)
+    pq.write_table(rows.drop_columns(["ink"]), dataset_copy / INDEX_NAME)
+    with pytest.raises(UserError, match=r"index\.parquet has the columns .*; expected \['id', 'label', 'split'"):
+        find_problems(dataset_copy)
+
+
+def test_a_missing_index_is_named(dataset_copy: Path) -> None:
+    (dataset_copy / INDEX_NAME).unlink()
+    with pytest.raises(UserError, match=r"index\.parquet is missing: run `dvc repro`, or `dvc pull` in a clone"):
+        find_problems(dataset_copy)
+
+
+@pytest.fixture
+def described(project: Project, tiny_dataset: CaptchaDataset) -> Project:
+    """A project with the split dataset in its place."""
+    shutil.copytree(tiny_dataset.root, project.root / "data/tiny")
+    return project
+
+
+def test_a_good_dataset_is_described(described: Project) -> None:
+    done = described.run("describe", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("tiny: 60 samples checked, nothing wrong, ")
+    metrics = json.loads((described.root / "metrics/tiny.json").read_text())
+    assert (metrics["samples"], metrics["train_samples"], metrics["test_samples"], metrics["shards"]) == (60, 48, 12, 10)
+    assert metrics["duplicate_pictures"] == 0
+    assert all(0 <= metrics[f"balance_position_{n}"] <= 1 for n in (1, 2, 3))
+    assert "60 captchas of 3 characters, 48x32 pixels" in (described.root / "data/tiny/README.md").read_text()
+    with Image.open(described.root / "metrics/plots/tiny/samples.png") as sheet:
+        assert sheet.width > 6 * 48
+
+
+def test_a_damaged_dataset_fails_the_run_and_is_not_described(described: Project) -> None:
+    path = next((described.root / "data/tiny/test").iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+    before = described.list_files()
+    done = described.run("describe", "tiny")
+    assert done.returncode == 2
+    first, *lines = done.stderr.splitlines()
+    assert first == "error: data/tiny is damaged:"
+    assert [line.split(": ")[0] for line in lines] == [f"data/tiny/test/{path.name}"] * 2
+    assert re.search(r"file ends inside the record, at byte [\d,]+ \(sample \d+\)$", lines[1])
+    assert described.list_files() == before
+
+
+def test_of_many_problems_the_first_are_told_and_the_rest_counted(described: Project) -> None:
+    for path in (described.root / "data/tiny/train").iterdir():
+        path.write_bytes(b"")
+    done = described.run("describe", "tiny")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 12
+    # 8 shards, each with a line for the file and one for each of its 6 samples.
+    assert done.stderr.splitlines()[-1] == f"... and {8 * 7 - 10} more"

@@ -1,0 +1,164 @@
+"""Unfinished work waits where no other work can pick it up, and a file is there whole or not at all."""
+
+import os
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from captcha_registry.errors import UserError, report_errors
+from captcha_registry.workspace import (
+    fingerprint,
+    link_or_copy,
+    open_atomically,
+    open_work_dir,
+    require_free_space,
+    tool_versions,
+    write_atomically,
+)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_same_facts_have_the_same_fingerprint() -> None:
+    facts = {"seed": 1, "alphabet": "01"}
+    assert fingerprint(facts, packages=["pillow", "captcha"]) == fingerprint(
+        dict(reversed(facts.items())), packages=["captcha", "pillow"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "packages"),
+    [
+        pytest.param({"seed": 2}, ["captcha"], id="fact"),
+        pytest.param({"seed": "1"}, ["captcha"], id="type"),
+        pytest.param({"seed": 1}, ["captcha", "pillow"], id="package"),
+    ],
+)
+def test_another_fact_has_another_fingerprint(facts: object, packages: list[str]) -> None:
+    assert fingerprint(facts, packages=packages) != fingerprint({"seed": 1}, packages=["captcha"])
+
+
+def test_other_code_has_another_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "drawn.py").write_text("WIDTH = 1\n")
+    module = type(sys)("captcha_registry.drawn")
+    module.__file__ = str(tmp_path / "drawn.py")
+    without = fingerprint(packages=[])
+    monkeypatch.setitem(sys.modules, "captcha_registry.drawn", module)
+    before = fingerprint(packages=[])
+    (tmp_path / "drawn.py").write_text("WIDTH = 2\n")
+    assert len({without, before, fingerprint(packages=[])}) == 3
+
+
+def test_tool_versions_are_sorted_and_of_what_is_installed() -> None:
+    versions = tool_versions(["pyarrow", "captcha"])
+    assert list(versions) == ["captcha", "pyarrow"]
+    assert versions["pyarrow"] == pa.__version__
+
+
+def test_a_work_folder_is_found_again_with_what_it_holds(workplace: Path) -> None:
+    folder = open_work_dir("generate", "tiny", "aaaa")
+    (folder / "00000.tfrecord").touch()
+    assert open_work_dir("generate", "tiny", "aaaa") == folder
+    assert (folder / "00000.tfrecord").exists()
+    assert folder.is_relative_to(".work/generate/tiny")
+    assert (workplace / folder).is_dir()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_work_of_another_fingerprint_is_deleted_and_other_work_kept() -> None:
+    stale, other_name = open_work_dir("generate", "tiny", "aaaa"), open_work_dir("generate", "other", "aaaa")
+    other_stage = open_work_dir("train", "tiny", "aaaa")
+    (stale / "00000.tfrecord").touch()
+    open_work_dir("generate", "tiny", "bbbb")
+    assert not stale.exists()
+    assert other_name.exists()
+    assert other_stage.exists()
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    with open_atomically(path) as file:
+        file.write(b"whole")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def fail_halfway(path: Path) -> None:
+    with open_atomically(path) as file:
+        file.write(b"half")
+        raise OSError
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "manifest.json", b"old")
+    with pytest.raises(OSError):  # noqa: PT011 - the one raised above
+        fail_halfway(tmp_path / "manifest.json")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("manifest.json", b"old")]
+
+
+def test_a_write_makes_its_folder(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "metrics" / "plots" / "a.json", b"{}")
+    assert (tmp_path / "metrics" / "plots" / "a.json").read_bytes() == b"{}"
+
+
+def test_a_finished_file_gets_a_second_name(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"shard")
+    link_or_copy(tmp_path / "source", tmp_path / "train" / "target")
+    assert (tmp_path / "train" / "target").samefile(tmp_path / "source")
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second file system")  # noqa: S108
+def test_a_file_is_copied_where_a_link_cannot_reach(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    source = Path("/dev/shm") / f"{request.node.name}-{os.getpid()}"  # noqa: S108
+    source.write_bytes(b"shard")
+    request.addfinalizer(source.unlink)
+    if source.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("one file system")
+    link_or_copy(source, tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"shard"
+
+
+def test_an_existing_target_is_not_overwritten(tmp_path: Path) -> None:
+    for name in ("source", "target"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(FileExistsError):
+        link_or_copy(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_text() == "target"
+
+
+def test_what_the_disk_cannot_hold_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    require_free_space(tmp_path / "not" / "yet" / "there", 1)
+    with pytest.raises(
+        UserError, match=r"needs about 1,000,000\.0 GB and the disk has [\d,]+\.\d GB free: free some space, or low"
+    ):
+        require_free_space(tmp_path / "not" / "yet" / "there", 10**15)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        pytest.param(UserError("params.yaml: count is -5"), 2, "error: params.yaml: count is -5\n", id="user error"),
+        pytest.param(KeyboardInterrupt(), 130, "stopped; run the same command again to go on from here\n", id="Ctrl-C"),
+    ],
+)
+def test_errors_that_a_person_can_mend_are_one_line(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, line: str
+) -> None:
+    with pytest.raises(SystemExit) as ended, report_errors():
+        raise error
+    assert ended.value.code == code
+    assert capsys.readouterr() == ("", line)
+
+
+def test_an_error_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), report_errors():
+        raise ZeroDivisionError
