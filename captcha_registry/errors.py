@@ -18,5 +18,5 @@ def report_errors() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on from here", file=sys.stderr)
+        print("stopped; run the same command again to go on", file=sys.stderr)
         sys.exit(130)

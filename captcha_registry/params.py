@@ -80,7 +80,6 @@ def load_section(model: type[AnySection], key: str, path: Path = PARAMS_PATH) ->
 def parse_section(model: type[AnySection], section: Any, where: str) -> AnySection:
     """Validate a section that is already read; `where` opens each line of the error."""
     try:
-        # Lists of YAML stand for tuples, which strict mode takes from JSON-like input only.
         return model.model_validate(section)
     except ValidationError as error:
         raise ParamsError("\n       ".join(explain_errors(error, model, where))) from None

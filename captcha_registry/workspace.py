@@ -1,7 +1,8 @@
 """Where unfinished work waits: `.work/<stage>/<name>/<fingerprint>/`, ignored by Git and DVC.
 
 DVC deletes a stage's outputs before it runs the stage, so what a killed run had finished must live elsewhere. The
-fingerprint covers all that the work follows from: parameters, inputs and code. Other work is never picked up.
+fingerprint covers all that the work follows from: parameters, inputs, code of the library and versions of packages. Other
+work is never picked up.
 """
 
 import errno
@@ -46,6 +47,8 @@ def open_work_dir(stage: str, name: str, work_fingerprint: str) -> Path:
             shutil.rmtree(stale)
     folder = parent / work_fingerprint
     folder.mkdir(parents=True, exist_ok=True)
+    for half_written in folder.glob("*.*.tmp"):
+        half_written.unlink()
     return folder
 
 

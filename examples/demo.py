@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
 
-DEMO_PARAMS: Mapping[str, int | list[float]] = {
+DEMO_PARAMS: Mapping[str, int] = {
     "datasets.digits.count": 8_000,
     "datasets.digits.shard_size": 800,
     "datasets.alnum.count": 8_000,

@@ -1,22 +1,28 @@
 """Refuse parameters that cannot work before anything is drawn: `python -m stages.check`.
 
-Reads all of params.yaml; writes `data/params.ok`, whose content never changes, so that it orders the stages without
-making any of them run again.
+Reads all of params.yaml; writes `data/tools/drawing.json` and `data/tools/training.json`, the versions of the packages that
+decide what drawing and training come to. The stages that use them depend on these files, and so come after the check.
 """
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from captcha_registry.dataset.manifest import read_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError, report_errors
+from captcha_registry.generation.generating import DATASET_PACKAGES
 from captcha_registry.generation.splitting import check_split
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
-from captcha_registry.recognition.training import build_network, load_model_params
-from captcha_registry.workspace import require_free_space, write_atomically
+from captcha_registry.recognition.training import TRAINING_PACKAGES, build_network, load_model_params
+from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
 
 SECTIONS = {"datasets", "split", "models"}
+RESERVED_NAMES = {"generated", "tools"}
+TOOLS_DIR = Path("data/tools")
 
 
 def check_names(names: Iterable[object]) -> None:
@@ -24,10 +30,27 @@ def check_names(names: Iterable[object]) -> None:
     for name, times in Counter(names).items():
         if not (isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)):
             raise ParamsError(f"{PARAMS_PATH}: the name {name!r} does not do; expected text of a-z, 0-9, - and _")
-        if name == "generated":
-            raise ParamsError(f"{PARAMS_PATH}: the name 'generated' is taken by data/generated: choose another")
+        if name in RESERVED_NAMES:
+            raise ParamsError(f"{PARAMS_PATH}: the name {name!r} is taken by data/{name}: choose another")
         if times > 1:
             raise ParamsError(f"{PARAMS_PATH}: a dataset and a model are both called {name!r}: rename one, they share metrics/")
+
+
+def is_drawn(name: str, spec: DatasetSpec) -> bool:
+    """Tell whether a dataset of this spec is on the disk already, and needs no more room."""
+    try:
+        return read_manifest(Path("data/generated") / name).spec == spec
+    except UserError:
+        return False
+
+
+@contextmanager
+def name_section(key: str) -> Iterator[None]:
+    """Say in an error which section of the params file it comes from."""
+    try:
+        yield
+    except UserError as error:
+        raise ParamsError(f"{PARAMS_PATH}: {key}: {error}") from None
 
 
 def main() -> None:
@@ -43,19 +66,21 @@ def main() -> None:
     specs = {name: load_section(DatasetSpec, f"datasets.{name}") for name in params["datasets"]}
     rule = load_section(SplitRule, "split")
     models = {name: load_model_params(name) for name in params["models"]}
-    require_free_space(Path("data"), sum(spec.estimated_bytes for spec in specs.values()))
+    require_free_space(Path("data"), sum(spec.estimated_bytes for name, spec in specs.items() if not is_drawn(name, spec)))
     for name, spec in specs.items():
-        try:
-            check_split(spec, rule)
-        except UserError as error:
-            raise ParamsError(f"{PARAMS_PATH}: datasets.{name}: {error}") from None
+        with name_section(f"datasets.{name}"):
+            num_test = check_split(spec, rule)
+        print(f"{name}: {spec.count - num_test:,} train and {num_test:,} test samples, by {rule.by}")
     for name, model in models.items():
         if model.dataset not in specs:
             raise ParamsError(f"{PARAMS_PATH}: models.{name}.dataset is {model.dataset!r}; expected one of {', '.join(specs)}")
-        build_network(model, specs[model.dataset])
+        with name_section(f"models.{name}"):
+            num_parameters = build_network(model, specs[model.dataset]).count_params()
+        print(f"{name}: {model.family} of preset {model.preset} for {model.dataset}, {num_parameters:,} parameters")
 
-    write_atomically(Path("data/params.ok"), b"The parameters were checked.\n")
-    print(f"{PARAMS_PATH}: {len(specs)} datasets and {len(models)} models can be made")
+    for work, packages in (("drawing", DATASET_PACKAGES), ("training", TRAINING_PACKAGES)):
+        content = json.dumps(tool_versions(packages), indent=2)
+        write_atomically(TOOLS_DIR / f"{work}.json", f"{content}\n".encode())
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.index import INDEX_NAME
+from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.spec import SplitRule
 from captcha_registry.errors import report_errors
-from captcha_registry.generation.splitting import split_dataset
+from captcha_registry.generation.splitting import SPLITS, split_dataset
 from captcha_registry.params import load_section
 from captcha_registry.workspace import WORK_ROOT
 
@@ -28,11 +30,16 @@ def main(name: str) -> None:
     manifest = split_dataset(source, rule, work_dir)
 
     out_dir = Path("data") / name
-    shutil.rmtree(out_dir, ignore_errors=True)
-    out_dir.parent.mkdir(exist_ok=True)
-    work_dir.rename(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / MANIFEST_NAME).unlink(missing_ok=True)
+    # The card and DVC's own files in this folder stay.
+    for part in (*SPLITS, INDEX_NAME, MANIFEST_NAME):
+        if (out_dir / part).is_dir():
+            shutil.rmtree(out_dir / part)
+        (work_dir / part).replace(out_dir / part)
+    work_dir.rmdir()
 
-    counts = {side: sum(s.num_samples for s in manifest.shards if s.path.startswith(side)) for side in ("train", "test")}
+    counts = {side: sum(s.num_samples for s in manifest.shards if s.path.startswith(side)) for side in SPLITS}
     seconds = time.perf_counter() - started
     print(f"{name}: {counts['train']:,} train and {counts['test']:,} test samples, by {rule.by}, {seconds:.0f} s")
 

@@ -171,7 +171,7 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(
         one.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=3)
     assert process.returncode == 130
-    assert (output, errors) == ("", "stopped; run the same command again to go on from here\n")
+    assert (output, errors) == ("", "stopped; run the same command again to go on\n")
     wait_until(lambda: not project.list_processes(), "the end of every worker", seconds=10)
     assert not [path for path in work_dir.iterdir() if path.suffix != ".tmp"]
     assert not (project.root / "data").exists()

@@ -232,8 +232,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check.main()
-    assert "2 datasets and 2 models can be made" in capsys.readouterr().out
-    assert {path.name for path in workplace.rglob("*")} == {"params.yaml", "data", "params.ok"}
+    output = capsys.readouterr().out
+    assert "digits: 80,000 train and 20,000 test samples, by shard" in output
+    assert "cnn: cnn of preset fast for digits, 886,928 parameters" in output
+    assert {path.name for path in workplace.rglob("*.*")} == {"params.yaml", "drawing.json", "training.json"}
 
 
 @pytest.mark.parametrize(
@@ -242,12 +244,12 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
         pytest.param({"split.test_size": 1.5}, r"params.yaml: split.test_size is 1.5; expected less than 1", id="test_size"),
         pytest.param(
             {"datasets.digits.shard_size": 100_000},
-            r"params.yaml: datasets.digits: a test share of 0.2 of 1 shards is . shards, and leaves one side empty: lower",
+            r"params.yaml: datasets.digits: a test share of 0.2 is . of 1 shards, and leaves one side empty: lower",
             id="one shard",
         ),
         pytest.param(
             {"split.by": "sample", "datasets.alnum.count": 2},
-            r"datasets.alnum: a test share of 0.2 of 2 samples is 0 samples, and leaves one side empty: raise `count`",
+            r"datasets.alnum: a test share of 0.2 is 0 of 2 samples, and leaves one side empty: raise `count`",
             id="no test sample",
         ),
         pytest.param(

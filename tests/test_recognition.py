@@ -87,7 +87,7 @@ def test_crnn_gives_logits_for_every_class_and_the_blank(preset: str, recurrent:
     assert any(recurrent in layer.name for layer in network.layers) or recurrent in str(network.to_json()).lower()
 
 
-@pytest.mark.parametrize(("width", "height"), [(61, 47), (200, 80), (33, 33)])
+@pytest.mark.parametrize(("width", "height"), [(61, 47), (200, 80), (60, 33)])
 @pytest.mark.parametrize("model", ["cnn", "crnn"])
 def test_fast_networks_fit_any_picture_size(model: str, width: int, height: int) -> None:
     spec = DIGITS.model_copy(update={"width": width, "height": height})
@@ -97,8 +97,14 @@ def test_fast_networks_fit_any_picture_size(model: str, width: int, height: int)
 
 def test_pictures_too_small_for_a_network_are_refused_with_their_size() -> None:
     spec = DIGITS.model_copy(update={"width": 20, "height": 20})
-    with pytest.raises(UserError, match="no cnn of preset lab fits pictures of 20x20"):
+    with pytest.raises(UserError, match="no cnn of preset lab fits 4 characters on pictures of 20x20"):
         build_network(small_params("cnn", preset="lab"), spec)
+
+
+def test_texts_too_long_for_the_columns_of_ctc_are_refused() -> None:
+    spec = ALNUM.model_copy(update={"width": 64, "length": 5})
+    with pytest.raises(UserError, match="8 columns cannot hold 5 characters"):
+        build_network(small_params("crnn"), spec)
 
 
 def collapse_by_definition(path: list[int]) -> list[int]:

@@ -169,11 +169,9 @@ def test_split_by_label_tries_again_where_the_first_labels_leave_a_rest(seed: in
 @pytest.mark.parametrize(
     ("change", "way", "message"),
     [
-        pytest.param(
-            {"shard_size": 60}, "shard", "of 1 shards is . shards, and leaves one side empty: lower `shard_size`", id="one"
-        ),
-        pytest.param({"count": 2}, "sample", "of 2 samples is 0 samples, and leaves one side empty: raise `count`", id="sample"),
-        pytest.param({"count": 1}, "label", "of 1 samples is 0 samples, and leaves one side empty: raise `count`", id="label"),
+        pytest.param({"shard_size": 60}, "shard", "is . of 1 shards, and leaves one side empty: lower `shard_size`", id="one"),
+        pytest.param({"count": 2}, "sample", "is 0 of 2 samples, and leaves one side empty: raise `count`", id="sample"),
+        pytest.param({"count": 1}, "label", "is 0 of 1 samples, and leaves one side empty: raise `count`", id="label"),
     ],
 )
 def test_a_split_that_leaves_a_side_empty_is_refused(

@@ -147,7 +147,7 @@ def test_what_the_disk_cannot_hold_is_refused_with_both_numbers(tmp_path: Path) 
     ("error", "code", "line"),
     [
         pytest.param(UserError("params.yaml: count is -5"), 2, "error: params.yaml: count is -5\n", id="user error"),
-        pytest.param(KeyboardInterrupt(), 130, "stopped; run the same command again to go on from here\n", id="Ctrl-C"),
+        pytest.param(KeyboardInterrupt(), 130, "stopped; run the same command again to go on\n", id="Ctrl-C"),
     ],
 )
 def test_errors_that_a_person_can_mend_are_one_line(

@@ -11,8 +11,8 @@ def summarize_dataset(dataset: CaptchaDataset) -> dict[str, int | float]:
     """Compute the dataset's metrics.
 
     Returns:
-        Counts of samples, bytes, distinct labels, pictures that another sample shows too, labels that stand in train and in
-        test; and for each position, from 1, its balance: the rarest character's count over the commonest's, 0 to 1.
+        Counts of samples, bytes, distinct labels, pictures that an earlier sample shows already, labels that stand in train
+        and in test; and for each position, from 1, its balance: the rarest character's count over the commonest's, 0 to 1.
     """
     rows, spec = dataset.index, dataset.manifest.spec
     labels = {split: set(dataset.rows(split)["label"].to_pylist()) for split in ("train", "test")}

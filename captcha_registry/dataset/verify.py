@@ -38,10 +38,20 @@ def find_index_problems(dataset: CaptchaDataset) -> Iterator[str]:
             yield f"{path}: {num_rows:,} rows for {shard.path}; the manifest says {shard.num_samples:,}"
     for shard_path, num_rows in listed.items():
         yield f"{path}: {num_rows:,} rows for {shard_path}, which the manifest does not name"
+    yield from _find_split_problems(dataset, path)
 
+
+def _find_split_problems(dataset: CaptchaDataset, path: Path) -> Iterator[str]:
+    """Check that every sample is on one side only, and that the sides share no more than the split allows."""
+    rows = dataset.index
     folders = pc.replace_substring_regex(rows["shard"], "/?[^/]*$", "")
     for row in rows.filter(pc.not_equal(folders, pc.fill_null(rows["split"], ""))).to_pylist():
         yield f"{path}: sample {row['id']} is in {row['shard']}, its split is {row['split']!r}"
+
+    if dataset.manifest.split and dataset.manifest.split.by == "label":
+        sides = rows.group_by("label").aggregate([("split", "count_distinct")])
+        for label in sides.filter(pc.greater(sides["split_count_distinct"], 1))["label"].to_pylist():
+            yield f"{path}: the label {label!r} is in train and in test, which a split by label rules out"
 
     for pixels in find_leaked_pictures(rows):
         twins = rows.filter(pc.equal(rows["pixel_sha256"], pixels)).to_pylist()

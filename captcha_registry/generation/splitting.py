@@ -46,22 +46,25 @@ def is_test_shard(shard_number: int, rule: SplitRule) -> bool:
     return floor((shard_number + 1) * share + shift) > floor(shard_number * share + shift)
 
 
-def check_split(spec: DatasetSpec, rule: SplitRule) -> None:
-    """Refuse a split that leaves a side empty.
+def check_split(spec: DatasetSpec, rule: SplitRule) -> int:
+    """Count the test samples that a split will give, and refuse one that leaves a side empty.
 
     Raises:
         UserError: says what would be on each side, and what to change.
     """
     if rule.by == "shard":
-        num_test, total, unit = sum(is_test_shard(n, rule) for n in range(spec.num_shards)), spec.num_shards, "shards"
+        test_shards = [n for n in range(spec.num_shards) if is_test_shard(n, rule)]
+        num_test, found = (
+            sum(map(len, map(spec.shard_sample_ids, test_shards))),
+            f"{len(test_shards)} of {spec.num_shards} shards",
+        )
         cure = "lower `shard_size`, or split by sample"
     else:
-        num_test, total, unit = round(spec.count * rule.test_size), spec.count, "samples"
-        cure = "raise `count`, or change `split.test_size`"
-    if not 0 < num_test < total:
-        raise UserError(
-            f"a test share of {rule.test_size} of {total} {unit} is {num_test} {unit}, and leaves one side empty: {cure}"
-        )
+        num_test = round(spec.count * rule.test_size)
+        found, cure = f"{num_test} of {spec.count} samples", "raise `count`, or change `split.test_size`"
+    if not 0 < num_test < spec.count:
+        raise UserError(f"a test share of {rule.test_size} is {found}, and leaves one side empty: {cure}")
+    return num_test
 
 
 def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:

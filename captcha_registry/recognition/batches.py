@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
+from captcha_registry.workspace import require_free_space
 
 INTERLEAVE_SHARDS = 4
 INTERLEAVE_RECORDS = 16
@@ -52,10 +54,17 @@ def load_training_batches(
     num_samples = dataset.rows("train").num_rows
     num_validation = max(1, round(num_samples * validation_size))
     num_train = num_samples - num_validation
+    if num_train < 1:
+        raise UserError(
+            f"validation_size is {validation_size}, which leaves nothing of {num_samples:,} train samples to train on: lower it"
+        )
     # tf.data takes the cache that a killed run left unfinished for one that another run is writing.
     shutil.rmtree(cache_dir, ignore_errors=True)
     cache_dir.mkdir()
-    in_memory = spec.width * spec.height * 3 * num_samples < psutil.virtual_memory().available * CACHE_MEMORY_SHARE
+    cache_bytes = spec.width * spec.height * 3 * num_samples
+    in_memory = cache_bytes < psutil.virtual_memory().available * CACHE_MEMORY_SHARE
+    if not in_memory:
+        require_free_space(cache_dir, cache_bytes)
 
     def decode_and_cache(records: tf.data.Dataset, name: str) -> tf.data.Dataset:
         samples = records.map(_sample_decoder(spec, first_class), num_parallel_calls=tf.data.AUTOTUNE)

@@ -55,7 +55,8 @@ def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
         network: keras.Model = FAMILIES[params.family].build_network(params, spec)
     except ValueError as error:
         raise UserError(
-            f"no {params.family} of preset {params.preset} fits pictures of {spec.width}x{spec.height}: {error}"
+            f"no {params.family} of preset {params.preset} fits {spec.length} characters on pictures of "
+            f"{spec.width}x{spec.height} ({error}): make the pictures larger"
         ) from error
     return network
 
@@ -77,15 +78,16 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
     spec, recipe = dataset.manifest.spec, params.recipe
     keras.utils.set_random_seed(params.seed)
     keras.config.set_dtype_policy(choose_precision(recipe))
+    state = TrainingState(work_dir)
     batches = load_training_batches(
         dataset,
         first_class=FAMILIES[params.family].FIRST_CLASS,
         batch_size=recipe.batch_size,
         validation_size=params.validation_size,
-        seed=params.seed,
+        # A training that goes on must not see the order of its first epochs again.
+        seed=params.seed + len(state.history),
         cache_dir=work_dir / "cache",
     )
-    state = TrainingState(work_dir)
     strategy = choose_strategy()
     if recipe.batch_size % strategy.num_replicas_in_sync:
         raise UserError(
@@ -214,7 +216,7 @@ def build_optimizer(recipe: Recipe, peak_rate: float, num_steps: int) -> keras.O
 
 
 def _has_bfloat16() -> bool:
-    """Tell whether the device multiplies bfloat16 in hardware: avx512_bf16 or amx on x86, compute capability 8 on Nvidia."""
+    """Tell whether the device multiplies bfloat16 in hardware: avx512_bf16 on x86, compute capability 8 on Nvidia."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return all(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus)
