@@ -55,5 +55,10 @@ def test_the_results_are_those_of_the_committed_run(model: str) -> None:
     metrics = json.loads((ROOT / f"metrics/{model}.json").read_text())
     (row,) = re.findall(rf"^\| {model} \|.*$", README, re.MULTILINE)
     interval = f"{metrics['exact_match_low']:.2%} to {metrics['exact_match_high']:.2%}"
-    for shown in (f"{metrics['exact_match']:.2%}", interval, f"{metrics['character_accuracy']:.2%}", f"{metrics['parameters']:,}"):
+    for shown in (
+        f"{metrics['exact_match']:.2%}",
+        interval,
+        f"{metrics['character_accuracy']:.2%}",
+        f"{metrics['parameters']:,}",
+    ):
         assert shown in row
