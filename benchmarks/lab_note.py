@@ -1,22 +1,22 @@
 """Measure the project beside the way of the lab note that it started from: `python benchmarks/lab_note.py`.
 
-The note draws one file per captcha in one process, opens the files one by one in a Python generator, and trains in float32;
-its CRNN has its captchas drawn while it trains. The note's batches of 65 are a slip: here they hold 64. Each step is timed
-for both ways in turn, several times, on the same numbers of pictures; what is shown is the median.
+drawing        the note: one process, one image file per sample and a list of labels; ours: `draw_shard`, in one process too
+feeding        the note: a Python generator opens the files one by one, on every pass; ours: tf.data, decoded in the first
+               pass and kept as uint8 for the later ones; no network
+training_cnn   120x100, 4 digits; the note: the lab network on that generator; ours: the lab and the fast preset on tf.data
+training_crnn  128x64, 4 of digits and capitals; as above, but the note draws its captchas while it trains
+
+The note trains in float32; ours as params.yaml says. Its generator is off by one and yields 65 samples: here it yields the 64
+that were meant. Training is timed in steady state: networks are built and traced, and our caches filled, before. The lab
+network trains on a quarter of the samples in either way, for the sake of time. About 5 minutes on 2 idle cores.
 """
 
-import argparse
-import json
-import platform
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import keras
 import numpy as np
@@ -24,261 +24,269 @@ import numpy.typing as npt
 import tensorflow as tf
 from captcha.image import ImageCaptcha
 from PIL import Image
-from tqdm import tqdm
+from timing import Way, measure_in_turn, parse_arguments, report_rounds, time_images
 
 from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.generation.executors import count_usable_cores
+from captcha_registry.errors import UserError, report_errors
 from captcha_registry.generation.generating import assemble_dataset
 from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
-from captcha_registry.params import load_section
 from captcha_registry.recognition.batches import load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.recognition.training import FAMILIES, build_network, build_optimizer, choose_precision, load_model_params
 
-ROOT = Path(__file__).resolve().parent.parent
-NOTE_BATCH = {"cnn": 64, "crnn": 128}
-WARM_UP_BATCHES = 2
-FEED_EPOCHS = 2
+PARAMS_PATH = Path(__file__).resolve().parent.parent / "params.yaml"
 
-Float32Array = npt.NDArray[np.float32]
-Batch = tuple[Float32Array, npt.NDArray[np.int32]]
+# Pinned, so that a change of params.yaml does not change what is measured.
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+DIGITS = DatasetSpec(alphabet=ALPHABET[:10], length=4, width=120, height=100, count=1, shard_size=1, seed=2023)
+ALNUM = DatasetSpec(alphabet=ALPHABET, length=4, width=128, height=64, count=1, shard_size=1, seed=2024)
+NOTE_PARAMETERS = {"cnn": 1_345_448, "crnn": 3_157_317}
+NOTE_WORKERS = 4
+
+MIN_SAMPLES = 128  # one batch of the CRNN
+DEFAULT_SAMPLES = 2000
+LAB_SHARE = 4
+LATER_EPOCHS = 5
+NUM_SHARDS = 8
+
+FloatArray = npt.NDArray[np.floating]
 
 
-def draw_files(spec: DatasetSpec, count: int, folder: Path) -> None:
-    """Draw the note's way: one file per captcha and a list of labels."""
+def draw_files(spec: DatasetSpec, folder: Path) -> None:
+    """Draw the note's way: a file per sample and a list of labels."""
     drawer = ImageCaptcha(width=spec.width, height=spec.height)
-    with (folder / "labels.txt").open("w") as labels:
-        for number in range(count):
-            label = "".join(random.choices(spec.alphabet, k=spec.length))  # noqa: S311 - pictures, not secrets
-            drawer.write(label, str(folder / f"{number}.jpg"))
-            labels.write(f"{number}.jpg,{label}\n")
+    with (folder / "labels.txt").open("w", encoding="utf-8") as labels:
+        for number in range(spec.count):
+            label = _random_label(spec)
+            drawer.write(label, str(folder / f"{number}.png"))
+            labels.write(f"{number}.png,{label}\n")
 
 
-def read_files(spec: DatasetSpec, folder: Path, batch_size: int) -> Iterator[Batch]:
-    """Feed the note's way, without end: open, divide, collect, one file after the other."""
-    rows = [line.split(",") for line in (folder / "labels.txt").read_text().split()]
+def read_files(spec: DatasetSpec, folder: Path, batch_size: int) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Feed the note's way, without end: open file after file, scale to 0..1 in float64, make labels one-hot."""
+    rows = [line.split(",") for line in (folder / "labels.txt").read_text(encoding="utf-8").split()]
+    images, labels = [], []
     while True:
-        images, classes = [], []
         for name, label in rows:
             with Image.open(folder / name) as image:
-                images.append(np.asarray(image) / 255.0)
-            classes.append([spec.alphabet.index(character) for character in label])
+                images.append(np.array(image) / 255.0)
+            labels.append(keras.utils.to_categorical(_label_classes(spec, label), len(spec.alphabet)))
             if len(images) == batch_size:
-                yield np.array(images, np.float32), np.array(classes, np.int32)
-                images, classes = [], []
+                yield np.array(images), np.array(labels)
+                images, labels = [], []
 
 
 class DrawnBatches(keras.utils.PyDataset):
-    """The note's CRNN input: every captcha is drawn when it is asked for."""
+    """What the note feeds its CRNN: threads draw every captcha when it is asked for, and none is kept."""
 
-    def __init__(self, spec: DatasetSpec, num_batches: int) -> None:
-        super().__init__()
-        self._spec, self._num_batches = spec, num_batches
+    def __init__(self, spec: DatasetSpec, batch_size: int, num_batches: int) -> None:
+        super().__init__(workers=NOTE_WORKERS)
+        self._spec, self._batch_size, self._num_batches = spec, batch_size, num_batches
         self._drawer = ImageCaptcha(width=spec.width, height=spec.height)
 
     def __len__(self) -> int:
-        """Return the batches of an epoch."""
+        """Count the batches of an epoch."""
         return self._num_batches
 
-    def __getitem__(self, index: int) -> Batch:
-        """Draw one batch."""
-        labels = ["".join(random.choices(self._spec.alphabet, k=self._spec.length)) for _ in range(NOTE_BATCH["crnn"])]  # noqa: S311
-        images = np.stack([np.asarray(self._drawer.generate_image(label)) for label in labels]) / 255.0
-        classes = [[self._spec.alphabet.index(character) + 1 for character in label] for label in labels]
-        return images.astype(np.float32), np.array(classes, np.int32)
+    def __getitem__(self, index: int) -> tuple[FloatArray, npt.NDArray[np.int32]]:
+        """Draw one batch; class 0 is the blank."""
+        images = np.zeros((self._batch_size, self._spec.height, self._spec.width, 3), np.float32)
+        classes = np.zeros((self._batch_size, self._spec.length), np.int32)
+        for place in range(self._batch_size):
+            label = _random_label(self._spec)
+            images[place] = np.array(self._drawer.generate_image(label)) / 255.0
+            classes[place] = np.array(_label_classes(self._spec, label)) + 1
+        return images, classes
+
+
+def _random_label(spec: DatasetSpec) -> str:
+    return "".join(random.choices(spec.alphabet, k=spec.length))  # noqa: S311 - pictures, not secrets
+
+
+def _label_classes(spec: DatasetSpec, label: str) -> list[int]:
+    return [spec.alphabet.index(character) for character in label]
 
 
 def make_dataset(name: str, spec: DatasetSpec, folder: Path) -> CaptchaDataset:
-    """Make a dataset the project's way in `folder`; a fifth of its samples is test."""
+    """Draw a dataset with two samples more than the spec says: one is for the test split, one for validation."""
+    count = spec.count + 2
+    larger = spec.model_copy(update={"count": count, "shard_size": -(-count // NUM_SHARDS)})
     for part in ("work", "split"):
         (folder / part).mkdir(parents=True)
-    shards = [draw_shard(spec, number, folder / "work") for number in range(spec.num_shards)]
-    assemble_dataset(name, spec, shards, folder / "work", folder / "generated")
-    split_dataset(open_dataset(folder / "generated"), SplitRule(test_size=0.2, by="shard", seed=42), folder / "split")
+    shards = [draw_shard(larger, number, folder / "work") for number in range(larger.num_shards)]
+    assemble_dataset(name, larger, shards, folder / "work", folder / "generated")
+    split_dataset(open_dataset(folder / "generated"), SplitRule(test_size=1 / count, by="sample", seed=1), folder / "split")
     return open_dataset(folder / "split")
 
 
-def compile_network(params: ModelParams, spec: DatasetSpec, *, scaled: bool) -> keras.Model:
-    """Build and compile a preset; `scaled` cuts off the layer that scales pictures, which the note scales itself."""
+def load_batches(params: ModelParams, dataset: CaptchaDataset, cache_dir: Path) -> tf.data.Dataset:
+    """Load the project's batches: all of the train split but one sample."""
+    return load_training_batches(
+        dataset,
+        first_class=FAMILIES[params.family].FIRST_CLASS,
+        batch_size=params.recipe.batch_size,
+        validation_size=1 / dataset.manifest.spec.count,
+        seed=params.seed,
+        cache_dir=cache_dir,
+    ).train
+
+
+def load_preset(family: str, preset: str) -> ModelParams:
+    """Read a model's params, with another preset."""
+    return load_model_params(family, PARAMS_PATH).model_copy(update={"preset": preset})
+
+
+def plan_drawing(spec: DatasetSpec, folder: Path) -> dict[str, Way]:
+    """Name the ways of drawing; every run draws into a new folder."""
+    one_shard = spec.model_copy(update={"shard_size": spec.count})
+
+    def measure(draw: Callable[[Path], object]) -> float:
+        with tempfile.TemporaryDirectory(dir=folder) as target:
+            return time_images(partial(draw, Path(target)), spec.count)
+
+    return {
+        "note": lambda: measure(partial(draw_files, spec)),
+        "ours": lambda: measure(partial(draw_shard, one_shard, 0)),
+    }
+
+
+def plan_feeding(spec: DatasetSpec, dataset: CaptchaDataset, files_dir: Path, cache_dir: Path) -> dict[str, Way]:
+    """Name the ways of feeding; the note's cost the same in every epoch, ours do not."""
+    lab = load_preset("cnn", "lab")
+    num_images = spec.count // lab.recipe.batch_size * lab.recipe.batch_size
+
+    def feed_note() -> None:
+        batches = read_files(spec, files_dir, lab.recipe.batch_size)
+        for _ in range(num_images // lab.recipe.batch_size):
+            next(batches)
+
+    def measure_ours(*, skipped_epochs: int, epochs: int) -> float:
+        batches = load_batches(lab, dataset, cache_dir)
+        _exhaust(batches, skipped_epochs)
+        return time_images(partial(_exhaust, batches, epochs), epochs * num_images)
+
+    return {
+        "note": lambda: time_images(feed_note, num_images),
+        "ours_first_epoch": lambda: measure_ours(skipped_epochs=0, epochs=1),
+        "ours_later_epochs": lambda: measure_ours(skipped_epochs=1, epochs=LATER_EPOCHS),
+    }
+
+
+def _exhaust(batches: tf.data.Dataset, num_epochs: int) -> None:
+    for _ in range(num_epochs):
+        for _ in batches:
+            pass
+
+
+class _EpochClock(keras.callbacks.Callback):
+    """Times one epoch, without what `fit` does before: for a PyDataset it draws two batches that nobody trains on."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras calls it so
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras calls it so
+        self.seconds = time.perf_counter() - self._started
+
+
+def train_batches(network: keras.Model, batches: object, num_batches: int) -> float:
+    """Train on a number of batches; return the seconds they took."""
+    clock = _EpochClock()
+    network.fit(batches, steps_per_epoch=num_batches, callbacks=[clock], shuffle=False, verbose=0)
+    return clock.seconds
+
+
+def compile_note_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
+    """Build the lab preset for pictures that are scaled already, and compile it as the note does.
+
+    Raises:
+        UserError: it is not the network of the note.
+    """
+    keras.config.set_dtype_policy("float32")
+    network = build_network(params, spec)
+    if network.count_params() != NOTE_PARAMETERS[params.family]:
+        raise UserError(
+            f"{PARAMS_PATH}: models.{params.family} gives a lab network of {network.count_params():,} parameters; expected the "
+            f"note's {NOTE_PARAMETERS[params.family]:,}: measure with the settings that it is delivered with"
+        )
+    scaled = keras.Model(network.layers[1].output, network.output)
+    is_cnn = params.family == "cnn"
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True) if is_cnn else FAMILIES[params.family].build_loss()
+    scaled.compile(keras.optimizers.Adam(1e-3, amsgrad=not is_cnn), loss=loss, metrics=["accuracy"] if is_cnn else None)
+    return scaled
+
+
+def compile_our_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
+    """Build a preset and compile it as `run_phase` does."""
     keras.config.set_dtype_policy(choose_precision(params.recipe))
     network = build_network(params, spec)
-    if scaled:
-        network = keras.Model(network.layers[1].output, network.output)
-    optimizer = build_optimizer(params.recipe, params.recipe.learning_rates[0], num_steps=10_000)
+    optimizer = build_optimizer(params.recipe, params.recipe.learning_rates[0], num_steps=1000)
     network.compile(optimizer, loss=FAMILIES[params.family].build_loss(), metrics=[exact_match_metric(params.family)])
     return network
 
 
-def time_fit(network: keras.Model, batches: object, num_batches: int) -> float:
-    """Time the training on some batches, after a few that pay for the graph."""
-    network.fit(batches, steps_per_epoch=WARM_UP_BATCHES, verbose=0, shuffle=False)
-    started = time.perf_counter()
-    network.fit(batches, steps_per_epoch=num_batches, verbose=0, shuffle=False)
-    return time.perf_counter() - started
+def prepare_note_training(params: ModelParams, spec: DatasetSpec, files_dir: Path) -> Way:
+    """Trace the note's network; return the way that trains it on what the note feeds it."""
+    network, batch_size = compile_note_network(params, spec), params.recipe.batch_size
+
+    def train(num_batches: int) -> float:
+        if params.family == "cnn":
+            return train_batches(network, read_files(spec, files_dir, batch_size), num_batches)
+        return train_batches(network, DrawnBatches(spec, batch_size, num_batches), num_batches)
+
+    train(1)
+    num_batches = max(1, spec.count // LAB_SHARE // batch_size)
+    return lambda: num_batches * batch_size / train(num_batches)
 
 
-def time_training(params: ModelParams, spec: DatasetSpec, batches: object, batch_size: int, *, scaled: bool = False) -> float:
-    """Return pictures per second of training one preset on endless batches."""
-    num_batches = max(1, spec.count // batch_size)
-    return num_batches * batch_size / time_fit(compile_network(params, spec, scaled=scaled), batches, num_batches)
+def prepare_our_training(params: ModelParams, spec: DatasetSpec, dataset: CaptchaDataset, cache_dir: Path) -> Way:
+    """Fill the cache and trace the network; return the way that trains it on the project's batches."""
+    network, batches = compile_our_network(params, spec), load_batches(params, dataset, cache_dir)
+    _exhaust(batches, 1)
+    train_batches(network, batches, 1)
+    share = LAB_SHARE if params.preset == "lab" else 1
+    batch_size = int(batches.element_spec[0].shape[0])
+    num_batches = max(1, spec.count // share // batch_size)
+    return lambda: num_batches * batch_size / train_batches(network, batches, num_batches)
 
 
-def time_work(work: Callable[[], object], num_pictures: int) -> float:
-    """Return pictures per second of some work."""
-    started = time.perf_counter()
-    work()
-    return num_pictures / (time.perf_counter() - started)
-
-
-def load_batches(params: ModelParams, dataset: CaptchaDataset, folder: Path) -> tf.data.Dataset:
-    """Load the project's training batches."""
-    loaded = load_training_batches(
-        dataset,
-        first_class=FAMILIES[params.family].FIRST_CLASS,
-        batch_size=min(params.recipe.batch_size, dataset.rows("train").num_rows // 2),
-        validation_size=0.01,
-        seed=1,
-        cache_dir=folder / "cache",
-    )
-    return loaded.train
-
-
-def plan_drawing(specs: dict[str, DatasetSpec], folder: Path) -> dict[str, Callable[[], float]]:
-    """Name the ways of drawing digits; each draws into a fresh folder."""
-    spec = specs["digits"]
-
-    def measure(draw: Callable[[Path], object]) -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as target:
-            return time_work(partial(draw, Path(target)), spec.count)
-
-    one_shard = spec.model_copy(update={"shard_size": spec.count})
+def plan_training(family: str, spec: DatasetSpec, dataset: CaptchaDataset, folder: Path) -> dict[str, Way]:
+    """Name the ways of training one family."""
+    lab, fast = load_preset(family, "lab"), load_preset(family, "fast")
     return {
-        "drawing, note": lambda: measure(lambda target: draw_files(spec, spec.count, target)),
-        "drawing, ours": lambda: measure(lambda target: draw_shard(one_shard, 0, target)),
+        "note": prepare_note_training(lab, spec, folder / "files"),
+        "ours_lab": prepare_our_training(lab, spec, dataset, folder / f"cache_{family}_lab"),
+        "ours_fast": prepare_our_training(fast, spec, dataset, folder / f"cache_{family}_fast"),
     }
 
 
-def plan_feeding(
-    specs: dict[str, DatasetSpec], datasets: dict[str, CaptchaDataset], folder: Path
-) -> dict[str, Callable[[], float]]:
-    """Name the ways of feeding digits: two epochs, of which ours decodes in the first alone."""
-    spec, params = specs["digits"], load_model_params("cnn", ROOT / "params.yaml")
+def plan_steps(num_samples: int, folder: Path) -> dict[str, dict[str, Way]]:
+    """Draw what is read and make every way ready to be timed."""
+    digits, alnum = (spec.model_copy(update={"count": num_samples}) for spec in (DIGITS, ALNUM))
+    digits_dataset = make_dataset("digits", digits, folder / "digits")
+    alnum_dataset = make_dataset("alnum", alnum, folder / "alnum")
     (folder / "files").mkdir()
-    draw_files(spec, spec.count, folder / "files")
-    num_batches = FEED_EPOCHS * (spec.count // NOTE_BATCH["cnn"])
-
-    def feed_note() -> None:
-        batches = read_files(spec, folder / "files", NOTE_BATCH["cnn"])
-        for _ in range(num_batches):
-            next(batches)
-
-    def feed_ours() -> float:
-        batches = load_batches(params, datasets["digits"], folder)
-        started = time.perf_counter()
-        num_pictures = sum(len(images) for _ in range(FEED_EPOCHS) for images, _ in batches)
-        return num_pictures / (time.perf_counter() - started)
-
-    return {"feeding, note": lambda: time_work(feed_note, num_batches * NOTE_BATCH["cnn"]), "feeding, ours": feed_ours}
-
-
-def plan_training(model: str, spec: DatasetSpec, dataset: CaptchaDataset, folder: Path) -> dict[str, Callable[[], float]]:
-    """Name the ways of training one model."""
-    params = load_model_params(model, ROOT / "params.yaml")
-    lab, fast = (params.model_copy(update={"preset": preset}) for preset in ("lab", "fast"))
-
-    def train_note() -> float:
-        batch_size = NOTE_BATCH[model]
-        drawn = DrawnBatches(spec, max(1, spec.count // batch_size)) if model == "crnn" else None
-        batches = drawn or read_files(spec, folder / "files", batch_size)
-        return time_training(lab, spec, batches, batch_size, scaled=True)
-
-    def train_ours(chosen: ModelParams) -> float:
-        batches = load_batches(chosen, dataset, folder).repeat()
-        return time_training(chosen, spec, batches, int(batches.element_spec[0].shape[0]))
-
+    draw_files(digits, folder / "files")
     return {
-        f"training {model}, note": train_note,
-        f"training {model}, ours, lab": lambda: train_ours(lab),
-        f"training {model}, ours, fast": lambda: train_ours(fast),
+        "drawing": plan_drawing(digits, folder),
+        "feeding": plan_feeding(digits, digits_dataset, folder / "files", folder / "cache_feeding"),
+        "training_cnn": plan_training("cnn", digits, digits_dataset, folder),
+        "training_crnn": plan_training("crnn", alnum, alnum_dataset, folder),
     }
-
-
-def measure_all(num_samples: int, num_pairs: int, folder: Path) -> dict[str, float]:
-    """Time every way in turn, `num_pairs` times in changing order; return the median pictures per second of each."""
-    changes = {"count": num_samples, "shard_size": max(1, num_samples // 10)}
-    params_path = ROOT / "params.yaml"
-    specs = {
-        name: load_section(DatasetSpec, f"datasets.{name}", params_path).model_copy(update=changes)
-        for name in ("digits", "alnum")
-    }
-    datasets = {name: make_dataset(name, spec, folder / name) for name, spec in specs.items()}
-    plan = plan_drawing(specs, folder) | plan_feeding(specs, datasets, folder)
-    for model, name in (("cnn", "digits"), ("crnn", "alnum")):
-        plan |= plan_training(model, specs[name], datasets[name], folder)
-
-    rates: dict[str, list[float]] = {way: [] for way in plan}
-    with tqdm(total=num_pairs * len(plan), unit=" runs", desc="measuring", disable=None) as progress:
-        for pair in range(num_pairs):
-            for way in reversed(plan) if pair % 2 else plan:
-                rates[way].append(plan[way]())
-                progress.update()
-    return {way: round(median(found), 1) for way, found in rates.items()}
-
-
-def compare(rates: dict[str, float]) -> dict[str, float]:
-    """Divide every rate of ours by the note's for the same step."""
-    return {way: round(rate / rates[f"{way.split(',')[0]}, note"], 2) for way, rate in rates.items() if "ours" in way}
-
-
-def describe_machine() -> str:
-    """Name the processor and its cores."""
-    cpu_info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(": ")[1] for line in cpu_info.read_text().splitlines() if line.startswith("model name")]
-        if cpu_info.exists()
-        else []
-    )
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {count_usable_cores()} cores"
-
-
-def format_table(result: dict[str, object], rates: dict[str, float], ratios: dict[str, float]) -> str:
-    """Compose the result as Markdown."""
-    rows = [f"| {way} | {rate:,.1f} | {ratios.get(way, 1.0):.2f} |" for way, rate in rates.items()]
-    head = (
-        f"`{result['command']}`, {result['machine']}, {result['date']}, {result['samples']} pictures, median of {result['pairs']}"
-    )
-    return "\n".join([head, "", "| way | pictures a second | times the note's |", "|---|---|---|", *rows])
 
 
 def main() -> None:
-    """Measure, then print a table or write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=640, help="pictures of each dataset, from 320 (default: 640)")
-    parser.add_argument("--pairs", type=int, default=3, help="times that every way is measured (default: 3)")
-    parser.add_argument("--json", metavar="PATH", help="write one JSON object to a file, or with - to standard output")
-    arguments = parser.parse_args()
-    if arguments.samples < 320 or arguments.pairs < 1:  # noqa: PLR2004 - two batches of 128 from four fifths
-        parser.error(f"--samples is {arguments.samples} and --pairs {arguments.pairs}; expected at least 320 and 1")
-
-    with tempfile.TemporaryDirectory() as folder:
-        rates = measure_all(arguments.samples, arguments.pairs, Path(folder))
-    ratios = compare(rates)
-    result: dict[str, object] = {
-        "command": f"python benchmarks/lab_note.py --samples {arguments.samples} --pairs {arguments.pairs}",
-        "machine": describe_machine(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "samples": arguments.samples,
-        "pairs": arguments.pairs,
-    }
-    text = json.dumps(result | {"images_per_second": rates, "ratios": ratios}, indent=2)
-    if arguments.json and arguments.json != "-":
-        Path(arguments.json).write_text(f"{text}\n", encoding="utf-8")
-    else:
-        print(text if arguments.json else format_table(result, rates, ratios))
+    """Measure, then print or write what came out."""
+    arguments = parse_arguments(__doc__ or "", default_samples=DEFAULT_SAMPLES, min_samples=MIN_SAMPLES)
+    # Six networks are traced once each, which TensorFlow takes for one that is traced again and again.
+    tf.get_logger().setLevel("ERROR")
+    with tempfile.TemporaryDirectory(prefix="lab-note-") as folder:
+        rounds = measure_in_turn(plan_steps(arguments.samples, Path(folder)), arguments.pairs)
+    report_rounds(rounds, "benchmarks/lab_note.py", arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with report_errors():
+        main()

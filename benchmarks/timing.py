@@ -1,0 +1,140 @@
+"""Measure ways of doing the same step side by side, and tell what came out; shared by the benchmarks.
+
+A *step* is what is to be done, such as drawing; a *way* is how. The ways of a step run one after the other, in an order that
+turns round from one round to the next, so that a machine that slows down slows all of them. Ratios are taken within a round.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from captcha_registry.generation.executors import count_usable_cores
+
+BASELINE = "note"
+MAX_SAMPLES, MAX_PAIRS = 1_000_000, 100
+STDOUT = Path("-")
+
+# Does its work once and returns images per second.
+Way = Callable[[], float]
+Rounds = Mapping[str, Mapping[str, list[float]]]
+Figures = dict[str, dict[str, float]]
+
+
+def parse_arguments(description: str, *, default_samples: int, min_samples: int) -> argparse.Namespace:
+    """Read the command line that every benchmark has: `samples`, `pairs` and `json`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--samples",
+        type=_whole_number(min_samples, MAX_SAMPLES),
+        default=default_samples,
+        help=f"images of each dataset, {min_samples} to {MAX_SAMPLES:,} (default: {default_samples})",
+    )
+    parser.add_argument(
+        "--pairs", type=_whole_number(1, MAX_PAIRS), default=3, help=f"runs of every way, 1 to {MAX_PAIRS} (default: 3)"
+    )
+    parser.add_argument("--json", type=_writable_file, metavar="PATH", help="write JSON to a file, or to stdout with -")
+    return parser.parse_args()
+
+
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isdecimal() and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"{text!r} will not do; expected a whole number from {low} to {high:,}")
+        return int(text)
+
+    return parse
+
+
+def _writable_file(text: str) -> Path:
+    """Refuse a place that the result could not be written to before minutes are spent on it."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder or lies in none; expected a file in a folder that exists, or -")
+    return path
+
+
+def time_images(work: Callable[[], object], num_images: int) -> float:
+    """Do some work; return images per second."""
+    started = time.perf_counter()
+    work()
+    return num_images / (time.perf_counter() - started)
+
+
+def measure_in_turn(steps: Mapping[str, Mapping[str, Way]], num_pairs: int) -> Rounds:
+    """Run the ways of each step in turn, `num_pairs` times; return what every run gave."""
+    rounds: dict[str, dict[str, list[float]]] = {step: {way: [] for way in ways} for step, ways in steps.items()}
+    with tqdm(total=num_pairs * sum(map(len, steps.values())), unit=" runs", desc="measuring", disable=None) as progress:
+        for step, ways in steps.items():
+            for number in range(num_pairs):
+                for way in reversed(list(ways)) if number % 2 else ways:
+                    progress.set_postfix_str(f"{step}, {way}")
+                    rounds[step][way].append(ways[way]())
+                    progress.update()
+    return rounds
+
+
+def median_rates(rounds: Rounds) -> Figures:
+    """Return the median images per second of every way."""
+    return {step: {way: round(median(rates), 1) for way, rates in ways.items()} for step, ways in rounds.items()}
+
+
+def median_ratios(rounds: Rounds) -> Figures:
+    """Return how many times as fast as the baseline every other way is: the median over rounds of the ratio in a round."""
+    return {
+        step: {
+            way: round(median(rate / base for rate, base in zip(rates, ways[BASELINE], strict=True)), 3)
+            for way, rates in ways.items()
+            if way != BASELINE
+        }
+        for step, ways in rounds.items()
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Name the processor and count its usable cores."""
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": count_usable_cores()}
+
+
+def report_rounds(rounds: Rounds, program: str, arguments: argparse.Namespace) -> None:
+    """Print the result as Markdown, or write it as JSON where the arguments want it."""
+    result = {
+        "command": f"python {program} --samples {arguments.samples} --pairs {arguments.pairs}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "samples": arguments.samples,
+        "pairs": arguments.pairs,
+        "images_per_second": median_rates(rounds),
+        "ratios": median_ratios(rounds),
+    }
+    text = json.dumps(result, indent=2)
+    if arguments.json is None:
+        print(format_markdown(result))
+    elif arguments.json == STDOUT:
+        print(text)
+    else:
+        arguments.json.write_text(f"{text}\n", encoding="utf-8")
+
+
+def format_markdown(result: Mapping[str, Any]) -> str:
+    """Lay a result out as a table below its command, date and machine."""
+    rows = []
+    for step, ways in result["images_per_second"].items():
+        for way, rate in ways.items():
+            ratio = "" if way == BASELINE else f"{result['ratios'][step][way]:.2f}"
+            rows.append(f"| {step} | {way} | {rate:,.1f} | {ratio} |".replace("_", " "))
+    pairs = "1 pair" if result["pairs"] == 1 else f"median of {result['pairs']} pairs"
+    machine = f"{result['machine']['cpu']}, {result['machine']['cores']} cores"
+    title = f"`{result['command']}`, {result['date']}, {machine}, {pairs}"
+    heads = ["| step | way | images per second | times the note |", "| --- | --- | ---: | ---: |"]
+    return "\n".join([title, "", *heads, *rows])
