@@ -20,8 +20,8 @@ DEMO_PARAMS: Mapping[str, int] = {
     "datasets.digits.shard_size": 800,
     "datasets.alnum.count": 8_000,
     "datasets.alnum.shard_size": 800,
-    "models.cnn.fast.epochs": 4,
-    "models.crnn.fast.epochs": 8,
+    "models.cnn.fast.epochs": 3,
+    "models.crnn.fast.epochs": 7,
 }
 
 
