@@ -29,6 +29,7 @@ from timing import Way, measure_in_turn, parse_arguments, report_rounds, time_im
 from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError, report_errors
+from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset
 from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
@@ -94,7 +95,7 @@ class DrawnBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[FloatArray, npt.NDArray[np.int32]]:
         """Draw one batch; class 0 is the blank."""
         images = np.zeros((self._batch_size, self._spec.height, self._spec.width, 3), np.float32)
-        classes = np.zeros((self._batch_size, self._spec.length), np.int32)
+        classes = np.zeros((self._batch_size, self._spec.max_length), np.int32)
         for place in range(self._batch_size):
             label = _random_label(self._spec)
             images[place] = np.array(self._drawer.generate_image(label)) / 255.0
@@ -103,7 +104,7 @@ class DrawnBatches(keras.utils.PyDataset):
 
 
 def _random_label(spec: DatasetSpec) -> str:
-    return "".join(random.choices(spec.alphabet, k=spec.length))  # noqa: S311 - pictures, not secrets
+    return "".join(random.choices(spec.alphabet, k=spec.max_length))  # noqa: S311 - pictures, not secrets
 
 
 def _label_classes(spec: DatasetSpec, label: str) -> list[int]:
@@ -116,8 +117,9 @@ def make_dataset(name: str, spec: DatasetSpec, folder: Path) -> CaptchaDataset:
     larger = spec.model_copy(update={"count": count, "shard_size": -(-count // NUM_SHARDS)})
     for part in ("work", "split"):
         (folder / part).mkdir(parents=True)
-    shards = [draw_shard(larger, number, folder / "work") for number in range(larger.num_shards)]
-    assemble_dataset(name, larger, shards, folder / "work", folder / "generated")
+    drawer = Drawer(larger)
+    shards = [draw_shard(drawer, number, folder / "work") for number in range(larger.num_shards)]
+    assemble_dataset(name, drawer, shards, folder / "work", folder / "generated")
     split_dataset(open_dataset(folder / "generated"), SplitRule(test_size=1 / count, by="sample", seed=1), folder / "split")
     return open_dataset(folder / "split")
 
@@ -149,7 +151,7 @@ def plan_drawing(spec: DatasetSpec, folder: Path) -> dict[str, Way]:
 
     return {
         "note": lambda: measure(partial(draw_files, spec)),
-        "ours": lambda: measure(partial(draw_shard, one_shard, 0)),
+        "ours": lambda: measure(partial(draw_shard, Drawer(one_shard), 0)),
     }
 
 

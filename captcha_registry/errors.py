@@ -1,8 +1,13 @@
 """Errors that a person can mend: one line that says where, what was found, what is expected and what to do."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# What to do about what the machine refuses.
+_REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ": free some space and run the same command again, it goes on from here")
+_REMEDIES |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), ": make it writable, or work in another folder")
 
 
 class UserError(Exception):
@@ -11,11 +16,17 @@ class UserError(Exception):
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turn a `UserError` into one line on stderr and exit code 2, Ctrl-C into exit code 130."""
+    """Turn an error that a person can mend into one line on stderr and exit code 2, Ctrl-C into exit code 130."""
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        # One without a file is no matter of the disk.
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)

@@ -93,10 +93,12 @@ def explain_errors(error: ValidationError, model: type[Section], where: str = ""
 def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
     if detail["type"] == "json_invalid":
         return detail["msg"]
-    key = ".".join(filter(None, [where, *map(str, detail["loc"])])) or "it"
-    known = list(_find_model(model, detail["loc"]).model_fields)
+    # A choice between models has a tag such as `<range>` on the way, which is no key.
+    place = tuple(name for name in detail["loc"] if not str(name).startswith("<"))
+    key = ".".join(filter(None, [where, *map(str, place)])) or "it"
+    known = list(_find_model(model, place).model_fields)
     if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        near = difflib.get_close_matches(str(place[-1]), known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
         return f"{key} is not a known key; {hint}"
     if detail["type"] == "missing":
@@ -113,7 +115,8 @@ def _find_model(model: type[Section], place: tuple[int | str, ...]) -> type[Sect
     """Find the innermost model on the way to a key."""
     for name in place[:-1]:
         if field := model.model_fields.get(str(name)):
-            # `Recipe`, or inside `tuple[FileEntry, ...]` and `SplitRule | None`.
-            kinds = (field.annotation, *get_args(field.annotation))
+            # `Recipe`, or inside `tuple[FileEntry, ...]`, `SplitRule | None` and `Annotated[LengthRange, ...]`.
+            arguments = get_args(field.annotation)
+            kinds = (field.annotation, *arguments, *(inner for argument in arguments for inner in get_args(argument)))
             model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), model)
     return model

@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from captcha_registry.errors import UserError
 
 WORK_ROOT = Path(".work")
@@ -39,17 +41,41 @@ def tool_versions(packages: Iterable[str]) -> dict[str, str]:
     return {package: version(package) for package in sorted(packages)}
 
 
-def open_work_dir(stage: str, name: str, work_fingerprint: str) -> Path:
-    """Make or reopen the folder of one piece of work; work on the same thing with another fingerprint is deleted."""
-    parent = WORK_ROOT / stage / name
-    for stale in parent.glob("*"):
-        if stale.name != work_fingerprint:
-            shutil.rmtree(stale)
-    folder = parent / work_fingerprint
+@contextmanager
+def lock_work(stage: str, name: str) -> Iterator[Path]:
+    """Keep other runs away from one piece of work; yield its folder. The lock ends with the process, however that ends.
+
+    Raises:
+        UserError: another run is at it.
+    """
+    folder = WORK_ROOT / stage / name
     folder.mkdir(parents=True, exist_ok=True)
-    for half_written in folder.glob("*.*.tmp"):
-        half_written.unlink()
-    return folder
+    try:
+        with FileLock(folder.with_name(f"{name}.lock"), timeout=0):
+            yield folder
+    except Timeout:
+        raise UserError(f"another run is at work in {folder}: wait for it to end, or stop it") from None
+
+
+@contextmanager
+def open_work_dir(stage: str, name: str, work_fingerprint: str) -> Iterator[Path]:
+    """Make or reopen the folder of one piece of work, which is deleted when the work is done.
+
+    What is left of work on the same thing with another fingerprint is deleted at once.
+
+    Raises:
+        UserError: another run is at work on it.
+    """
+    with lock_work(stage, name) as parent:
+        for stale in parent.iterdir():
+            if stale.name != work_fingerprint:
+                shutil.rmtree(stale)
+        folder = parent / work_fingerprint
+        folder.mkdir(exist_ok=True)
+        for half_written in folder.glob("*.*.tmp"):
+            half_written.unlink()
+        yield folder
+        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -62,6 +88,10 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # A disk that is full says so without naming the file.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

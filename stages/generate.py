@@ -4,12 +4,12 @@ Reads `datasets.<name>` of params.yaml, writes `data/generated/<name>/`. Shards 
 """
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import report_errors
+from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import count_usable_cores, local_processes
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards
 from captcha_registry.params import load_section
@@ -20,11 +20,12 @@ def main(name: str, num_workers: int) -> None:
     """Draw the dataset `name` with `num_workers` processes."""
     started = time.perf_counter()
     spec = load_section(DatasetSpec, f"datasets.{name}")
-    work_dir = open_work_dir("generate", name, fingerprint(spec.model_dump(), packages=DATASET_PACKAGES))
-    with local_processes(num_workers) as executor:
-        shards = draw_missing_shards(spec, work_dir, executor)
-    manifest = assemble_dataset(name, spec, shards, work_dir, Path("data/generated") / name)
-    shutil.rmtree(work_dir)
+    drawer = Drawer(spec)
+    facts = (spec.model_dump(), hash_fonts(spec.fonts, drawer.font_files))
+    with open_work_dir("generate", name, fingerprint(*facts, packages=DATASET_PACKAGES)) as work_dir:
+        with local_processes(num_workers) as executor:
+            shards = draw_missing_shards(drawer, work_dir, executor)
+        manifest = assemble_dataset(name, drawer, shards, work_dir, Path("data/generated") / name)
 
     size_bytes = sum(shard.size_bytes for shard in manifest.shards)
     seconds = time.perf_counter() - started

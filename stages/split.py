@@ -16,7 +16,7 @@ from captcha_registry.dataset.spec import SplitRule
 from captcha_registry.errors import report_errors
 from captcha_registry.generation.splitting import SPLITS, split_dataset
 from captcha_registry.params import load_section
-from captcha_registry.workspace import WORK_ROOT
+from captcha_registry.workspace import lock_work
 
 
 def main(name: str) -> None:
@@ -24,20 +24,22 @@ def main(name: str) -> None:
     started = time.perf_counter()
     rule = load_section(SplitRule, "split")
     source = open_dataset(Path("data/generated") / name)
-    work_dir = WORK_ROOT / "split" / name
-    shutil.rmtree(work_dir, ignore_errors=True)
-    work_dir.mkdir(parents=True)
-    manifest = split_dataset(source, rule, work_dir)
-
     out_dir = Path("data") / name
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / MANIFEST_NAME).unlink(missing_ok=True)
-    # The card and DVC's own files in this folder stay.
-    for part in (*SPLITS, INDEX_NAME, MANIFEST_NAME):
-        if (out_dir / part).is_dir():
-            shutil.rmtree(out_dir / part)
-        (work_dir / part).replace(out_dir / part)
-    work_dir.rmdir()
+    with lock_work("split", name) as folder:
+        work_dir = folder / "dataset"
+        if work_dir.exists():
+            shutil.rmtree(work_dir)
+        work_dir.mkdir()
+        manifest = split_dataset(source, rule, work_dir)
+
+        out_dir.mkdir(parents=True, exist_ok=True)
+        (out_dir / MANIFEST_NAME).unlink(missing_ok=True)
+        # The card and DVC's own files in this folder stay.
+        for part in (*SPLITS, INDEX_NAME, MANIFEST_NAME):
+            if (out_dir / part).is_dir():
+                shutil.rmtree(out_dir / part)
+            (work_dir / part).replace(out_dir / part)
+        work_dir.rmdir()
 
     counts = {side: sum(s.num_samples for s in manifest.shards if s.path.startswith(side)) for side in SPLITS}
     seconds = time.perf_counter() - started

@@ -5,14 +5,13 @@ below `models/<name>/`. Killed and started again, it goes on after the last fini
 """
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 
 from captcha_registry.dataset.dataset import open_dataset
 from captcha_registry.errors import report_errors
 from captcha_registry.recognition.trained import save_model
-from captcha_registry.recognition.training import TRAINING_PACKAGES, load_model_params, train_model
+from captcha_registry.recognition.training import TRAINING_PACKAGES, find_best_epoch, load_model_params, train_model
 from captcha_registry.workspace import fingerprint, open_work_dir
 
 
@@ -22,12 +21,11 @@ def main(name: str) -> None:
     params = load_model_params(name)
     dataset = open_dataset(Path("data") / params.dataset)
     facts = (params.model_dump(), dataset.manifest.dataset_id)
-    work_dir = open_work_dir("train", name, fingerprint(*facts, packages=TRAINING_PACKAGES))
-    network, history = train_model(params, dataset, work_dir)
-    save_model(Path("models") / name, network, history, params, dataset.manifest)
-    shutil.rmtree(work_dir)
+    with open_work_dir("train", name, fingerprint(*facts, packages=TRAINING_PACKAGES)) as work_dir:
+        network, history = train_model(params, dataset, work_dir)
+        save_model(Path("models") / name, network, history, params, dataset.manifest)
 
-    best = history.iloc[int(history["val_loss"].argmin())]
+    best = history.iloc[find_best_epoch(history)]
     seconds = time.perf_counter() - started
     print(
         f"{name}: {network.count_params():,} parameters, best of {len(history)} epochs is {best['epoch']:.0f}, "

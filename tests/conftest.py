@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
 from captcha_registry.generation.splitting import split_dataset
 
@@ -110,8 +111,8 @@ def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CaptchaD
         root = tmp_path_factory.mktemp("generated")
         (root / "work").mkdir()
         with ThreadPoolExecutor(max_workers=1) as executor:
-            shards = draw_missing_shards(spec, root / "work", executor)
-        assemble_dataset(name, spec, shards, root / "work", root / name)
+            shards = draw_missing_shards(Drawer(spec), root / "work", executor)
+        assemble_dataset(name, Drawer(spec), shards, root / "work", root / name)
         return open_dataset(root / name)
 
     return draw

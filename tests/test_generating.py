@@ -13,6 +13,7 @@ from conftest import HANG_SECONDS, Project, Section
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
 from captcha_registry.generation.shards import draw_shard, read_finished_shard
 
@@ -45,7 +46,7 @@ def test_what_an_earlier_run_left_changes_nothing(
     out_dir, other_work = project.root / "data/generated/tiny", project.root / ".work/generate/tiny/0123456789abcdef"
     for folder in (out_dir, other_work):
         folder.mkdir(parents=True)
-        draw_shard(tiny_spec.model_copy(update={"seed": 1}), 0, folder)
+        draw_shard(Drawer(tiny_spec.model_copy(update={"seed": 1})), 0, folder)
     done = project.run("generate", "tiny")
     assert done.returncode == 0, done.stderr
     assert hash_files(out_dir) == hash_files(generated_dataset.root)
@@ -87,7 +88,7 @@ def test_another_spec_gives_another_dataset(
 
 
 def test_a_shard_that_is_damaged_or_half_there_is_drawn_again(tmp_path: Path, tiny_spec: DatasetSpec) -> None:
-    entries = [draw_shard(tiny_spec, number, tmp_path) for number in range(5)]
+    entries = [draw_shard(Drawer(tiny_spec), number, tmp_path) for number in range(5)]
     first = hash_files(tmp_path)
     assert [read_finished_shard(number, tmp_path) for number in range(5)] == entries
 
@@ -98,17 +99,17 @@ def test_a_shard_that_is_damaged_or_half_there_is_drawn_again(tmp_path: Path, ti
     assert [read_finished_shard(number, tmp_path) for number in range(5)] == [None, None, None, None, entries[4]]
     spec = tiny_spec.model_copy(update={"count": 30})
     with ThreadPoolExecutor(max_workers=1) as executor:
-        assert draw_missing_shards(spec, tmp_path, executor) == entries
+        assert draw_missing_shards(Drawer(spec), tmp_path, executor) == entries
     assert hash_files(tmp_path) == first
 
 
 def test_the_manifest_comes_last(tmp_path: Path, tiny_spec: DatasetSpec) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     work.mkdir()
-    shards = [draw_shard(tiny_spec, number, work) for number in range(tiny_spec.num_shards)]
+    shards = [draw_shard(Drawer(tiny_spec), number, work) for number in range(tiny_spec.num_shards)]
     (work / "00009.parquet").unlink()
     with pytest.raises(FileNotFoundError):
-        assemble_dataset("tiny", tiny_spec, shards, work, out)
+        assemble_dataset("tiny", Drawer(tiny_spec), shards, work, out)
     assert (out / "00000.tfrecord").exists()
     assert not (out / "manifest.json").exists()
 

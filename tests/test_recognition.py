@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from captcha_registry.dataset.dataset import open_dataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
+from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset
 from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
@@ -59,8 +60,9 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, spec in SPECS.items():
         work = folder / "work" / name
         work.mkdir(parents=True)
-        shards = [draw_shard(spec, number, work) for number in range(spec.num_shards)]
-        assemble_dataset(name, spec, shards, work, folder / "generated" / name)
+        drawer = Drawer(spec)
+        shards = [draw_shard(drawer, number, work) for number in range(spec.num_shards)]
+        assemble_dataset(name, drawer, shards, work, folder / "generated" / name)
         (folder / name).mkdir()
         split_dataset(open_dataset(folder / "generated" / name), SplitRule(test_size=0.2, by="shard", seed=42), folder / name)
     return folder

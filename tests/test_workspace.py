@@ -62,23 +62,40 @@ def test_tool_versions_are_sorted_and_of_what_is_installed() -> None:
 
 
 def test_a_work_folder_is_found_again_with_what_it_holds(workplace: Path) -> None:
-    folder = open_work_dir("generate", "tiny", "aaaa")
-    (folder / "00000.tfrecord").touch()
-    assert open_work_dir("generate", "tiny", "aaaa") == folder
-    assert (folder / "00000.tfrecord").exists()
+    class Killed(Exception):  # noqa: N818 - no error of ours
+        pass
+
+    with pytest.raises(Killed), open_work_dir("generate", "tiny", "aaaa") as folder:
+        (folder / "00000.tfrecord").touch()
+        (folder / "00001.tfrecord.77.tmp").touch()
+        raise Killed
     assert folder.is_relative_to(".work/generate/tiny")
-    assert (workplace / folder).is_dir()
+    with open_work_dir("generate", "tiny", "aaaa") as again:
+        assert again == folder
+        assert [path.name for path in again.iterdir()] == ["00000.tfrecord"]
+    assert not (workplace / folder).exists()
 
 
 @pytest.mark.usefixtures("workplace")
 def test_work_of_another_fingerprint_is_deleted_and_other_work_kept() -> None:
-    stale, other_name = open_work_dir("generate", "tiny", "aaaa"), open_work_dir("generate", "other", "aaaa")
-    other_stage = open_work_dir("train", "tiny", "aaaa")
+    stale, other_name, other_stage = (
+        Path(".work") / place for place in ("generate/tiny/aaaa", "generate/other/aaaa", "train/tiny/aaaa")
+    )
+    for folder in (stale, other_name, other_stage):
+        folder.mkdir(parents=True)
     (stale / "00000.tfrecord").touch()
-    open_work_dir("generate", "tiny", "bbbb")
-    assert not stale.exists()
-    assert other_name.exists()
-    assert other_stage.exists()
+    with open_work_dir("generate", "tiny", "bbbb"):
+        assert not stale.exists()
+        assert other_name.exists()
+        assert other_stage.exists()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_two_runs_at_the_same_work_are_one_too_many() -> None:
+    with open_work_dir("generate", "tiny", "aaaa"), open_work_dir("generate", "other", "aaaa"):
+        with pytest.raises(UserError, match=r"another run is at work in \.work/generate/tiny: wait for it to end"):
+            open_work_dir("generate", "tiny", "bbbb").__enter__()
+        assert Path(".work/generate/tiny/aaaa").is_dir()
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:

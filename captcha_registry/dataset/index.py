@@ -14,6 +14,8 @@
 | ink_luminance | uint8      | Rec. 601 luma of the ink; dark ink is faint, see `generation.drawing` |
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,16 +41,45 @@ SCHEMA = pa.schema(
     ]
 )
 
-# Part of the file's bytes, so fixed here rather than left to the library's default.
-ROW_GROUP_SIZE = 100_000
+# Rows that are kept in memory and written at a time; part of the file's bytes, so not left to the library.
+ROW_GROUP_SIZE = 20_000
+
+
+class IndexWriter:
+    """Writes index rows as they come, a row group at a time, so that memory does not grow with their number."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        """Write through an open Parquet writer."""
+        self._writer = writer
+        self._waiting = SCHEMA.empty_table()
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows."""
+        self._waiting = pa.concat_tables([self._waiting, rows.replace_schema_metadata(None).cast(SCHEMA)])
+        while self._waiting.num_rows >= ROW_GROUP_SIZE:
+            self._writer.write_table(self._waiting.slice(0, ROW_GROUP_SIZE))
+            self._waiting = self._waiting.slice(ROW_GROUP_SIZE)
+
+    def finish(self, **metadata: str) -> None:
+        """Write what is left; `metadata` goes into the end of the file."""
+        if self._waiting.num_rows:
+            self._writer.write_table(self._waiting)
+        if metadata:
+            self._writer.add_key_value_metadata(metadata)
+
+
+@contextmanager
+def open_index(path: Path) -> Iterator[IndexWriter]:
+    """Open an index file for writing, whole or not at all; equal rows give equal bytes in a locked environment."""
+    with open_atomically(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+        yield IndexWriter(writer)
 
 
 def write_index(path: Path, rows: pa.Table) -> None:
-    """Write index rows and their metadata, whole or not at all; equal rows give equal bytes in a locked environment."""
-    # Empty metadata would be other bytes than none.
-    schema = SCHEMA.with_metadata(rows.schema.metadata) if rows.schema.metadata else SCHEMA
-    with open_atomically(path) as file:
-        pq.write_table(rows.cast(schema), file, row_group_size=ROW_GROUP_SIZE, compression="zstd")
+    """Write an index file from rows that are in memory."""
+    with open_index(path) as index:
+        index.write(rows)
+        index.finish()
 
 
 def read_index(path: Path) -> pa.Table:

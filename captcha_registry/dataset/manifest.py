@@ -50,6 +50,7 @@ class Manifest(Section):
     dataset_id: Sha256
     spec: DatasetSpec
     drawing_version: int
+    fonts: dict[str, Sha256]
     split: SplitRule | None
     shards: tuple[FileEntry, ...]
     index: FileEntry

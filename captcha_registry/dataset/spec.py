@@ -1,9 +1,9 @@
 """What a captcha dataset may be asked to be: the params model behind `datasets.<name>` in params.yaml."""
 
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from captcha_registry.params import Section
 
@@ -21,16 +21,91 @@ def _check_alphabet(alphabet: str) -> str:
     return alphabet
 
 
+class _Range(Section):
+    """Two bounds, both included."""
+
+    min: int
+    max: int
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min} and max is {self.max}; expected min up to max")
+        return self
+
+
+class LengthRange(_Range):
+    """How many characters a text has, each number equally likely."""
+
+    min: int = Field(ge=1, le=16)
+    max: int = Field(ge=1, le=16)
+
+
+class ChannelRange(_Range):
+    """Where red, green and blue of a colour are drawn from, each on its own."""
+
+    min: int = Field(ge=0, le=255)
+    max: int = Field(ge=0, le=255)
+
+
+# The tags choose whose error is told; `params` leaves them out of the key.
+TextLength = Annotated[
+    Annotated[int, Field(ge=1, le=16), Tag("<int>")] | Annotated[LengthRange, Tag("<range>")],
+    Discriminator(lambda value: "<range>" if isinstance(value, dict | LengthRange) else "<int>"),
+]
+FontName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
 class DatasetSpec(Section):
-    """One dataset: together with the drawing code this decides every byte of it."""
+    """One dataset: together with the drawing code and the fonts this decides every byte of it.
+
+    Attributes:
+        alphabet: characters that are drawn, each equally likely; printable ASCII, each once.
+        length: characters on a picture, or `{min: 3, max: 6}`.
+        width: of a picture in pixels.
+        height: of a picture in pixels.
+        count: number of samples.
+        shard_size: samples in a file.
+        seed: the same seed gives the same bytes.
+        style: `stock` is `captcha` 0.7.1; `classic` is 0.3 to 0.7.0, on which published accuracies stand: it warps the
+            characters more, and its curve reaches the right side of the picture.
+        fonts: names of TrueType or OpenType files in `fonts/`; without any, the font that comes with `captcha`.
+        font_sizes: in pixels, each equally likely for every character.
+        ink: range of the colour of text, dots and curves.
+        background: range of the colour of the ground.
+        dots: number of dots.
+        curves: number of curves.
+    """
 
     alphabet: Annotated[str, Field(min_length=2, max_length=94), AfterValidator(_check_alphabet)]
-    length: int = Field(ge=1, le=16)
+    length: TextLength
     width: int = Field(ge=16, le=1024)
     height: int = Field(ge=16, le=1024)
     count: int = Field(ge=1, le=MAX_COUNT)
     shard_size: int = Field(ge=1, le=1_000_000)
     seed: int = Field(ge=0, lt=2**63)
+    style: Literal["stock", "classic"] = "stock"
+    fonts: tuple[FontName, ...] = Field(default=(), strict=False)
+    font_sizes: Annotated[tuple[Annotated[int, Field(ge=8, le=500)], ...], Field(min_length=1, strict=False)] = (42, 50, 56)
+    ink: ChannelRange = ChannelRange(min=10, max=200)
+    background: ChannelRange = ChannelRange(min=238, max=255)
+    dots: int = Field(default=30, ge=0, le=10_000)
+    curves: int = Field(default=1, ge=0, le=100)
+
+    @property
+    def min_length(self) -> int:
+        """Characters of the shortest text."""
+        return self.length if isinstance(self.length, int) else self.length.min
+
+    @property
+    def max_length(self) -> int:
+        """Characters of the longest text."""
+        return self.length if isinstance(self.length, int) else self.length.max
+
+    @property
+    def described_length(self) -> str:
+        """The length in words: `4`, or `3 to 6`."""
+        return str(self.length) if isinstance(self.length, int) else f"{self.length.min} to {self.length.max}"
 
     @property
     def num_shards(self) -> int:

@@ -26,10 +26,10 @@ def summarize_dataset(dataset: CaptchaDataset) -> dict[str, int | float]:
         "labels": len(labels["train"] | labels["test"]),
         "labels_in_train_and_test": len(labels["train"] & labels["test"]),
         "mean_ink_luminance": round(pc.mean(rows["ink_luminance"]).as_py(), 2),
-    } | {f"balance_position_{n + 1}": round(balance, 4) for n, balance in enumerate(_position_balance(dataset, spec.length))}
+    } | {f"balance_position_{n + 1}": round(balance, 4) for n, balance in enumerate(_position_balance(dataset, spec.max_length))}
 
 
 def _position_balance(dataset: CaptchaDataset, length: int) -> list[float]:
     counts = [Counter(pc.utf8_slice_codeunits(dataset.index["label"], n, n + 1).to_pylist()) for n in range(length)]
     alphabet = dataset.manifest.spec.alphabet
-    return [min(count[c] for c in alphabet) / max(count[c] for c in alphabet) for count in counts]
+    return [min(count[c] for c in alphabet) / max(1, *(count[c] for c in alphabet)) for count in counts]

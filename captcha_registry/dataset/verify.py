@@ -25,11 +25,13 @@ def find_index_problems(dataset: CaptchaDataset) -> Iterator[str]:
         yield f"{path}: id {pair['values']} stands in {pair['counts']} rows; expected one"
     for row in rows.filter(pc.or_(pc.less(rows["id"], 0), pc.greater_equal(rows["id"], spec.count))).to_pylist():
         yield f"{path}: id {row['id']} ({row['shard']}) is outside 0 to {spec.count - 1}"
-    pattern = "^[" + "".join(f"\\x{ord(character):02x}" for character in spec.alphabet) + f"]{{{spec.length}}}$"
+    pattern = (
+        "^[" + "".join(f"\\x{ord(character):02x}" for character in spec.alphabet) + f"]{{{spec.min_length},{spec.max_length}}}$"
+    )
     for row in rows.filter(pc.invert(pc.match_substring_regex(rows["label"], pattern))).to_pylist():
         yield (
             f"{path}: sample {row['id']} ({row['shard']}) has the label {row['label']!r}; "
-            f"expected {spec.length} characters of {spec.alphabet!r}"
+            f"expected {spec.described_length} characters of {spec.alphabet!r}"
         )
 
     listed = {pair["values"]: pair["counts"] for pair in pc.value_counts(rows["shard"]).to_pylist()}

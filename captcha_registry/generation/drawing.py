@@ -1,86 +1,60 @@
-"""Draw one captcha from (spec, sample id): the `captcha` package, with a random stream of its own for every sample.
+"""Draw captchas from (spec, sample id), each with a random stream of its own, to the pixel as the `captcha` package would.
 
-Sample *i* depends on nothing but the spec's seed, alphabet, length and size and on *i*, so it can be drawn in any order,
-by any worker. `captcha` takes its random numbers from the module `secrets`; a stand-in over `random.Random` takes its place
-for the time of one drawing. Only `Random.random()` is used, the one method whose sequence Python promises to keep.
+Sample *i* depends on nothing but the spec's seed, alphabet, length, size and style and on *i*, so it can be drawn in any
+order, by any worker. A sample's stream is `random.Random` keyed by seed and id, of which only `random()` is used, the one
+method whose sequence Python promises to keep. It is consumed call for call as `captcha` 0.7.1 would consume `secrets`.
 
-The text is pasted through a mask made of its own luminance, so dark ink comes out faint.
+`captcha` makes each picture with about 150 calls into Pillow. Here its random choices are kept, and what follows from
+them is done in a few compiled passes (`generation.pixels`); blank characters, which it draws half of the time before
+a character and which leave no trace, keep only their choices and their width.
+
+The text is blended in by its own luminance, so dark ink comes out faint.
 """
 
 import hashlib
+import itertools
+import math
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from io import BytesIO
-from typing import Any, TypeVar
-from unittest import mock
+from pathlib import Path
 
-import captcha.image
-from PIL import Image
+import numpy as np
+import numpy.typing as npt
+from captcha.image import DEFAULT_FONTS, ImageCaptcha
+from PIL import Image, ImageDraw, ImageFont
 
-from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.dataset.spec import ChannelRange, DatasetSpec
+from captcha_registry.errors import UserError
+from captcha_registry.generation.pixels import PlacedGlyph, cover, mark, paint_glyph, resize, smooth
 
 # Raise by one with every change that gives any sample other pixels, another label or other bytes.
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 
 # Packages whose version may change the pixels or the encoded bytes.
-DRAWING_PACKAGES = ("captcha", "pillow")
+DRAWING_PACKAGES = ("captcha", "numba", "pillow", "zlib-ng")
 
-# zlib's level 3: 7.3 kB in 0.38 ms a picture; level 1 7.7 kB in 0.34 ms, Pillow's default 6 7.0 kB in 0.61 ms.
-PNG_COMPRESS_LEVEL = 3
+FONTS_DIR = Path("fonts")
 
-ItemT = TypeVar("ItemT")
+# No font has a glyph for the last code point: what is drawn for it is drawn for every character that a font lacks.
+_MISSING = "\U0010ffff"
+
+_DOT_WIDTH = 3
+_NO_MASK = np.empty((0, 0), np.uint8)
+
+Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Captcha:
-    """One drawn captcha: the picture, the text on it, and the colours that were used."""
+    """One drawn captcha: pixels `(height, width, 3)` uint8, the text on it, and the colours that were used."""
 
-    image: Image.Image
+    pixels: npt.NDArray[np.uint8]
     label: str
-    ink: tuple[int, int, int]
-    background: tuple[int, int, int]
-
-
-class _SeededSecrets:
-    """The three functions that `captcha` calls in `secrets`, over a seeded stream."""
-
-    def __init__(self, stream: random.Random) -> None:
-        self._random = stream.random
-
-    def randbelow(self, bound: int) -> int:
-        return int(self._random() * bound)
-
-    def randbits(self, num_bits: int) -> int:
-        return int(self._random() * (1 << num_bits))
-
-    def choice(self, items: Sequence[ItemT]) -> ItemT:
-        return items[int(self._random() * len(items))]
-
-
-class _ObservedCaptcha(captcha.image.ImageCaptcha):
-    """The stock drawing, which also remembers the colours that it drew."""
-
-    ink: tuple[int, int, int]
-    background: tuple[int, int, int]
-
-    def create_captcha_image(self, chars: str, color: Any, background: Any) -> Image.Image:
-        self.ink, self.background = color[:3], background
-        return super().create_captcha_image(chars, color, background)
-
-
-@cache
-def _drawer(width: int, height: int) -> _ObservedCaptcha:
-    """Keep one drawer per size: making one loads the fonts, which takes longer than a drawing."""
-    return _ObservedCaptcha(width=width, height=height)
-
-
-@contextmanager
-def _random_numbers_from(source: _SeededSecrets) -> Iterator[None]:
-    with mock.patch.object(captcha.image, "secrets", source):
-        yield
+    ink: Colour
+    background: Colour
 
 
 def sample_stream(seed: int, sample_id: int) -> random.Random:
@@ -89,33 +63,203 @@ def sample_stream(seed: int, sample_id: int) -> random.Random:
     return random.Random(int.from_bytes(key.digest(), "little"))  # noqa: S311 - pictures, not secrets
 
 
-def draw_captcha(spec: DatasetSpec, sample_id: int) -> Captcha:
-    """Draw one sample. Not thread-safe: `captcha` has one random source per process."""
-    source = _SeededSecrets(sample_stream(spec.seed, sample_id))
-    label = "".join(source.choice(spec.alphabet) for _ in range(spec.length))
-    drawer = _drawer(spec.width, spec.height)
-    with _random_numbers_from(source):
-        image = drawer.generate_image(label)
-    return Captcha(image=image, label=label, ink=drawer.ink, background=drawer.background)
+class Choices:
+    """Random choices over a stream of floats from 0 to 1, one float for each."""
+
+    def __init__(self, stream: random.Random) -> None:
+        self._next: Callable[[], float] = stream.random
+
+    def below(self, bound: int) -> int:
+        """Choose 0 to `bound` - 1."""
+        return int(self._next() * bound)
+
+    def between(self, low: int, high: int) -> int:
+        """Choose `low` to `high`."""
+        return low + int(self._next() * (high - low + 1))
+
+    def share(self) -> float:
+        """Choose 0 to 1, in the 32 bits that `captcha` takes."""
+        return int(self._next() * (1 << 32)) / (1 << 32)
+
+    def colour(self, channels: ChannelRange) -> Colour:
+        """Choose red, green and blue."""
+        low, high = channels.min, channels.max
+        return self.between(low, high), self.between(low, high), self.between(low, high)
 
 
-def encode_png(image: Image.Image) -> bytes:
-    """Encode without loss."""
-    buffer = BytesIO()
-    image.save(buffer, format="png", compress_level=PNG_COMPRESS_LEVEL)
-    return buffer.getvalue()
+class Drawer:
+    """Draws the samples of one dataset. A pickled drawer is small: glyphs are drawn anew where it arrives."""
+
+    def __init__(self, spec: DatasetSpec, font_files: tuple[bytes, ...] | None = None) -> None:
+        """Prepare to draw.
+
+        Args:
+            spec: the dataset.
+            font_files: contents of the files that the spec names; read from `fonts/` if not given.
+        """
+        self.spec = spec
+        self.font_files = read_fonts(spec) if font_files is None else font_files
+        self._glyphs: dict[tuple[str, int, int, int], npt.NDArray[np.uint8]] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Drawer, (self.spec, self.font_files)
+
+    @cached_property
+    def _fonts(self) -> list[ImageFont.FreeTypeFont]:
+        files = self.font_files or (Path(DEFAULT_FONTS[0]).read_bytes(),)
+        return [ImageFont.truetype(BytesIO(file), size) for file in files for size in self.spec.font_sizes]
+
+    @cached_property
+    def _boxes(self) -> dict[tuple[str, int], tuple[int, int, int, int]]:
+        """Left, top, right and bottom of every character in every font, one pixel from the corner: its cell."""
+        canvas = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+        characters = (*self.spec.alphabet, " ")
+        boxes = {}
+        for (n, font), character in itertools.product(enumerate(self._fonts), characters):
+            left, top, right, bottom = canvas.multiline_textbbox((1, 1), character, font=font)
+            boxes[character, n] = (int(left), int(top), int(right), int(bottom))
+        return boxes
+
+    @cached_property
+    def _dot(self) -> npt.NDArray[np.int64]:
+        """Pixels of a dot, x and y from its place."""
+        canvas = Image.new("1", (9, 9))
+        ImageDraw.Draw(canvas).line(((4, 4), (3, 3)), fill=1, width=_DOT_WIDTH)
+        return np.argwhere(np.asarray(canvas))[:, ::-1] - 4
+
+    def check_fonts(self) -> None:
+        """Make sure that every font shows every character.
+
+        Raises:
+            UserError: a file is no font, or lacks characters.
+        """
+        for name, file in zip(self.spec.fonts, self.font_files, strict=True):
+            try:
+                font = ImageFont.truetype(BytesIO(file), self.spec.font_sizes[0])
+            except OSError as error:
+                raise UserError(f"{FONTS_DIR / name} is no TrueType or OpenType font ({error})") from None
+            missing = bytes(font.getmask(_MISSING))
+            if lacking := [c for c in self.spec.alphabet if not any(mask := bytes(font.getmask(c))) or mask == missing]:
+                raise UserError(f"{FONTS_DIR / name} has no glyph for {''.join(lacking)!r}: use another font or alphabet")
+
+    def draw(self, sample_id: int) -> Captcha:
+        """Draw one sample."""
+        spec, choices = self.spec, Choices(sample_stream(self.spec.seed, sample_id))
+        length = spec.min_length if spec.min_length == spec.max_length else choices.between(spec.min_length, spec.max_length)
+        label = "".join(spec.alphabet[choices.below(len(spec.alphabet))] for _ in range(length))
+
+        background = choices.colour(spec.background)
+        alpha = choices.between(220, 255)
+        colour = choices.colour(spec.ink)
+        ink = (*colour, alpha)
+        picture = self._paint_text(label, ink, background, choices)
+        dots = [(choices.below(spec.width + 1), choices.below(spec.height + 1)) for _ in range(spec.dots)]
+        if dots:
+            mark(picture, np.array(dots), self._dot, ink)
+        for _ in range(spec.curves):
+            cover(picture, self._choose_curve(choices), ink)
+        return Captcha(pixels=smooth(picture), label=label, ink=colour, background=background)
+
+    def _paint_text(
+        self, label: str, ink: tuple[int, int, int, int], background: Colour, choices: Choices
+    ) -> npt.NDArray[np.uint8]:
+        """Paint the text on its ground; `(height, width, 4)`."""
+        glyphs = []
+        for character in label:
+            if choices.share() > ImageCaptcha.word_space_probability:
+                glyphs.append(self._choose_glyph(" ", choices))
+            glyphs.append(self._choose_glyph(character, choices))
+        text_width = sum(glyph.width for glyph in glyphs)
+        average = int(text_width / len(label))
+
+        picture = np.empty((self.spec.height, max(text_width, self.spec.width), 4), np.uint8)
+        picture.view(np.uint32)[:] = np.array((*background, 0), np.uint8).view(np.uint32)
+        left = int(average * 0.1)
+        for glyph in glyphs:
+            if glyph.mask.size:
+                paint_glyph(picture, glyph._replace(left=left), ink)
+            left += glyph.width - choices.below(int(ImageCaptcha.word_offset_dx * average) + 1)
+        fitted: npt.NDArray[np.uint8] = resize(picture, self.spec.width, self.spec.height)
+        return fitted
+
+    def _choose_glyph(self, character: str, choices: Choices) -> PlacedGlyph:
+        """Choose font, rotation and warp of one character."""
+        font = choices.below(len(self._fonts))
+        left, top, width, height = self._boxes[character, font]
+        dx, dy = choices.between(*ImageCaptcha.character_offset_dx), choices.between(*ImageCaptcha.character_offset_dy)
+        # Only what juts out above or to the left can be cut off by the edge of the cell; all else is the same anywhere.
+        place = (dx, dy) if left < 1 or top < 1 else (0, 0)
+        mask = _NO_MASK if character == " " else self._glyph(character, font, *place)
+
+        low, high = ImageCaptcha.character_rotate
+        angle = -math.radians((low + choices.share() * (high - low)) % 360.0)
+        reach_x = self._choose_reach(width, ImageCaptcha.character_warp_dx, choices)
+        reach_y = self._choose_reach(height, ImageCaptcha.character_warp_dy, choices)
+        x1, y1, x2, y2 = (int(choices.share() * (reach - -reach) + -reach) for reach in (reach_x, reach_y, reach_x, reach_y))
+        # Pillow rounds so, too.
+        cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
+        return PlacedGlyph(mask, cosine, sine, width, height, corners=(x1, y1, x2, y2), left=0)
+
+    def _choose_reach(self, size: int, warp: tuple[float, float], choices: Choices) -> float:
+        """Choose by how much the corners of a character may move."""
+        low, high = warp
+        if self.spec.style == "classic":
+            return size * (low + (high - low) * choices.share())
+        # 0.7.1 lost a pair of brackets, and with it most of the warp.
+        return size * choices.share() * (high - low) + low
+
+    def _choose_curve(self, choices: Choices) -> npt.NDArray[np.uint8]:
+        """Choose a curve; return it as a mask `(height, width)`."""
+        width, height = self.spec.width, self.spec.height
+        x1 = choices.between(0, int(width / 5))
+        first = width - int(width / 5) if self.spec.style == "classic" else int(width / 5)
+        x2 = choices.between(first, width)
+        y1 = choices.between(int(height / 5), height - int(height / 5))
+        y2 = choices.between(y1, height - int(height / 5))
+        end, start = choices.between(160, 200), choices.between(0, 20)
+        canvas = Image.new("L", (width, height))
+        ImageDraw.Draw(canvas).arc((x1, y1, x2, y2), start, end, fill=255)
+        return np.frombuffer(canvas.tobytes(), np.uint8).reshape(height, width)
+
+    def _glyph(self, character: str, font: int, dx: int, dy: int) -> npt.NDArray[np.uint8]:
+        """Draw the coverage of a character, once; cropped to what is not empty, its border repeated."""
+        key = (character, font, dx, dy)
+        if key not in self._glyphs:
+            _, _, width, height = self._boxes[character, font]
+            canvas = Image.new("L", (width + dx, height + dy))
+            ImageDraw.Draw(canvas).text((dx, dy), character, font=self._fonts[font], fill=255)
+            self._glyphs[key] = np.pad(np.asarray(canvas.crop(canvas.getbbox())), 1, mode="edge")
+        return self._glyphs[key]
 
 
-def describe_pixels(captcha_drawn: Captcha) -> dict[str, object]:
+def read_fonts(spec: DatasetSpec, folder: Path = FONTS_DIR) -> tuple[bytes, ...]:
+    """Read the font files that a spec names.
+
+    Raises:
+        UserError: one is missing.
+    """
+    for name in spec.fonts:
+        if not (folder / name).is_file():
+            found = ", ".join(sorted(path.name for path in folder.glob("*.[ot]tf"))) or "none"
+            raise UserError(f"fonts names {name!r}, which is not in {folder}/; font files there: {found}")
+    return tuple((folder / name).read_bytes() for name in spec.fonts)
+
+
+def hash_fonts(names: Sequence[str], files: Sequence[bytes]) -> dict[str, str]:
+    """Compute the SHA-256 of font files by their names."""
+    return {name: hashlib.sha256(file).hexdigest() for name, file in zip(names, files, strict=True)}
+
+
+def describe_pixels(drawn: Captcha) -> dict[str, object]:
     """Return the index columns that speak of the picture; names as in `dataset.index`."""
-    red, green, blue = captcha_drawn.ink
+    red, green, blue = drawn.ink
     return {
-        "pixel_sha256": hashlib.sha256(captcha_drawn.image.tobytes()).digest(),
-        "ink": _hex_colour(captcha_drawn.ink),
-        "background": _hex_colour(captcha_drawn.background),
+        "pixel_sha256": hashlib.sha256(drawn.pixels.data).digest(),
+        "ink": _hex_colour(drawn.ink),
+        "background": _hex_colour(drawn.background),
         "ink_luminance": round(0.299 * red + 0.587 * green + 0.114 * blue),
     }
 
 
-def _hex_colour(colour: tuple[int, int, int]) -> str:
+def _hex_colour(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from captcha_registry.dataset.index import INDEX_NAME, write_index
+from captcha_registry.dataset.index import INDEX_NAME, open_index
 from captcha_registry.dataset.manifest import FileEntry, Manifest, write_manifest
-from captcha_registry.dataset.spec import DatasetSpec
-from captcha_registry.generation.drawing import DRAWING_PACKAGES, DRAWING_VERSION
+from captcha_registry.generation.drawing import DRAWING_PACKAGES, DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.shards import draw_shard, read_finished_shard, read_shard_rows
 from captcha_registry.workspace import link_or_copy, require_free_space, tool_versions
 
@@ -17,12 +16,13 @@ from captcha_registry.workspace import link_or_copy, require_free_space, tool_ve
 DATASET_PACKAGES = (*DRAWING_PACKAGES, "google-crc32c", "protobuf", "pyarrow")
 
 
-def draw_missing_shards(spec: DatasetSpec, work_dir: Path, executor: Executor) -> list[FileEntry]:
+def draw_missing_shards(drawer: Drawer, work_dir: Path, executor: Executor) -> list[FileEntry]:
     """Draw the shards that `work_dir` does not hold yet, with a progress bar; return all of them in order.
 
     Raises:
         UserError: the disk cannot hold what is missing.
     """
+    spec = drawer.spec
     present = sorted(int(path.stem) for path in work_dir.glob("*.parquet"))
     finished = {number: entry for number in present if (entry := read_finished_shard(number, work_dir))}
     num_done = sum(entry.num_samples for entry in finished.values())
@@ -30,27 +30,31 @@ def draw_missing_shards(spec: DatasetSpec, work_dir: Path, executor: Executor) -
 
     missing = [number for number in range(spec.num_shards) if number not in finished]
     with tqdm(total=spec.count, initial=num_done, unit=" samples", desc="drawing", disable=None) as progress:
-        futures = {executor.submit(draw_shard, spec, number, work_dir): number for number in missing}
+        futures = {executor.submit(draw_shard, drawer, number, work_dir): number for number in missing}
         for future in as_completed(futures):
             entry = finished[futures[future]] = future.result()
             progress.update(entry.num_samples)
     return [finished[number] for number in range(spec.num_shards)]
 
 
-def assemble_dataset(name: str, spec: DatasetSpec, shards: list[FileEntry], work_dir: Path, out_dir: Path) -> Manifest:
+def assemble_dataset(name: str, drawer: Drawer, shards: list[FileEntry], work_dir: Path, out_dir: Path) -> Manifest:
     """Link the finished shards of `work_dir` into `out_dir` and write index and manifest, the manifest last."""
     shutil.rmtree(out_dir, ignore_errors=True)
     out_dir.mkdir(parents=True)
     for shard in shards:
         link_or_copy(work_dir / shard.path, out_dir / shard.path)
-    write_index(out_dir / INDEX_NAME, read_shard_rows(spec.num_shards, work_dir))
+    with open_index(out_dir / INDEX_NAME) as index:
+        for rows in read_shard_rows(len(shards), work_dir):
+            index.write(rows)
+        index.finish()
     manifest = Manifest.create(
         name=name,
-        spec=spec,
+        spec=drawer.spec,
         drawing_version=DRAWING_VERSION,
+        fonts=hash_fonts(drawer.spec.fonts, drawer.font_files),
         split=None,
         shards=tuple(shards),
-        index=FileEntry.of(out_dir, INDEX_NAME, num_samples=spec.count),
+        index=FileEntry.of(out_dir, INDEX_NAME, num_samples=drawer.spec.count),
         tool_versions=tool_versions(DATASET_PACKAGES),
     )
     write_manifest(out_dir, manifest)

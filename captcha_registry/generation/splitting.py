@@ -115,6 +115,7 @@ def split_dataset(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> Ma
         name=source.manifest.name,
         spec=spec,
         drawing_version=source.manifest.drawing_version,
+        fonts=source.manifest.fonts,
         split=rule,
         shards=tuple(FileEntry.of(work_dir, pair["values"], pair["counts"]) for pair in samples_by_shard),
         index=FileEntry.of(work_dir, INDEX_NAME, num_samples=rows.num_rows),

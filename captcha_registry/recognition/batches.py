@@ -29,7 +29,7 @@ DISK_SHUFFLE_SAMPLES = 10_000
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """Batches of `(images uint8 (batch, height, width, 3), classes int32 (batch, length))`."""
+    """Batches of `(images uint8 (batch, height, width, 3), classes int32 (batch, longest text))`, shorter texts filled with 0."""
 
     train: tf.data.Dataset
     validation: tf.data.Dataset
@@ -59,7 +59,8 @@ def load_training_batches(
             f"validation_size is {validation_size}, which leaves nothing of {num_samples:,} train samples to train on: lower it"
         )
     # tf.data takes the cache that a killed run left unfinished for one that another run is writing.
-    shutil.rmtree(cache_dir, ignore_errors=True)
+    if cache_dir.exists():
+        shutil.rmtree(cache_dir)
     cache_dir.mkdir()
     cache_bytes = spec.width * spec.height * 3 * num_samples
     in_memory = cache_bytes < psutil.virtual_memory().available * CACHE_MEMORY_SHARE
@@ -114,13 +115,14 @@ def _parse_image(record: tf.Tensor, spec: DatasetSpec) -> tuple[tf.Tensor, tf.Te
 
 
 def _sample_decoder(spec: DatasetSpec, first_class: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Make the function from a record to `(image uint8, classes int32 (length,))`."""
+    """Make the function from a record to `(image uint8, classes int32 (longest text,))`."""
     classes_by_byte = [spec.alphabet.find(chr(byte)) + first_class for byte in range(256)]
 
     def decode_sample(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         _, image = _parse_image(record, spec)
         label = tf.io.parse_single_example(record, {"label": tf.io.FixedLenFeature([], tf.string)})["label"]
         classes = tf.gather(tf.constant(classes_by_byte, tf.int32), tf.cast(tf.io.decode_raw(label, tf.uint8), tf.int32))
-        return image, tf.ensure_shape(classes, (spec.length,))
+        padded = tf.pad(classes, [[0, spec.max_length - tf.size(classes)]])
+        return image, tf.ensure_shape(padded, (spec.max_length,))
 
     return decode_sample

@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
 from captcha_registry.recognition.layers import image_input, strided_trunk
 from captcha_registry.recognition.recipe import ModelParams
 
@@ -23,11 +24,21 @@ class CnnParams(ModelParams):
 
 
 def build_network(params: CnnParams, spec: DatasetSpec) -> keras.Model:
-    """Build the network of the chosen preset."""
+    """Build the network of the chosen preset.
+
+    Raises:
+        UserError: the texts differ in length.
+    """
+    if spec.min_length != spec.max_length:
+        raise UserError(
+            f"a cnn has one output per position and reads texts of one length; these have {spec.described_length} characters: "
+            "use the family crnn"
+        )
+    length = spec.max_length
     images, x = image_input(spec.height, spec.width)
     x = _fast_features(x) if params.preset == "fast" else _lab_features(x)
-    x = layers.Dense(spec.length * len(spec.alphabet), dtype="float32")(x)
-    logits = layers.Reshape((spec.length, len(spec.alphabet)), dtype="float32", name="logits")(x)
+    x = layers.Dense(length * len(spec.alphabet), dtype="float32")(x)
+    logits = layers.Reshape((length, len(spec.alphabet)), dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=f"cnn_{params.preset}")
 
 

@@ -30,8 +30,8 @@ def build_network(params: CrnnParams, spec: DatasetSpec) -> keras.Model:
     images, x = image_input(spec.height, spec.width)
     x = _fast_sequence(x, params.recurrent) if params.preset == "fast" else _lab_sequence(x, params.recurrent)
     # CTC needs a column for every character and one for a blank between two that are equal.
-    if x.shape[1] < 2 * spec.length - 1:
-        raise ValueError(f"{x.shape[1]} columns cannot hold {spec.length} characters")
+    if x.shape[1] < 2 * spec.max_length - 1:
+        raise ValueError(f"{x.shape[1]} columns cannot hold {spec.max_length} characters")
     logits = layers.Dense(len(spec.alphabet) + 1, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=f"crnn_{params.preset}")
 

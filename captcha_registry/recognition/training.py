@@ -1,7 +1,7 @@
 """Train one model: schedule, mixed precision, every GPU of the host, early stopping, and going on after a kill.
 
 After every epoch the whole state, `latest.weights.h5` (network and optimizer), `best.weights.h5` and `history.csv`, appears
-in the work folder in one rename. All else that training needs to go on (phase, epoch, best loss, patience spent) follows
+in the work folder in one rename. All else that training needs to go on (phase, epoch, best epoch, patience spent) follows
 from the history. Keras' `BackupAndRestore` writes weights and epoch one after the other, in place, and keeps neither the
 best weights nor the patience.
 """
@@ -49,13 +49,13 @@ def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
     """Build the untrained network of a family and preset.
 
     Raises:
-        UserError: the pictures are too small for the network.
+        UserError: the pictures are too small for the network, or the texts not such as it reads.
     """
     try:
         network: keras.Model = FAMILIES[params.family].build_network(params, spec)
     except ValueError as error:
         raise UserError(
-            f"no {params.family} of preset {params.preset} fits {spec.length} characters on pictures of "
+            f"no {params.family} of preset {params.preset} fits {spec.described_length} characters on pictures of "
             f"{spec.width}x{spec.height} ({error}): make the pictures larger"
         ) from error
     return network
@@ -134,8 +134,8 @@ class TrainingState:
         return 0 if self.history.empty else int((self.history["phase"] == phase).sum())
 
     def patience_spent(self) -> int:
-        """Count the epochs of the current phase since the validation loss was last at its lowest of all."""
-        since_best = len(self.history) - 1 - int(self.history["val_loss"].argmin())
+        """Count the epochs of the current phase since the best of all."""
+        since_best = len(self.history) - 1 - find_best_epoch(self.history)
         return min(since_best, self.epochs_of(self.phase))
 
     def save_epoch(self, network: keras.Model, phase: int, logs: dict[str, float]) -> None:
@@ -146,7 +146,7 @@ class TrainingState:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         network.save_weights(temporary / LATEST_WEIGHTS)
-        is_best = history["val_loss"].argmin() == len(history) - 1
+        is_best = find_best_epoch(history) == len(history) - 1
         link_or_copy(temporary / LATEST_WEIGHTS if is_best else self.folder / BEST_WEIGHTS, temporary / BEST_WEIGHTS)
         history.to_csv(temporary / HISTORY, index=False)
 
@@ -154,6 +154,16 @@ class TrainingState:
         self.folder = temporary.rename(self._work_dir / f"epoch-{len(history):05d}")
         if previous != self._work_dir:
             shutil.rmtree(previous)
+
+
+def find_best_epoch(history: pd.DataFrame) -> int:
+    """Return the row of the best validation exact match; of equal ones the one with the lowest loss.
+
+    The loss alone picks too early an epoch: where 0 and O differ too little, a network goes on growing certain of readings
+    that are wrong, while it gets more and more of the others right.
+    """
+    ranked = history.sort_values(["val_exact_match", "val_loss"], ascending=[False, True], kind="stable", ignore_index=False)
+    return int(ranked.index[0])
 
 
 class _SaveEpoch(keras.callbacks.Callback):
@@ -164,7 +174,7 @@ class _SaveEpoch(keras.callbacks.Callback):
         self._state, self._phase, self._patience = state, phase, patience
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Save, and stop when the validation loss has not fallen for `patience` epochs."""
+        """Save, and stop when no epoch was the best for `patience` epochs."""
         if not all(np.isfinite(value) for value in (logs or {}).values()):
             raise UserError(f"the loss is no longer finite in epoch {epoch + 1}: lower `learning_rates`, or raise `warmup`")
         self._state.save_epoch(self.model, self._phase, logs or {})

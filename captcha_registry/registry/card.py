@@ -15,7 +15,7 @@ def write_dataset_card(manifest: Manifest, metrics: Mapping[str, int | float]) -
     tools = ", ".join(f"{tool} {version}" for tool, version in manifest.tool_versions.items())
     return f"""# {manifest.name}
 
-{spec.count:,} captchas of {spec.length} characters, {spec.width}x{spec.height} pixels, each with its text.
+{spec.count:,} captchas of {spec.described_length} characters, {spec.width}x{spec.height} pixels, each with its text.
 The alphabet is `{spec.alphabet}`.
 
 | fact | value |
