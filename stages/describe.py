@@ -7,15 +7,11 @@ A dataset that is not what its manifest says fails the run.
 import argparse
 import json
 import time
-from concurrent.futures import as_completed
 from pathlib import Path
 
-import pyarrow.compute as pc
-from tqdm import tqdm
-
-from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
+from captcha_registry.dataset.dataset import open_dataset
 from captcha_registry.dataset.statistics import summarize_dataset
-from captcha_registry.dataset.verify import find_index_problems, find_shard_problems
+from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError, report_errors
 from captcha_registry.generation.executors import count_usable_cores, local_processes
 from captcha_registry.plots import save_contact_sheet
@@ -26,30 +22,20 @@ MAX_PROBLEMS_SHOWN = 10
 NUM_PICTURES = 12
 
 
-def check_dataset(dataset: CaptchaDataset) -> None:
+def check_dataset(root: Path) -> None:
     """Fail on anything that is wrong with the dataset, in every core, with a progress bar."""
-    problems = list(find_index_problems(dataset))
-    with (
-        local_processes(count_usable_cores()) as executor,
-        tqdm(total=dataset.index.num_rows, unit=" samples", desc="checking", disable=None) as progress,
-    ):
-        futures = {}
-        for shard in dataset.manifest.shards:
-            rows = dataset.index.filter(pc.equal(dataset.index["shard"], shard.path))
-            futures[executor.submit(find_shard_problems, dataset.root, shard, rows, dataset.manifest.spec)] = shard
-        for future in as_completed(futures):
-            problems += future.result()
-            progress.update(futures[future].num_samples)
+    with local_processes(count_usable_cores()) as executor:
+        problems = verify_dataset(root, "deep", executor)
     if problems:
         more = f"\n... and {len(problems) - MAX_PROBLEMS_SHOWN:,} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
-        raise UserError(f"{dataset.root} is damaged:\n" + "\n".join(problems[:MAX_PROBLEMS_SHOWN]) + more)
+        raise UserError(f"{root} is damaged:\n" + "\n".join(map(str, problems[:MAX_PROBLEMS_SHOWN])) + more)
 
 
 def main(name: str) -> None:
     """Check and describe the dataset `name`."""
     started = time.perf_counter()
+    check_dataset(Path("data") / name)
     dataset = open_dataset(Path("data") / name)
-    check_dataset(dataset)
 
     metrics = summarize_dataset(dataset)
     pictures = list(dataset.read_samples(dataset.index.slice(0, NUM_PICTURES)))

@@ -50,7 +50,7 @@ def test_what_an_earlier_run_left_changes_nothing(
     done = project.run("generate", "tiny")
     assert done.returncode == 0, done.stderr
     assert hash_files(out_dir) == hash_files(generated_dataset.root)
-    assert hash_files(project.root / ".work") == {}
+    assert set(hash_files(project.root / ".work")) == {"generate/tiny.lock"}
 
 
 @pytest.mark.parametrize("shard_size", [1, 7, 59, 60, 1000])

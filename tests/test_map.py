@@ -16,6 +16,7 @@ FLOORS = (
     {"dataset"},
     {"generation", "recognition"},
     {"registry", "plots"},
+    {"cli"},
 )
 
 

@@ -2,13 +2,13 @@
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from conftest import Project
 from hypothesis import given
@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
 from captcha_registry.dataset.records import DamagedRecordError, read_record
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.dataset.verify import find_index_problems, find_shard_problems
+from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.generation.splitting import check_split, choose_test_samples, is_test_shard, split_dataset
 
@@ -70,10 +70,8 @@ def test_records_are_copied_byte_for_byte_and_the_index_points_at_them(
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_is_wrong_with_a_split_dataset(generated_dataset: CaptchaDataset, tmp_path: Path, way: Way) -> None:
     dataset = split(generated_dataset, way, tmp_path / "out")
-    assert list(find_index_problems(dataset)) == []
-    for shard in dataset.manifest.shards:
-        rows = dataset.index.filter(pc.equal(dataset.index["shard"], shard.path))
-        assert find_shard_problems(dataset.root, shard, rows, dataset.manifest.spec) == []
+    with ThreadPoolExecutor(1) as executor:
+        assert verify_dataset(dataset.root, "deep", executor) == []
     listed = {shard.path for shard in dataset.manifest.shards} | {"index.parquet", "manifest.json"}
     assert {path.relative_to(dataset.root).as_posix() for path in dataset.root.rglob("*") if path.is_file()} == listed
 

@@ -1,4 +1,4 @@
-"""The gate finds whatever is wrong with a dataset and names sample and file; manifest and index are read strictly."""
+"""Verification finds whatever is wrong with a dataset and names file and sample; manifest and index are read strictly."""
 
 import hashlib
 import json
@@ -7,12 +7,12 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import Project
@@ -22,22 +22,29 @@ from PIL import Image
 
 from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
 from captcha_registry.dataset.index import INDEX_NAME, read_index, write_index
-from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, read_manifest, write_manifest
+from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.records import Sample, ShardWriter, decode_sample, encode_sample, iterate_records
-from captcha_registry.dataset.verify import find_index_problems, find_shard_problems
+from captcha_registry.dataset.verify import Depth, Problem, find_record_problems, verify_dataset
 from captcha_registry.errors import UserError
 
 Row = dict[str, object]
 
 
+def verify(root: Path, depth: Depth) -> list[Problem]:
+    with ThreadPoolExecutor(1) as executor:
+        return verify_dataset(root, depth, executor)
+
+
 def find_problems(root: Path) -> list[str]:
-    """Return all that the gate says of a dataset."""
-    dataset = open_dataset(root)
-    problems = list(find_index_problems(dataset))
-    for shard in dataset.manifest.shards:
-        rows = dataset.index.filter(pc.equal(dataset.index["shard"], shard.path))
-        problems += find_shard_problems(root, shard, rows, dataset.manifest.spec)
-    return problems
+    """Return all that is said of a dataset when its last byte is looked at."""
+    return [str(problem) for problem in verify(root, "deep")]
+
+
+def rewrite_manifest(root: Path, **changes: object) -> None:
+    """Change what the manifest says, and make its id agree with that."""
+    fields = dict(read_manifest(root)) | changes
+    del fields["dataset_id"]
+    write_manifest(root, Manifest.create(**fields))
 
 
 def rewrite_index(root: Path, change: Callable[[list[Row]], None]) -> None:
@@ -46,8 +53,7 @@ def rewrite_index(root: Path, change: Callable[[list[Row]], None]) -> None:
     changed = rows.to_pylist()
     change(changed)
     write_index(root / INDEX_NAME, pa.Table.from_pylist(changed, schema=rows.schema))
-    manifest = read_manifest(root)
-    write_manifest(root, manifest.model_copy(update={"index": FileEntry.of(root, INDEX_NAME, manifest.index.num_samples)}))
+    rewrite_manifest(root, index=FileEntry.of(root, INDEX_NAME, rows.num_rows))
 
 
 def rewrite_shard(root: Path, path: str, change: Callable[[Sample], Sample]) -> None:
@@ -62,9 +68,8 @@ def rewrite_shard(root: Path, path: str, change: Callable[[Sample], Sample]) -> 
             row.update(offset=offset, length=length)
 
     rewrite_index(root, move)
-    manifest = read_manifest(root)
-    shards = tuple(FileEntry.of(root, s.path, s.num_samples) if s.path == path else s for s in manifest.shards)
-    write_manifest(root, manifest.model_copy(update={"shards": shards}))
+    shards = read_manifest(root).shards
+    rewrite_manifest(root, shards=tuple(FileEntry.of(root, s.path, s.num_samples) if s.path == path else s for s in shards))
 
 
 def find_shard_of(root: Path, sample_id: int) -> str:
@@ -142,9 +147,22 @@ def test_an_offset_that_points_nowhere_is_named(dataset_copy: Path) -> None:
 
 
 def test_an_index_with_a_row_too_few_is_refused(dataset_copy: Path) -> None:
+    row = read_index(dataset_copy / INDEX_NAME).to_pylist()[-1]
     rewrite_index(dataset_copy, lambda rows: rows.pop())
+    assert find_problems(dataset_copy) == [
+        f"{dataset_copy / INDEX_NAME}: 59 rows; the manifest says 60",
+        f"{dataset_copy / INDEX_NAME}: 5 rows for {row['shard']}; the manifest says 6",
+        f"{dataset_copy / row['shard']}: a record at byte {row['offset']:,} that the index does not name",
+    ]
     with pytest.raises(UserError, match=re.escape(f"{dataset_copy / INDEX_NAME} has 59 rows; the manifest says 60: run `dvc")):
-        find_problems(dataset_copy)
+        open_dataset(dataset_copy).rows("train")
+
+
+def test_an_index_whose_rows_are_in_another_order_is_named(dataset_copy: Path) -> None:
+    rewrite_index(dataset_copy, lambda rows: rows.insert(3, rows.pop(5)))
+    shard = find_shard_of(dataset_copy, 3)
+    message = f"id 3 ({shard}) stands after a larger one; expected the order of the ids"
+    assert find_problems(dataset_copy) == [f"{dataset_copy / INDEX_NAME}: {message}"]
 
 
 def test_an_index_that_is_not_the_manifests_is_named(dataset_copy: Path) -> None:
@@ -152,8 +170,8 @@ def test_an_index_that_is_not_the_manifests_is_named(dataset_copy: Path) -> None
     rewrite_index(dataset_copy, lambda rows: rows[5].update(ink_luminance=1))
     write_manifest(dataset_copy, manifest)
     (problem,) = find_problems(dataset_copy)
-    assert problem.startswith(f"{dataset_copy / INDEX_NAME}: SHA-256 is ")
-    assert problem.endswith(f", the manifest says {manifest.index.sha256}")
+    assert problem.startswith(f"{dataset_copy / INDEX_NAME}: {(dataset_copy / INDEX_NAME).stat().st_size:,} bytes with SHA-256 ")
+    assert problem.endswith(f"; the manifest says {manifest.index.size_bytes:,} bytes with {manifest.index.sha256}")
 
 
 def test_a_picture_in_train_and_in_test_is_named(dataset_copy: Path) -> None:
@@ -211,10 +229,9 @@ def test_no_picture_breaks_the_gate(tiny_dataset: CaptchaDataset, tmp_path: Path
     with ShardWriter(tmp_path / "00000.tfrecord") as writer:
         _, length = writer.write(encode_sample(replace(sample, image=bytes(image))))
     rows = row.set_column(row.schema.get_field_index("length"), row.schema.field("length"), pa.array([length], pa.int64()))
-    entry = FileEntry.of(tmp_path, "00000.tfrecord", num_samples=1)
-    problems = find_shard_problems(tmp_path, entry, rows, tiny_dataset.manifest.spec)
+    problems = list(find_record_problems(tmp_path / "00000.tfrecord", rows, tiny_dataset.manifest.spec))
     if problems:
-        assert problems[0].startswith(f"{tmp_path / '00000.tfrecord'}: sample 0 at byte 0: pi")
+        assert problems[0].startswith("sample 0 at byte 0: pi")
     else:
         assert hashlib.sha256(Image.open(BytesIO(image)).tobytes()).digest() == row["pixel_sha256"][0].as_py()
 
@@ -266,16 +283,19 @@ def test_a_missing_shard_is_named(dataset_copy: Path) -> None:
     assert find_problems(dataset_copy) == [f"{path}: missing, with 6 samples"]
 
 
+def swap(one: Path, other: Path) -> None:
+    one.rename(one.with_suffix(".aside"))
+    other.rename(one)
+    one.with_suffix(".aside").rename(other)
+
+
 def test_swapped_shards_are_both_named(dataset_copy: Path) -> None:
     (one, other, *_) = open_dataset(dataset_copy).shard_paths("train")
-    one.rename(dataset_copy / "aside")
-    other.rename(one)
-    (dataset_copy / "aside").rename(other)
-    problems = find_problems(dataset_copy)
-    for path in (one, other):
-        mine = [problem for problem in problems if problem.startswith(f"{path}: ")]
-        assert "the manifest says" in mine[0]
-        assert any(re.search(r"sample \d+ at byte 0: id is \d+, the index says \d+", problem) for problem in mine)
+    swap(one, other)
+    assert find_problems(dataset_copy) == [
+        f"{one}: holds the bytes of train/{other.name}",
+        f"{other}: holds the bytes of train/{one.name}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -321,21 +341,53 @@ def test_a_manifest_comes_back_as_it_was(tiny_dataset: CaptchaDataset, tmp_path:
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 nothing PAR1", b"id,label\n"])
 def test_an_index_that_is_no_parquet_is_refused(dataset_copy: Path, content: bytes) -> None:
     (dataset_copy / INDEX_NAME).write_bytes(content)
+    rewrite_manifest(dataset_copy, index=FileEntry.of(dataset_copy, INDEX_NAME, 60))
+    for depth in ("quick", "full", "deep"):
+        assert any(f"{INDEX_NAME}: not a readable Parquet file: " in str(problem) for problem in verify(dataset_copy, depth))
     with pytest.raises(UserError, match=r"index\.parquet is not a readable Parquet file: "):
-        find_problems(dataset_copy)
+        open_dataset(dataset_copy).rows("train")
 
 
 def test_an_index_with_other_columns_is_refused(dataset_copy: Path) -> None:
     rows = read_index(dataset_copy / INDEX_NAME)
     pq.write_table(rows.drop_columns(["ink"]), dataset_copy / INDEX_NAME)
+    rewrite_manifest(dataset_copy, index=FileEntry.of(dataset_copy, INDEX_NAME, 60))
+    (problem,) = find_problems(dataset_copy)
+    assert f"{INDEX_NAME}: has the columns [" in problem
     with pytest.raises(UserError, match=r"index\.parquet has the columns .*; expected \['id', 'label', 'split'"):
-        find_problems(dataset_copy)
+        open_dataset(dataset_copy).rows("train")
 
 
 def test_a_missing_index_is_named(dataset_copy: Path) -> None:
     (dataset_copy / INDEX_NAME).unlink()
+    assert find_problems(dataset_copy) == [f"{dataset_copy / INDEX_NAME}: missing, with 60 samples"]
     with pytest.raises(UserError, match=r"index\.parquet is missing: run `dvc repro`, or `dvc pull` in a clone"):
-        find_problems(dataset_copy)
+        open_dataset(dataset_copy).rows("train")
+
+
+@pytest.mark.parametrize("depth", ["quick", "full", "deep"])
+def test_a_damaged_or_missing_manifest_is_named_at_every_depth(dataset_copy: Path, depth: Depth) -> None:
+    path = dataset_copy / MANIFEST_NAME
+    content = path.read_text(encoding="utf-8")
+    for damaged, message in (
+        (content.replace('"train/00000.tfrecord"', '"../x"'), "path: '../x' does not stay inside the dataset"),
+        (content.replace('"count": 60', '"count": 61'), "shards hold 60 samples; spec.count is 61"),
+        (content.replace('"seed": 7', '"seed": 8'), "dataset_id is "),
+        (content.replace('"train/00000.tfrecord"', '"index.parquet"'), "names index.parquet 2 times; expected once"),
+    ):
+        path.write_text(damaged, encoding="utf-8")
+        mine = [problem for problem in verify(dataset_copy, depth) if problem.kind == "manifest"]
+        assert any(message in problem.what for problem in mine), mine
+        assert {problem.path for problem in mine} == {path}
+    path.unlink()
+    (problem,) = verify(dataset_copy, depth)
+    assert (problem.path, problem.kind) == (path, "manifest")
+    assert "is missing, so" in str(problem)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing is no folder: name the folder of a dataset, with its manifest\.json"):
+        verify(tmp_path / "nothing", "quick")
 
 
 @pytest.fixture

@@ -1,102 +1,299 @@
-"""Find what is wrong with a dataset: its index as a whole, and every byte, record and picture of its shards."""
+"""Find what is wrong with a dataset and name it, at three depths.
+
+| depth | reads                       | finds                                                                     |
+|-------|-----------------------------|---------------------------------------------------------------------------|
+| quick | manifest, names, sizes      | what is missing, extra, cut or longer; a manifest that contradicts itself |
+| full  | every byte                  | flipped bytes; swapped and renamed files                                  |
+| deep  | every record and picture    | which samples are hit; an index that is wrong though its hash is right    |
+"""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from PIL import Image
+from tqdm import tqdm
 
-from captcha_registry.dataset.dataset import CaptchaDataset
-from captcha_registry.dataset.manifest import FileEntry
-from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, decode_sample, iterate_records
+from captcha_registry.dataset.index import read_index
+from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
+from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, decode_sample, read_record
 from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
+
+Depth = Literal["quick", "full", "deep"]
+Kind = Literal["missing", "extra", "renamed", "swapped", "changed", "record", "index", "manifest"]
+
+# What may lie beside the files that a manifest names: itself, descriptions, and what DVC writes.
+COMPANIONS = {MANIFEST_NAME, "README.md", "croissant.json", ".gitignore"}
 
 
-def find_index_problems(dataset: CaptchaDataset) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with one file; `holds` names the file of the dataset whose bytes it has instead of its own."""
+
+    path: Path
+    kind: Kind
+    what: str
+    holds: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+def verify_dataset(root: Path, depth: Depth, executor: Executor) -> list[Problem]:
+    """Check a dataset in an executor, with a progress bar; return every problem, those of a file together.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder: name the folder of a dataset, with its {MANIFEST_NAME}")
+    try:
+        manifest = read_manifest(root)
+    except UserError as error:
+        return [Problem(root / MANIFEST_NAME, "manifest", str(error).removeprefix(f"{root / MANIFEST_NAME}: "))]
+    problems = [*find_manifest_problems(root, manifest), *find_name_and_size_problems(root, manifest)]
+    if depth == "quick":
+        return problems
+    # The other kinds are found anew, with more to say.
+    problems = [problem for problem in problems if problem.kind in {"manifest", "index"}]
+
+    index, index_problems = _inspect_index(root, manifest, depth)
+    found, shard_problems = _inspect_shards(root, manifest, index, depth, executor)
+    found |= _hash_extras(root, manifest)
+    problems += _compare_files(root, manifest, found | {manifest.index.path: _measure(root, manifest.index)})
+    swapped = {problem.path for problem in problems if problem.kind == "swapped"}
+    # What follows from a swap is said by naming it.
+    problems += index_problems + [problem for problem in shard_problems if problem.path not in swapped]
+    return sorted(problems, key=lambda problem: problem.path)
+
+
+def find_manifest_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
+    """Check that a manifest does not contradict itself."""
+
+    def problem(what: str) -> Problem:
+        return Problem(root / MANIFEST_NAME, "manifest", what)
+
+    dataset_id = Manifest.create(**{name: value for name, value in manifest if name != "dataset_id"}).dataset_id
+    if manifest.dataset_id != dataset_id:
+        yield problem(f"dataset_id is {manifest.dataset_id}; expected {dataset_id}, the hash of what it says")
+    for name, num_samples in (("shards", sum(s.num_samples for s in manifest.shards)), ("index", manifest.index.num_samples)):
+        if num_samples != manifest.spec.count:
+            yield problem(f"{name} hold {num_samples:,} samples; spec.count is {manifest.spec.count:,}")
+    for path, times in Counter(entry.path for entry in (*manifest.shards, manifest.index)).items():
+        if times > 1:
+            yield problem(f"names {path} {times} times; expected once")
+
+
+def find_name_and_size_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
+    """Compare names and sizes of the files with the manifest, and the number of index rows."""
+    for entry in (*manifest.shards, manifest.index):
+        path = root / entry.path
+        if not path.is_file():
+            yield _missing(path, entry)
+        elif (size_bytes := path.stat().st_size) != entry.size_bytes:
+            yield Problem(path, "changed", f"{size_bytes:,} bytes; the manifest says {entry.size_bytes:,}")
+        elif entry is manifest.index:
+            yield from _count_index_rows(path, entry)
+    yield from (_extra(root / path) for path in list_extra_files(root, manifest))
+
+
+def _count_index_rows(path: Path, entry: FileEntry) -> Iterator[Problem]:
+    try:
+        num_rows = pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError) as error:
+        yield Problem(path, "index", f"not a readable Parquet file: {error}")
+        return
+    if num_rows != entry.num_samples:
+        yield Problem(path, "index", f"{num_rows:,} rows; the manifest says {entry.num_samples:,}")
+
+
+def list_extra_files(root: Path, manifest: Manifest) -> list[str]:
+    """List the files of a dataset's folder that its manifest does not name, as paths inside it."""
+    known = {entry.path for entry in (*manifest.shards, manifest.index)} | COMPANIONS
+    files = (path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+    return sorted(path for path in files if path not in known)
+
+
+def _missing(path: Path, entry: FileEntry) -> Problem:
+    return Problem(path, "missing", f"missing, with {entry.num_samples:,} samples")
+
+
+def _extra(path: Path) -> Problem:
+    return Problem(path, "extra", "a file that the manifest does not name")
+
+
+def _measure(root: Path, entry: FileEntry) -> FileEntry | None:
+    """Measure and hash the file of an entry; None if it is missing."""
+    return FileEntry.of(root, entry.path, entry.num_samples) if (root / entry.path).is_file() else None
+
+
+def _hash_extras(root: Path, manifest: Manifest) -> dict[str, FileEntry | None]:
+    """Hash those extra files that may be a missing one under another name."""
+    sizes = {entry.size_bytes for entry in (*manifest.shards, manifest.index) if not (root / entry.path).is_file()}
+    extras = [path for path in list_extra_files(root, manifest) if (root / path).is_file()]
+    return {path: FileEntry.of(root, path, 0) for path in extras if (root / path).stat().st_size in sizes}
+
+
+def _compare_files(root: Path, manifest: Manifest, found: dict[str, FileEntry | None]) -> Iterator[Problem]:
+    """Compare every byte of the files, by their hashes, with the manifest."""
+    entries = {entry.path: entry for entry in (*manifest.shards, manifest.index)}
+    owners = {entry.sha256: entry.path for entry in entries.values()}
+    renamed = {owners[f.sha256] for path, f in found.items() if path not in entries and f is not None and f.sha256 in owners}
+    for path, entry in entries.items():
+        file = found[path]
+        if file is None:
+            if path not in renamed:
+                yield _missing(root / path, entry)
+        elif file.sha256 != entry.sha256:
+            if owner := owners.get(file.sha256):
+                yield Problem(root / path, "swapped", f"holds the bytes of {owner}", holds=owner)
+            else:
+                yield Problem(
+                    root / path,
+                    "changed",
+                    f"{file.size_bytes:,} bytes with SHA-256 {file.sha256}; "
+                    f"the manifest says {entry.size_bytes:,} bytes with {entry.sha256}",
+                )
+    for path in list_extra_files(root, manifest):
+        file = found.get(path)
+        if file and (owner := owners.get(file.sha256)) and found[owner] is None:
+            yield Problem(root / path, "renamed", f"is {owner} under another name", holds=owner)
+        else:
+            yield _extra(root / path)
+
+
+def _inspect_index(root: Path, manifest: Manifest, depth: Depth) -> tuple[pa.Table | None, list[Problem]]:
+    """Read and check the index for a deep verification; an index of other bytes than the manifest's is not read."""
+    if depth != "deep" or _measure(root, manifest.index) != manifest.index:
+        return None, []
+    path = root / manifest.index.path
+    try:
+        rows = read_index(path)
+    except UserError as error:
+        return None, [Problem(path, "index", str(error).removeprefix(f"{path} "))]
+    return rows, [Problem(path, "index", what) for what in find_index_problems(manifest, rows)]
+
+
+def _inspect_shards(
+    root: Path, manifest: Manifest, index: pa.Table | None, depth: Depth, executor: Executor
+) -> tuple[dict[str, FileEntry | None], list[Problem]]:
+    """Hash every shard and, at depth, look into it; return what each file is, None for a missing one, and the problems."""
+    found: dict[str, FileEntry | None] = {}
+    problems: list[Problem] = []
+    with tqdm(total=manifest.spec.count, unit=" samples", desc="verifying", disable=None) as progress:
+        futures = {}
+        for shard in manifest.shards:
+            rows = None if index is None else index.filter(pc.equal(index["shard"], shard.path))
+            futures[executor.submit(inspect_shard, root, shard, rows, manifest.spec, deep=depth == "deep")] = shard
+        for future in as_completed(futures):
+            shard = futures.pop(future)
+            found[shard.path], found_problems = future.result()
+            problems += found_problems
+            progress.update(shard.num_samples)
+    return found, problems
+
+
+def inspect_shard(
+    root: Path, shard: FileEntry, rows: pa.Table | None, spec: DatasetSpec, *, deep: bool
+) -> tuple[FileEntry | None, list[Problem]]:
+    """Hash one shard, and look into it if asked to.
+
+    Args:
+        root: the dataset's folder.
+        shard: what the manifest says of it.
+        rows: the index rows of this shard; without them records are only checked for themselves.
+        spec: the dataset's.
+        deep: check every record and picture.
+    """
+    found = _measure(root, shard)
+    if found is None or not deep:
+        return found, []
+    return found, [Problem(root / shard.path, "record", what) for what in find_record_problems(root / shard.path, rows, spec)]
+
+
+def find_record_problems(path: Path, rows: pa.Table | None, spec: DatasetSpec) -> Iterator[str]:
+    """Check every record of a shard against its index row; after a damaged one, go on where the next row says."""
+    size_bytes = path.stat().st_size
+    expected = {} if rows is None else {row["offset"]: row for row in rows.to_pylist()}
+    offset = 0
+    while offset < size_bytes:
+        row = expected.pop(offset, None)
+        try:
+            data = read_record(path, offset)
+        except DamagedRecordError as error:
+            yield f"record at byte {offset:,}: {error.problem}" + (f" (sample {row['id']})" if row else "")
+            offset = min((place for place in expected if place > offset), default=size_bytes)
+            continue
+        if row:
+            yield from (f"sample {row['id']} at byte {offset:,}: {difference}" for difference in _compare(data, row, spec))
+        elif rows is not None:
+            yield f"a record at byte {offset:,} that the index does not name"
+        offset += len(data) + OVERHEAD_BYTES
+    yield from (f"sample {row['id']} is missing at byte {place:,}" for place, row in sorted(expected.items()))
+
+
+def find_index_problems(manifest: Manifest, rows: pa.Table) -> Iterator[str]:
     """Check the index against spec and manifest, and the samples against each other; yield each problem in a line."""
-    spec, rows, path = dataset.manifest.spec, dataset.index, dataset.root / dataset.manifest.index.path
-    if (found := FileEntry.of(dataset.root, dataset.manifest.index.path, rows.num_rows)) != dataset.manifest.index:
-        yield f"{path}: SHA-256 is {found.sha256}, the manifest says {dataset.manifest.index.sha256}"
-
-    for pair in pc.value_counts(rows["id"]).filter(pc.greater(pc.value_counts(rows["id"]).field("counts"), 1)).to_pylist():
-        yield f"{path}: id {pair['values']} stands in {pair['counts']} rows; expected one"
+    spec = manifest.spec
+    counts = pc.value_counts(rows["id"])
+    for pair in counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist():
+        yield f"id {pair['values']} stands in {pair['counts']} rows; expected one"
     for row in rows.filter(pc.or_(pc.less(rows["id"], 0), pc.greater_equal(rows["id"], spec.count))).to_pylist():
-        yield f"{path}: id {row['id']} ({row['shard']}) is outside 0 to {spec.count - 1}"
+        yield f"id {row['id']} ({row['shard']}) is outside 0 to {spec.count - 1}"
+    for row in rows.slice(1).filter(pc.less(rows["id"].slice(1), rows["id"].slice(0, rows.num_rows - 1))).to_pylist():
+        yield f"id {row['id']} ({row['shard']}) stands after a larger one; expected the order of the ids"
     pattern = (
         "^[" + "".join(f"\\x{ord(character):02x}" for character in spec.alphabet) + f"]{{{spec.min_length},{spec.max_length}}}$"
     )
     for row in rows.filter(pc.invert(pc.match_substring_regex(rows["label"], pattern))).to_pylist():
         yield (
-            f"{path}: sample {row['id']} ({row['shard']}) has the label {row['label']!r}; "
+            f"sample {row['id']} ({row['shard']}) has the label {row['label']!r}; "
             f"expected {spec.described_length} characters of {spec.alphabet!r}"
         )
+    yield from _find_shard_count_problems(manifest, rows)
+    yield from _find_split_problems(manifest, rows)
 
+
+def _find_shard_count_problems(manifest: Manifest, rows: pa.Table) -> Iterator[str]:
+    """Check that the index has as many rows for each shard as the manifest says."""
     listed = {pair["values"]: pair["counts"] for pair in pc.value_counts(rows["shard"]).to_pylist()}
-    for shard in dataset.manifest.shards:
+    for shard in manifest.shards:
         if (num_rows := listed.pop(shard.path, 0)) != shard.num_samples:
-            yield f"{path}: {num_rows:,} rows for {shard.path}; the manifest says {shard.num_samples:,}"
+            yield f"{num_rows:,} rows for {shard.path}; the manifest says {shard.num_samples:,}"
     for shard_path, num_rows in listed.items():
-        yield f"{path}: {num_rows:,} rows for {shard_path}, which the manifest does not name"
-    yield from _find_split_problems(dataset, path)
+        yield f"{num_rows:,} rows for {shard_path}, which the manifest does not name"
 
 
-def _find_split_problems(dataset: CaptchaDataset, path: Path) -> Iterator[str]:
+def _find_split_problems(manifest: Manifest, rows: pa.Table) -> Iterator[str]:
     """Check that every sample is on one side only, and that the sides share no more than the split allows."""
-    rows = dataset.index
     folders = pc.replace_substring_regex(rows["shard"], "/?[^/]*$", "")
     for row in rows.filter(pc.not_equal(folders, pc.fill_null(rows["split"], ""))).to_pylist():
-        yield f"{path}: sample {row['id']} is in {row['shard']}, its split is {row['split']!r}"
+        yield f"sample {row['id']} is in {row['shard']}, its split is {row['split']!r}"
 
-    if dataset.manifest.split and dataset.manifest.split.by == "label":
+    if manifest.split and manifest.split.by == "label":
         sides = rows.group_by("label").aggregate([("split", "count_distinct")])
         for label in sides.filter(pc.greater(sides["split_count_distinct"], 1))["label"].to_pylist():
-            yield f"{path}: the label {label!r} is in train and in test, which a split by label rules out"
+            yield f"the label {label!r} is in train and in test, which a split by label rules out"
 
     for pixels in find_leaked_pictures(rows):
         twins = rows.filter(pc.equal(rows["pixel_sha256"], pixels)).to_pylist()
         places = ", ".join(f"sample {twin['id']} in {twin['shard']}" for twin in twins)
-        yield f"{path}: the same picture is in train and in test: {places}"
+        yield f"the same picture is in train and in test: {places}"
 
 
 def find_leaked_pictures(rows: pa.Table) -> list[pa.Scalar]:
     """Return the pixel hashes that stand in more than one split."""
     sides = rows.group_by("pixel_sha256").aggregate([("split", "count_distinct")])
     return list(sides.filter(pc.greater(sides["split_count_distinct"], 1))["pixel_sha256"])
-
-
-def find_shard_problems(root: Path, shard: FileEntry, rows: pa.Table, spec: DatasetSpec) -> list[str]:
-    """Check one shard to the last byte: file, checksums, records against index rows, pictures.
-
-    Args:
-        root: the dataset's folder.
-        shard: what the manifest says of it.
-        rows: the index rows of this shard.
-        spec: the dataset's.
-    """
-    path = root / shard.path
-    if not path.is_file():
-        return [f"{path}: missing, with {shard.num_samples:,} samples"]
-    problems = []
-    if (found := FileEntry.of(root, shard.path, shard.num_samples)) != shard:
-        problems.append(
-            f"{path}: {found.size_bytes:,} bytes with SHA-256 {found.sha256}; "
-            f"the manifest says {shard.size_bytes:,} bytes with {shard.sha256}"
-        )
-    expected = {row["offset"]: row for row in rows.to_pylist()}
-    try:
-        for offset, data in iterate_records(path):
-            if row := expected.pop(offset, None):
-                problems += [f"{path}: sample {row['id']} at byte {offset:,}: {p}" for p in _compare(data, row, spec)]
-            else:
-                problems.append(f"{path}: a record at byte {offset:,} that the index does not name")
-        problems += [f"{path}: sample {row['id']} is missing at byte {offset:,}" for offset, row in expected.items()]
-    except DamagedRecordError as error:
-        known = f" (sample {expected[error.offset]['id']})" if error.offset in expected else ""
-        problems.append(f"{error}{known}")
-    return problems
 
 
 def _compare(data: bytes, row: dict[str, object], spec: DatasetSpec) -> Iterator[str]:

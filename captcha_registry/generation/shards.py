@@ -30,14 +30,14 @@ def draw_shard(drawer: Drawer, shard_number: int, folder: Path) -> FileEntry:
         with ShardWriter(folder / name) as writer:
             for start in range(ids.start, ids.stop, _ROWS_AT_A_TIME):
                 some = range(start, min(start + _ROWS_AT_A_TIME, ids.stop))
-                rows = [_draw_record(drawer, sample_id, writer, name) for sample_id in some]
+                rows = [draw_record(drawer, sample_id, writer, name) for sample_id in some]
                 index.write(pa.Table.from_pylist(rows, schema=SCHEMA))
         entry = FileEntry.of(folder, name, num_samples=len(ids))
         index.finish(**{_ENTRY_KEY: entry.model_dump_json()})
     return entry
 
 
-def _draw_record(drawer: Drawer, sample_id: int, writer: ShardWriter, shard: str) -> dict[str, object]:
+def draw_record(drawer: Drawer, sample_id: int, writer: ShardWriter, shard: str) -> dict[str, object]:
     """Append one sample to its shard; return its index row."""
     drawn = drawer.draw(sample_id)
     offset, length = writer.write(encode_sample(Sample(id=sample_id, image=encode_png(drawn.pixels), label=drawn.label)))

@@ -1,0 +1,339 @@
+"""Whatever happens to a dataset, `verify` names it and `repair` restores it to the byte."""
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from conftest import HANG_SECONDS, ROOT
+from filelock import FileLock
+
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.index import INDEX_NAME, read_index
+from captcha_registry.dataset.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from captcha_registry.dataset.records import ShardWriter, decode_sample, encode_sample, iterate_records
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.dataset.verify import Depth, verify_dataset
+from captcha_registry.errors import UserError
+from captcha_registry.generation.repair import repair_dataset
+from captcha_registry.generation.splitting import split_dataset
+
+Row = dict[str, object]
+
+
+def hash_files(root: Path) -> dict[str, str]:
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def run_command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "captcha_registry.cli", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+
+
+def verify(root: Path, depth: Depth) -> list[str]:
+    with ThreadPoolExecutor(1) as executor:
+        return [f"{p.path.relative_to(root).as_posix()}: {p.kind}: {p.what}" for p in verify_dataset(root, depth, executor)]
+
+
+def repair(root: Path) -> list[str]:
+    with ThreadPoolExecutor(1) as executor:
+        return repair_dataset(root, executor)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A dataset to damage, the index row of a sample in the middle of one of its shards, and an index of another version."""
+
+    root: Path
+    row: Row
+    other_index: Path
+
+    @property
+    def shard(self) -> Path:
+        return self.root / str(self.row["shard"])
+
+    @property
+    def offset(self) -> int:
+        return int(str(self.row["offset"]))
+
+    def flip(self, place: int) -> None:
+        content = bytearray(self.shard.read_bytes())
+        content[place] ^= 0x10
+        self.shard.write_bytes(content)
+
+    def flip_last(self) -> None:
+        self.flip(self.offset + int(str(self.row["length"])) - 1)
+
+    def cut(self, size_bytes: int) -> None:
+        os.truncate(self.shard, size_bytes)
+
+    def swap(self) -> None:
+        one, other = (self.root / shard.path for shard in read_manifest(self.root).shards[:2])
+        one.rename(self.root / "aside")
+        other.rename(one)
+        (self.root / "aside").rename(other)
+
+    def rename(self) -> None:
+        self.shard.rename(self.shard.with_name("x"))
+
+    def claim_a_huge_picture(self) -> None:
+        """Rewrite a shard with good checksums all around a picture that says it is 100,000 x 100,000."""
+        records = [data for _, data in iterate_records(self.shard)]
+        with ShardWriter(self.shard) as writer:
+            for data in records:
+                sample = decode_sample(data)
+                header = b"IHDR" + struct.pack(">II", 100_000, 100_000) + sample.image[24:29]
+                image = sample.image[:12] + header + struct.pack(">I", zlib.crc32(header)) + sample.image[33:]
+                writer.write(encode_sample(replace(sample, image=image)) if sample.id == self.row["id"] else data)
+
+
+@pytest.fixture(scope="session")
+def other_version(
+    generate: Callable[..., CaptchaDataset],
+    tiny_spec: DatasetSpec,
+    shard_rule: SplitRule,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The tiny dataset with another seed."""
+    root = tmp_path_factory.mktemp("other")
+    split_dataset(generate(tiny_spec.model_copy(update={"seed": 8})), shard_rule, root)
+    return root
+
+
+@pytest.fixture
+def patient(dataset_copy: Path, other_version: Path) -> Patient:
+    row = read_index(dataset_copy / INDEX_NAME).to_pylist()[3]
+    return Patient(dataset_copy, row, other_version / INDEX_NAME)
+
+
+NOTHING = None
+ANYTHING = ""
+SHARD, INDEX = "{shard}: ", f"{INDEX_NAME}: "
+CHANGED = SHARD + "changed: "
+RECORD = SHARD + "record: record at byte {offset:,}: "
+LENGTH, DATA = RECORD + "wrong checksum of the length (sample 3)", RECORD + "wrong checksum of the data (sample 3)"
+
+
+@pytest.mark.parametrize(
+    ("damage", "quick", "full", "deep"),
+    [
+        pytest.param(lambda p: p.flip(p.offset), NOTHING, CHANGED, LENGTH, id="flip in length"),
+        pytest.param(lambda p: p.flip(p.offset + 9), NOTHING, CHANGED, LENGTH, id="flip in the length's CRC"),
+        pytest.param(lambda p: p.flip(p.offset + 99), NOTHING, CHANGED, DATA, id="flip in data"),
+        pytest.param(Patient.flip_last, NOTHING, CHANGED, DATA, id="flip in the data's CRC"),
+        pytest.param(
+            lambda p: p.cut(p.offset), CHANGED, CHANGED, SHARD + "record: sample 3 is missing at byte {offset:,}", id="cut"
+        ),
+        pytest.param(lambda p: p.cut(p.offset + 99), CHANGED, CHANGED, RECORD + "file ends inside the record", id="cut inside"),
+        pytest.param(lambda p: p.cut(p.offset + 5), CHANGED, CHANGED, RECORD + "file ends inside the header", id="cut in header"),
+        pytest.param(lambda p: p.cut(0), CHANGED + "0 bytes", CHANGED + "0 bytes", SHARD + "record: sample 3 is mi", id="empty"),
+        pytest.param(
+            lambda p: p.shard.unlink(),
+            SHARD + "missing: missing, with 6",
+            SHARD + "missing: missing, with 6",
+            ANYTHING,
+            id="gone",
+        ),
+        pytest.param(Patient.swap, ANYTHING, "{second}: swapped: holds the bytes of {first}", ANYTHING, id="swapped"),
+        pytest.param(
+            Patient.rename, "{folder}/x: extra", "{folder}/x: renamed: is {shard} under another", ANYTHING, id="renamed"
+        ),
+        pytest.param(lambda p: (p.root / INDEX_NAME).unlink(), INDEX + "missing", INDEX + "missing", ANYTHING, id="no index"),
+        pytest.param(
+            lambda p: shutil.copy(p.other_index, p.root / INDEX_NAME), ANYTHING, INDEX + "changed", ANYTHING, id="other index"
+        ),
+        pytest.param(
+            lambda p: os.truncate(p.root / INDEX_NAME, 99),
+            INDEX + "changed: 99 by",
+            INDEX + "changed: 99 by",
+            ANYTHING,
+            id="cut index",
+        ),
+        pytest.param(
+            Patient.claim_a_huge_picture,
+            NOTHING,
+            CHANGED,
+            SHARD + "record: sample 3 at byte {offset:,}: picture does not decode: Image size (10000000000 pixels) exceeds",
+            id="huge picture",
+        ),
+    ],
+)
+def test_each_damage_is_named_and_repaired(
+    patient: Patient, damage: Callable[[Patient], object], quick: str | None, full: str, deep: str
+) -> None:
+    before = hash_files(patient.root)
+    words = {
+        "shard": patient.row["shard"],
+        "offset": patient.offset,
+        "folder": str(patient.row["shard"]).split("/")[0],
+        "first": read_manifest(patient.root).shards[0].path,
+        "second": read_manifest(patient.root).shards[1].path,
+    }
+    damage(patient)
+    for depth, expected in (("quick", quick), ("full", full), ("deep", full), ("deep", deep)):
+        found = verify(patient.root, depth)
+        if expected is NOTHING:
+            assert found == []
+        else:
+            assert any(line.startswith(expected.format(**words)) for line in found), found
+
+    lines = repair(patient.root)
+    assert lines
+    assert all("SHA-256" in line for line in lines)
+    assert hash_files(patient.root) == before
+    assert verify(patient.root, "deep") == []
+    assert repair(patient.root) == []
+
+
+def test_every_damage_at_once_is_repaired_and_what_belongs_to_nobody_stays(patient: Patient) -> None:
+    before = hash_files(patient.root)
+    patient.swap()
+    patient.rename()
+    (patient.root / INDEX_NAME).write_bytes(b"")
+    paths = [shard.path for shard in read_manifest(patient.root).shards if shard.path != patient.row["shard"]]
+    (patient.root / paths[-1]).unlink()
+    os.truncate(patient.root / paths[-2], 7)
+    (patient.root / "notes.txt").write_text("mine")
+    lines = repair(patient.root)
+    assert sum("put back from" in line for line in lines) == 3
+    assert sum("drawn again" in line for line in lines) == 3
+    assert lines[-1] == "notes.txt: left alone, the manifest does not name it"
+    assert hash_files(patient.root) == before | {"notes.txt": hashlib.sha256(b"mine").hexdigest()}
+
+
+@pytest.mark.parametrize("by", ["shard", "sample", "label", None])
+@pytest.mark.parametrize("what", ["one shard", "index", "everything"])
+def test_a_dataset_is_repaired_however_it_is_split(
+    generated_dataset: CaptchaDataset, tmp_path: Path, by: str | None, what: str
+) -> None:
+    root = tmp_path / "dataset"
+    if by is None:
+        shutil.copytree(generated_dataset.root, root)
+    else:
+        root.mkdir()
+        split_dataset(generated_dataset, SplitRule.model_validate({"test_size": 0.2, "by": by, "seed": 3}), root)
+    before = hash_files(root)
+    shards = [shard.path for shard in read_manifest(root).shards]
+    for path in {"one shard": shards[1:2], "index": [INDEX_NAME], "everything": [*shards, INDEX_NAME]}[what]:
+        (root / path).unlink()
+    repair(root)
+    assert hash_files(root) == before
+
+
+def test_good_files_are_not_touched_by_a_repair(patient: Patient) -> None:
+    patient.flip(20)
+    before = {path: path.stat() for path in patient.root.rglob("*") if path.is_file() and path != patient.shard}
+    repair(patient.root)
+    for path, stat in before.items():
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+
+
+def rewrite_manifest(root: Path, **changes: object) -> None:
+    fields = dict(read_manifest(root)) | changes
+    del fields["dataset_id"]
+    write_manifest(root, Manifest.create(**fields))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param(
+            {"drawing_version": 1}, "tiny was drawn by drawing version 1, this is 2: check out the commit", id="version"
+        ),
+        pytest.param(
+            {"tool_versions": {"pillow": "12.0"}},
+            r"nothing was changed. It was drawn with pillow 12.0, here 13.\S+ install",
+            id="tool",
+        ),
+    ],
+)
+def test_what_cannot_be_redrawn_to_the_byte_is_refused_and_left_as_it_is(
+    patient: Patient, changes: dict[str, object], message: str
+) -> None:
+    # Another SHA-256 than the samples give stands for what another tool would have written.
+    shards = read_manifest(patient.root).shards
+    rewrite_manifest(patient.root, shards=(shards[0].model_copy(update={"sha256": "0" * 64}), *shards[1:]), **changes)
+    before = hash_files(patient.root)
+    with pytest.raises(UserError, match=message):
+        repair(patient.root)
+    assert hash_files(patient.root) == before
+
+
+def test_a_manifest_that_contradicts_itself_proves_nothing(patient: Patient) -> None:
+    path = patient.root / MANIFEST_NAME
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 7', '"seed": 8'), encoding="utf-8")
+    before = hash_files(patient.root)
+    with pytest.raises(UserError, match=r"dataset_id is .*: nothing can be proved with it; restore it from Git or with `dvc ch"):
+        repair(patient.root)
+    assert hash_files(patient.root) == before
+
+
+def test_two_repairs_at_once_are_one_too_many(patient: Patient) -> None:
+    (patient.root / ".repair").mkdir()
+    with FileLock(patient.root / ".repair/lock"), pytest.raises(UserError, match=r"another repair of .* is at work: wait"):
+        repair(patient.root)
+
+
+def test_what_a_killed_repair_left_is_cleared(patient: Patient) -> None:
+    before = hash_files(patient.root)
+    (patient.root / ".repair/new/train").mkdir(parents=True)
+    (patient.root / ".repair/new/train/00000.tfrecord").write_bytes(b"half")
+    assert any(line.startswith(".repair/new/train/00000.tfrecord: extra") for line in verify(patient.root, "quick"))
+    assert repair(patient.root) == []
+    assert hash_files(patient.root) == before
+
+
+def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
+    folder = patient.root.parent
+    done = run_command("verify", "tiny", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("tiny: nothing wrong at depth full, ")
+
+    patient.flip(20)
+    done = run_command("verify", "tiny", "--depth", "deep", cwd=folder)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[0].startswith(f"tiny/{patient.row['shard']}: ")
+    assert "2 problems at depth deep" in done.stdout.splitlines()[-1]
+
+    done = run_command("verify", "tiny", "--json", cwd=folder)
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert (told["path"], told["depth"], told["ok"]) == ("tiny", "full", False)
+    assert [(problem["path"], problem["kind"]) for problem in told["problems"]] == [(patient.row["shard"], "changed")]
+
+    done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{patient.row['shard']}: drawn again, 6 samples, SHA-256 ")
+    done = run_command("repair", "tiny", cwd=folder)
+    assert done.stdout.startswith("tiny: nothing to repair, ")
+
+    for command in ("verify", "repair"):
+        done = run_command(command, "nothing", cwd=folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: nothing")
+
+
+def test_the_command_shows_the_first_of_many_problems(patient: Patient) -> None:
+    for shard in read_manifest(patient.root).shards:
+        os.truncate(patient.root / shard.path, 0)
+    done = run_command("verify", patient.root, "--depth", "deep", cwd=patient.root)
+    assert done.stdout.splitlines()[-2] == f"... and {10 * 7 - 20} more: --json lists all"
+    told = json.loads(run_command("verify", patient.root, "--depth", "deep", "--json", cwd=patient.root).stdout)
+    assert len(told["problems"]) == 70
