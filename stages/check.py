@@ -16,13 +16,14 @@ from captcha_registry.dataset.manifest import read_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError, report_errors
 from captcha_registry.generation.drawing import Drawer, hash_fonts
+from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.generation.generating import DATASET_PACKAGES
 from captcha_registry.generation.splitting import check_split
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
 from captcha_registry.recognition.training import TRAINING_PACKAGES, build_network, load_model_params
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
 
-SECTIONS = {"datasets", "split", "models"}
+SECTIONS = {"datasets", "drawing", "split", "models"}
 RESERVED_NAMES = {"generated", "tools"}
 TOOLS_DIR = Path("data/tools")
 
@@ -66,6 +67,7 @@ def main() -> None:
 
     check_names([*params["datasets"], *params["models"]])
     specs = {name: load_section(DatasetSpec, f"datasets.{name}") for name in params["datasets"]}
+    load_section(DrawingParams, "drawing")
     rule = load_section(SplitRule, "split")
     models = {name: load_model_params(name) for name in params["models"]}
     require_free_space(Path("data"), sum(spec.estimated_bytes for name, spec in specs.items() if not is_drawn(name, spec)))

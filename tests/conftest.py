@@ -1,10 +1,12 @@
 """One tiny dataset for many tests, and throwaway projects in which stages run as people run them."""
 
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,7 +35,8 @@ class Project:
     root: Path
 
     def write_params(self, *, datasets: dict[str, Section], split: Section, **others: object) -> None:
-        YAML().dump({"datasets": datasets, "split": split, **others}, self.root / "params.yaml")
+        local = {"drawing": {"executor": "local", "scheduler": "tcp://127.0.0.1:8786"}}
+        YAML().dump(local | {"datasets": datasets, "split": split, **others}, self.root / "params.yaml")
 
     def start(self, stage: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a stage without waiting for it."""
@@ -60,6 +63,19 @@ class Project:
     def list_processes(self) -> list[psutil.Process]:
         """List the living processes whose working directory is this folder."""
         return [process for process in psutil.process_iter() if _working_dir(process) == str(self.root)]
+
+
+def hash_files(root: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by its path inside it."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def wait_until(is_true: Callable[[], object], what: str, seconds: float = HANG_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.005)
 
 
 def _working_dir(process: psutil.Process) -> str | None:

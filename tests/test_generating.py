@@ -1,15 +1,13 @@
 """A dataset's bytes follow from its spec, whoever draws it, in how many goes, and whatever comes in between."""
 
-import hashlib
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import HANG_SECONDS, Project, Section
+from conftest import HANG_SECONDS, Project, Section, hash_files, wait_until
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
@@ -19,11 +17,6 @@ from captcha_registry.generation.shards import draw_shard, read_finished_shard
 
 # Some seconds of drawing: long enough to be hit in the middle.
 LONG = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=2_000, shard_size=100, seed=3)
-
-
-def hash_files(root: Path) -> dict[str, str]:
-    files = [path for path in root.rglob("*") if path.is_file()]
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_bytes_are_the_same_whatever_the_number_of_workers(
@@ -112,13 +105,6 @@ def test_the_manifest_comes_last(tmp_path: Path, tiny_spec: DatasetSpec) -> None
         assemble_dataset("tiny", Drawer(tiny_spec), shards, work, out)
     assert (out / "00000.tfrecord").exists()
     assert not (out / "manifest.json").exists()
-
-
-def wait_until(is_true: Callable[[], object], what: str, seconds: float = HANG_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.005)
 
 
 def start_drawing(project: Project, wanted: str, num_wanted: int) -> tuple[subprocess.Popen[str], Path]:

@@ -24,6 +24,9 @@ datasets:
     count: 60
     shard_size: 6
     seed: 7
+drawing:
+  executor: local
+  scheduler: tcp://127.0.0.1:8786
 split:
   test_size: 0.2
   by: shard
@@ -69,7 +72,7 @@ def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None
         pytest.param("width: 48", "width: 15", "datasets.tiny.width is 15; expected greater than or equal to 16", id="narrow"),
         pytest.param("length: 2", "length:", "datasets.tiny.length is None; expected a whole number", id="empty value"),
         pytest.param("  tiny:", "  tin:", "datasets.tiny is missing; found: tin", id="missing section"),
-        pytest.param("datasets:", "dataset:", "datasets is missing; found: dataset, split", id="missing top section"),
+        pytest.param("datasets:", "dataset:", "datasets is missing; found: dataset, drawing, split", id="missing top section"),
     ],
 )
 def test_a_wrong_dataset_is_refused_with_key_value_and_remedy(
@@ -217,7 +220,7 @@ def test_check_with_a_bad_file_says_so_and_writes_nothing(project: Project) -> N
     (project.root / "params.yaml").write_text(GOOD)
     done = project.run("check")
     (line,) = error_lines(done.stderr)
-    assert line == "error: params.yaml has the sections datasets, split; expected datasets, models, split"
+    assert line == "error: params.yaml has the sections datasets, drawing, split; expected datasets, drawing, models, split"
     assert (done.returncode, done.stdout) == (2, "")
     assert project.list_files() == {"params.yaml"}
 
@@ -261,7 +264,11 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
             {"models.cnn.dataset": "digit"}, r"models.cnn.dataset is 'digit'; expected one of digits, alnum", id="unknown dataset"
         ),
         pytest.param({"models.cnn.family": "rnn"}, r"models.cnn.family is 'rnn'; expected one of cnn, crnn", id="unknown family"),
-        pytest.param({"model": {}}, r"sections datasets, split, models, model; expected datasets, models, split", id="section"),
+        pytest.param(
+            {"model": {}},
+            r"sections datasets, drawing, split, models, model; expected datasets, drawing, models, split",
+            id="section",
+        ),
         pytest.param({"datasets": None}, r"params.yaml: datasets is None; expected at least one name", id="no dataset"),
         pytest.param({"datasets.A b": {}}, r"the name 'A b' does not do; expected text of a-z, 0-9, - and _", id="strange name"),
         pytest.param({"datasets.generated": {}}, r"the name 'generated' is taken by data/generated", id="taken name"),

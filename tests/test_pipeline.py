@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from captcha_registry.dataset.manifest import read_manifest
 from examples.demo import change_params, copy_project
 
 pytestmark = pytest.mark.slow
@@ -159,6 +160,31 @@ def test_generate_killed_and_run_again_ends_where_an_undisturbed_run_ends(finish
     read = YAML(typ="safe").load
     outs = [read(path / "dvc.lock")["stages"]["generate@digits"]["outs"] for path in (finished, project)]
     assert outs[0] == outs[1]
+
+
+def list_objects(remote: Path) -> set[str]:
+    """List what a DVC remote stores; a name that ends in `.dir` is the listing of a folder."""
+    return {"".join(path.parts[-2:]) for path in remote.glob("files/md5/*/*")}
+
+
+def test_a_dataset_that_grows_keeps_its_shards_and_stores_only_what_is_new(project: Path, tmp_path: Path) -> None:
+    run(project, "dvc", "remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    run(project, "dvc", "push")
+    stored = list_objects(tmp_path / "remote")
+    before = read_manifest(project / "data/digits")
+
+    change_params(project / "params.yaml", {"datasets.digits.count": 360})
+    run(project, "dvc", "repro", "split@digits")
+    run(project, "dvc", "push")
+    after = read_manifest(project / "data/digits")
+    # Their paths say their sides, too.
+    assert set(before.shards) < set(after.shards)
+    assert len(after.shards) == len(before.shards) + 2
+    new = list_objects(tmp_path / "remote") - stored
+    # Two shards, stored once for two folders; index and manifest before and after the split.
+    assert len([name for name in new if not name.endswith(".dir")]) == 2 + 2 * 2
+    sides = {shard.path.split("/")[0] for shard in set(after.shards) - set(before.shards)}
+    assert len([name for name in new if name.endswith(".dir")]) == 1 + len(sides)
 
 
 def test_train_killed_and_run_again_has_all_epochs_and_a_whole_history(project: Path) -> None:

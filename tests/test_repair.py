@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from conftest import HANG_SECONDS, ROOT
+from conftest import HANG_SECONDS, ROOT, hash_files
 from filelock import FileLock
 
 from captcha_registry.dataset.dataset import CaptchaDataset
@@ -28,11 +28,6 @@ from captcha_registry.generation.repair import repair_dataset
 from captcha_registry.generation.splitting import split_dataset
 
 Row = dict[str, object]
-
-
-def hash_files(root: Path) -> dict[str, str]:
-    files = [path for path in root.rglob("*") if path.is_file()]
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def run_command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -1,15 +1,43 @@
-"""Where tasks run: executors behind the interface of `concurrent.futures`."""
+"""Where tasks run: processes of this machine or workers of a Dask cluster, both behind `concurrent.futures.Executor`."""
 
 import multiprocessing
 import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import Any, Literal
+
+from pydantic import Field
 
 from captcha_registry.errors import UserError
+from captcha_registry.params import Section
+
+WORKERS_TIMEOUT_SECONDS = 30
+
+
+class DrawingParams(Section):
+    """Where shards are drawn, which changes none of their bytes: the params model behind `drawing`."""
+
+    executor: Literal["local", "dask"]
+    scheduler: str = Field(pattern=r"^[a-z]+://[^/\s]+$")
+
+
+@contextmanager
+def open_executor(params: DrawingParams, num_workers: int, describe_tools: Callable[[], dict[str, str]]) -> Iterator[Executor]:
+    """Open the executor that the params ask for.
+
+    Args:
+        params: local processes, or a Dask cluster and its address.
+        num_workers: how many local processes; a cluster has as many as it has.
+        describe_tools: tells the versions of all that decides the bytes of a result.
+    """
+    chosen = dask_cluster(params.scheduler, describe_tools) if params.executor == "dask" else local_processes(num_workers)
+    with chosen as executor:
+        yield executor
 
 
 def count_usable_cores() -> int:
@@ -54,3 +82,64 @@ def _exit_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+@contextmanager
+def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -> Iterator[Executor]:
+    """Run tasks on the workers of a Dask cluster; what a worker has begun when it dies is begun anew by another.
+
+    Raises:
+        UserError: the package is missing, no scheduler answers, it has no worker, or a worker has other tools than this process.
+    """
+    try:
+        # Part of an extra.
+        from distributed import Client, KilledWorker  # noqa: PLC0415
+    except ImportError:
+        raise UserError("drawing.executor is dask, which is not installed: pip install 'captcha-registry[distributed]'") from None
+    try:
+        client = Client(scheduler, timeout=10)
+    except OSError:
+        raise UserError(f"no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, see the README") from None
+    try:
+        client.wait_for_workers(1, timeout=WORKERS_TIMEOUT_SECONDS)
+        # Not pure: Dask would take two tasks with equal arguments for one.
+        yield _CheckedExecutor(client.get_executor(pure=False), describe_tools)
+    except TimeoutError:
+        raise UserError(f"the Dask scheduler at {scheduler} has no worker: start some with `dask worker {scheduler}`") from None
+    except KilledWorker as error:
+        raise UserError(f"{error} Run the same command again, it goes on from here") from error
+    finally:
+        client.close()
+
+
+class _CheckedExecutor(Executor):
+    """Passes tasks on to workers that have the same tools as this process."""
+
+    def __init__(self, executor: Executor, describe_tools: Callable[[], dict[str, str]]) -> None:
+        """Pass tasks on to `executor`."""
+        self._executor, self._describe, self._expected = executor, describe_tools, describe_tools()
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+        """Run a task on some worker."""
+        return self._executor.submit(_run_checked, self._describe, self._expected, function, arguments)
+
+
+def _run_checked(
+    describe_tools: Callable[[], dict[str, str]],
+    expected: dict[str, str],
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> Any:
+    """Run a task, if the tools here are the expected ones."""
+    here = describe_tools()
+    if other := [
+        f"{tool} {here.get(tool)} instead of {version}" for tool, version in expected.items() if here.get(tool) != version
+    ]:
+        raise UserError(f"the worker on {socket.gethostname()} has {', '.join(other)}: install the same environment everywhere")
+    try:
+        return function(*arguments)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"the worker on {socket.gethostname()} does not see {error.filename}: "
+            "let every worker see the same folder, or draw with --to to a URL"
+        ) from error

@@ -1,9 +1,13 @@
 """Draw a whole dataset through an executor, shard by shard, and put it in place when every shard is there."""
 
+import hashlib
 import shutil
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, as_completed
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from captcha_registry.dataset.index import INDEX_NAME, open_index
@@ -16,25 +20,49 @@ from captcha_registry.workspace import link_or_copy, require_free_space, tool_ve
 DATASET_PACKAGES = (*DRAWING_PACKAGES, "google-crc32c", "protobuf", "pyarrow")
 
 
+PACKAGE_DIR = Path(__file__).parent.parent
+
+
+def describe_tools() -> dict[str, str]:
+    """Tell the versions of all that decides the bytes of a dataset besides its spec; workers must agree on them."""
+    sources = sorted(path for room in ("dataset", "generation") for path in (PACKAGE_DIR / room).glob("*.py"))
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    return {**tool_versions(DATASET_PACKAGES), "captcha-registry's code": code}
+
+
+def draw_shards(
+    drawer: Drawer, finished: dict[int, FileEntry], draw: Callable[[Drawer, int], FileEntry], executor: Executor
+) -> list[FileEntry]:
+    """Draw the shards that are not finished yet, with a progress bar; return all of them in order.
+
+    Args:
+        drawer: of the dataset.
+        finished: what earlier runs left, by shard number.
+        draw: draws the shard of a number.
+        executor: runs `draw`.
+    """
+    spec, shards = drawer.spec, dict(finished)
+    num_done = sum(entry.num_samples for entry in finished.values())
+    with tqdm(total=spec.count, initial=num_done, unit=" samples", desc="drawing", disable=None) as progress:
+        missing = [number for number in range(spec.num_shards) if number not in finished]
+        futures = {executor.submit(draw, drawer, number): number for number in missing}
+        for future in as_completed(futures):
+            entry = shards[futures[future]] = future.result()
+            progress.update(entry.num_samples)
+    return [shards[number] for number in range(spec.num_shards)]
+
+
 def draw_missing_shards(drawer: Drawer, work_dir: Path, executor: Executor) -> list[FileEntry]:
-    """Draw the shards that `work_dir` does not hold yet, with a progress bar; return all of them in order.
+    """Draw the shards that `work_dir` does not hold yet; return all of them in order.
 
     Raises:
         UserError: the disk cannot hold what is missing.
     """
-    spec = drawer.spec
     present = sorted(int(path.stem) for path in work_dir.glob("*.parquet"))
     finished = {number: entry for number in present if (entry := read_finished_shard(number, work_dir))}
     num_done = sum(entry.num_samples for entry in finished.values())
-    require_free_space(work_dir, int(spec.estimated_bytes * (1 - num_done / spec.count)))
-
-    missing = [number for number in range(spec.num_shards) if number not in finished]
-    with tqdm(total=spec.count, initial=num_done, unit=" samples", desc="drawing", disable=None) as progress:
-        futures = {executor.submit(draw_shard, drawer, number, work_dir): number for number in missing}
-        for future in as_completed(futures):
-            entry = finished[futures[future]] = future.result()
-            progress.update(entry.num_samples)
-    return [finished[number] for number in range(spec.num_shards)]
+    require_free_space(work_dir, int(drawer.spec.estimated_bytes * (1 - num_done / drawer.spec.count)))
+    return draw_shards(drawer, finished, partial(draw_shard, folder=work_dir.absolute()), executor)
 
 
 def assemble_dataset(name: str, drawer: Drawer, shards: list[FileEntry], work_dir: Path, out_dir: Path) -> Manifest:
@@ -43,19 +71,29 @@ def assemble_dataset(name: str, drawer: Drawer, shards: list[FileEntry], work_di
     out_dir.mkdir(parents=True)
     for shard in shards:
         link_or_copy(work_dir / shard.path, out_dir / shard.path)
-    with open_index(out_dir / INDEX_NAME) as index:
-        for rows in read_shard_rows(len(shards), work_dir):
+    write_shard_rows(out_dir / INDEX_NAME, read_shard_rows(len(shards), work_dir))
+    manifest = make_manifest(name, drawer, shards, FileEntry.of(out_dir, INDEX_NAME, num_samples=drawer.spec.count))
+    write_manifest(out_dir, manifest)
+    return manifest
+
+
+def write_shard_rows(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Write the index from the rows of each shard, one shard at a time in memory."""
+    with open_index(path) as index:
+        for rows in tables:
             index.write(rows)
         index.finish()
-    manifest = Manifest.create(
+
+
+def make_manifest(name: str, drawer: Drawer, shards: list[FileEntry], index: FileEntry) -> Manifest:
+    """Make the manifest of a dataset that was just drawn."""
+    return Manifest.create(
         name=name,
         spec=drawer.spec,
         drawing_version=DRAWING_VERSION,
         fonts=hash_fonts(drawer.spec.fonts, drawer.font_files),
         split=None,
         shards=tuple(shards),
-        index=FileEntry.of(out_dir, INDEX_NAME, num_samples=drawer.spec.count),
+        index=index,
         tool_versions=tool_versions(DATASET_PACKAGES),
     )
-    write_manifest(out_dir, manifest)
-    return manifest

@@ -48,11 +48,15 @@ def draw_record(drawer: Drawer, sample_id: int, writer: ShardWriter, shard: str)
 def read_finished_shard(shard_number: int, folder: Path) -> FileEntry | None:
     """Return what is known of a shard that an earlier run finished in `folder`; None if it is absent or damaged."""
     try:
-        metadata = pq.read_metadata(rows_path(folder, shard_number)).metadata
-        entry = FileEntry.model_validate_json(metadata[_ENTRY_KEY.encode()])
+        entry = parse_entry(pq.read_metadata(rows_path(folder, shard_number)))
         return entry if entry == FileEntry.of(folder, entry.path, entry.num_samples) else None
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
+
+
+def parse_entry(metadata: pq.FileMetaData) -> FileEntry:
+    """Return what the metadata of a shard's index rows say of the shard."""
+    return FileEntry.model_validate_json(metadata.metadata[_ENTRY_KEY.encode()])
 
 
 def read_shard_rows(num_shards: int, folder: Path) -> Iterator[pa.Table]:

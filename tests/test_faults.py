@@ -1,0 +1,152 @@
+"""A full disk, a read-only folder, a kill at any moment, two runs at once: a clear end, and the same bytes afterwards."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import HANG_SECONDS, Project, hash_files, wait_until
+
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+
+SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=4_000, shard_size=250, seed=3)
+NUM_KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def expected(generate: Callable[..., CaptchaDataset]) -> dict[str, str]:
+    """The dataset as an undisturbed run draws it."""
+    return hash_files(generate(SPEC).root)
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[..., Path]]:
+    """A function that mounts a small disk of its own."""
+    mounted: list[Path] = []
+
+    def mount_disk(folder: Path, size: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.which("mount") is None or os.geteuid() != 0:
+            pytest.skip("only root can mount a disk")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+        mounted.append(folder)
+        return folder
+
+    yield mount_disk
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def remount(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", folder], check=True)
+
+
+def write_params(project: Project, rule: SplitRule) -> None:
+    project.write_params(datasets={"tiny": SPEC.model_dump()}, split=rule.model_dump())
+
+
+@pytest.fixture
+def drawing_project(make_project: Callable[[str], Project], shard_rule: SplitRule) -> Project:
+    project = make_project("drawing")
+    write_params(project, shard_rule)
+    return project
+
+
+def assert_as_expected(project: Project, expected: dict[str, str]) -> None:
+    done = project.run("generate", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert hash_files(project.root / "data/generated/tiny") == expected
+    assert set(hash_files(project.root / ".work")) == {"generate/tiny.lock"}
+
+
+def test_a_disk_that_fills_up_ends_in_one_line_and_a_rerun_with_room_goes_on(
+    drawing_project: Project, mount: Callable[..., Path], expected: dict[str, str]
+) -> None:
+    disk = mount(drawing_project.root / ".work", "9m")
+    # Room enough at the start, and then someone else takes it.
+    process = drawing_project.start("generate", "tiny", "--workers", "2")
+    wait_until(lambda: [*disk.glob("generate/tiny/*/*.parquet")], "the end of a shard")
+    free = shutil.disk_usage(disk).free
+    (disk / "someone").write_bytes(bytes(max(0, free - 1_000_000)))
+    output, errors = process.communicate(timeout=HANG_SECONDS)
+    assert (process.returncode, output) == (2, "")
+    (line,) = errors.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith(": No space left on device: free some space and run the same command again, it goes on from here")
+    assert not (drawing_project.root / "data").exists()
+    wait_until(lambda: not drawing_project.list_processes(), "the end of every worker")
+    finished = [*disk.glob("generate/tiny/*/*.parquet")]
+    assert 0 < len(finished) < SPEC.num_shards
+
+    (disk / "someone").unlink()
+    remount(disk, "size=64m")
+    assert_as_expected(drawing_project, expected)
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_drawn(drawing_project: Project, mount: Callable[..., Path]) -> None:
+    disk = mount(drawing_project.root / ".work", "4m")
+    done = drawing_project.run("generate", "tiny")
+    assert done.returncode == 2
+    assert "GB and the disk has" in done.stderr
+    assert not [*disk.glob("generate/tiny/*/*")]
+
+
+@pytest.mark.parametrize("folder", [".work", "data"])
+def test_a_read_only_folder_ends_in_one_line_and_a_rerun_gives_the_same_bytes(
+    drawing_project: Project, mount: Callable[..., Path], expected: dict[str, str], folder: str
+) -> None:
+    disk = mount(drawing_project.root / folder, "64m")
+    remount(disk, "ro")
+    done = drawing_project.run("generate", "tiny")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {folder}")
+    assert line.endswith(": Read-only file system: make it writable, or work in another folder")
+
+    remount(disk, "rw")
+    assert_as_expected(drawing_project, expected)
+
+
+def kill_all(project: Project) -> None:
+    for process in project.list_processes():
+        process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_is_taken_up(
+    make_project: Callable[[str], Project], shard_rule: SplitRule, expected: dict[str, str]
+) -> None:
+    moments = random.Random(1)  # noqa: S311 - moments, not secrets
+    num_kills = 0
+    while num_kills < NUM_KILLS:
+        project = make_project(f"after-{num_kills}")
+        write_params(project, shard_rule)
+        for _ in range(10):
+            process = project.start("generate", "tiny", "--workers", "2")
+            # An undisturbed run takes about 3 seconds.
+            time.sleep(moments.uniform(0, 3))
+            num_kills += process.poll() is None
+            kill_all(project)
+            process.communicate(timeout=HANG_SECONDS)
+            manifest = project.root / "data/generated/tiny/manifest.json"
+            # Whatever looks finished is finished.
+            assert not manifest.exists() or hash_files(manifest.parent) == expected
+        assert_as_expected(project, expected)
+
+
+def test_two_runs_at_once_in_one_folder_do_not_disturb_each_other(drawing_project: Project, expected: dict[str, str]) -> None:
+    first = drawing_project.start("generate", "tiny", "--workers", "1")
+    wait_until(lambda: [*(drawing_project.root / ".work/generate/tiny").glob("*/*")], "the start of the first run")
+    second = drawing_project.run("generate", "tiny", "--workers", "1")
+    assert first.poll() is None
+    assert (second.returncode, second.stdout) == (2, "")
+    assert second.stderr == "error: another run is at work in .work/generate/tiny: wait for it to end, or stop it\n"
+    _, errors = first.communicate(timeout=HANG_SECONDS)
+    assert first.returncode == 0, errors
+    assert hash_files(drawing_project.root / "data/generated/tiny") == expected

@@ -1,0 +1,267 @@
+"""A Dask cluster and object storage give the bytes of one local process, whatever dies on the way."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from conftest import HANG_SECONDS, ROOT, Project, hash_files, wait_until
+
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.errors import UserError
+from captcha_registry.generation.drawing import Drawer
+from captcha_registry.generation.executors import _run_checked
+from captcha_registry.generation.shards import draw_shard
+
+# A shard takes about half a second: long enough to be hit in the middle.
+SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=12_000, shard_size=2_000, seed=3)
+BUCKET = "captchas"
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class Servers:
+    """Processes that live as long as a test."""
+
+    folder: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
+            environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+            process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log, cwd=self.folder)
+        self.processes.append(process)
+        return process
+
+    def start_scheduler(self) -> str:
+        port = free_port()
+        self.start("dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+        return f"tcp://127.0.0.1:{port}"
+
+    def start_worker(self, scheduler: str, **environment: str) -> subprocess.Popen[bytes]:
+        # Without a nanny, which would start a killed worker anew: the others must take over.
+        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard")
+        return self.start("dask", "worker", scheduler, *options, **environment)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    (tmp_path / "servers").mkdir()
+    running = Servers(tmp_path / "servers")
+    yield running
+    for process in running.processes:
+        process.kill()
+        process.wait(HANG_SECONDS)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of an S3 server on loopback."""
+
+    client: Any
+
+    def list_keys(self) -> dict[str, int]:
+        """Return the size of every object in bytes."""
+        listed = self.client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+        return {item["Key"]: item["Size"] for item in listed}
+
+    def read(self, key: str) -> bytes:
+        return bytes(self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+
+    def write(self, key: str, content: bytes) -> None:
+        self.client.put_object(Bucket=BUCKET, Key=key, Body=content)
+
+    def download(self, prefix: str, folder: Path) -> Path:
+        for key in self.list_keys():
+            path = folder / key.removeprefix(f"{prefix}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.read(key))
+        return folder
+
+
+@pytest.fixture
+def bucket(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket; processes that are started from now on find its server."""
+    port = free_port()
+    servers.start("moto.server", "-H", "127.0.0.1", "-p", str(port))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    client = boto3.client("s3")
+    wait_until(lambda: answers(port), "the start of the S3 server")
+    client.create_bucket(Bucket=BUCKET)
+    return Bucket(client)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def expected(generate: Callable[..., CaptchaDataset]) -> dict[str, str]:
+    """The dataset as one process draws it."""
+    return hash_files(generate(SPEC).root)
+
+
+@pytest.fixture
+def distributed_project(make_project: Callable[[str], Project], shard_rule: SplitRule) -> Callable[[str], Project]:
+    def make(scheduler: str) -> Project:
+        project = make_project("distributed")
+        drawing: dict[str, object] = {"executor": "dask" if scheduler else "local", "scheduler": scheduler or "tcp://localhost:1"}
+        project.write_params(datasets={"tiny": SPEC.model_dump()}, split=shard_rule.model_dump(), drawing=drawing)
+        return project
+
+    return make
+
+
+def kill_one_in_the_middle_of_a_shard(
+    workers: list[subprocess.Popen[bytes]], find_half_written: Callable[[], list[Path]]
+) -> None:
+    wait_until(find_half_written, "the start of a shard")
+    pids = {int(path.name.split(".")[-2]) for path in find_half_written()}
+    victim = next(worker for worker in workers if worker.pid in pids)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait(HANG_SECONDS)
+
+
+def test_a_cluster_that_shares_a_folder_gives_the_same_bytes_though_a_worker_is_killed(
+    servers: Servers, distributed_project: Callable[[str], Project], expected: dict[str, str]
+) -> None:
+    scheduler = servers.start_scheduler()
+    workers = [servers.start_worker(scheduler) for _ in range(2)]
+    project = distributed_project(scheduler)
+    process = project.start("generate", "tiny")
+    kill_one_in_the_middle_of_a_shard(workers, lambda: [*(project.root / ".work/generate/tiny").glob("*/*.tfrecord.*.tmp")])
+    output, errors = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0, errors
+    assert output.startswith("tiny: 12,000 samples in 6 shards, ")
+    assert hash_files(project.root / "data/generated/tiny") == expected
+    assert set(hash_files(project.root)) - {f"data/generated/tiny/{name}" for name in expected} == {
+        "params.yaml",
+        ".work/generate/tiny.lock",
+    }
+
+
+def test_a_cluster_that_draws_to_s3_gives_the_same_bytes_though_a_worker_is_killed(
+    servers: Servers,
+    bucket: Bucket,
+    distributed_project: Callable[[str], Project],
+    expected: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    scheduler = servers.start_scheduler()
+    (tmp_path / "worker-files").mkdir()
+    workers = [servers.start_worker(scheduler, TMPDIR=str(tmp_path / "worker-files")) for _ in range(2)]
+    project = distributed_project(scheduler)
+    process = project.start("generate", "tiny", "--to", f"s3://{BUCKET}/sets/tiny")
+    kill_one_in_the_middle_of_a_shard(workers, lambda: [*(tmp_path / "worker-files").glob("*/*.tfrecord.*.tmp")])
+    _, errors = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0, errors
+    assert set(bucket.list_keys()) == {f"sets/tiny/{name}" for name in expected}
+    assert hash_files(bucket.download("sets/tiny", tmp_path / "downloaded")) == expected
+    assert project.list_files() == {"params.yaml"}
+
+
+def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
+    bucket: Bucket, distributed_project: Callable[[str], Project], expected: dict[str, str], tmp_path: Path
+) -> None:
+    project = distributed_project("")
+    url = f"s3://{BUCKET}/tiny"
+    process = project.start("generate", "tiny", "--workers", "1", "--to", url)
+    wait_until(lambda: [key for key in bucket.list_keys() if key.endswith(".parquet")], "the end of a shard")
+    process.kill()
+    process.communicate(timeout=HANG_SECONDS)
+    wait_until(lambda: not project.list_processes(), "the end of every worker")
+    done = {Path(key).stem for key in bucket.list_keys() if key.endswith(".parquet")}
+    assert 0 < len(done) < SPEC.num_shards
+    assert not [key for key in bucket.list_keys() if key.endswith(("index.parquet", "manifest.json"))]
+
+    # A finished shard of other bytes but the same size shows whether it is drawn again; then the true bytes go back.
+    key = f"tiny/{min(done)}.tfrecord"
+    original = bucket.read(key)
+    bucket.write(key, bytes(len(original)))
+    rerun = project.run("generate", "tiny", "--to", url)
+    assert rerun.returncode == 0, rerun.stderr
+    assert bucket.read(key) == bytes(len(original))
+    bucket.write(key, original)
+    assert set(bucket.list_keys()) == {f"tiny/{name}" for name in expected}
+    assert hash_files(bucket.download("tiny", tmp_path / "downloaded")) == expected
+
+    again = project.run("generate", "tiny", "--to", url)
+    assert again.returncode == 0, again.stderr
+    assert set(bucket.list_keys()) == {f"tiny/{name}" for name in expected}
+
+
+def test_a_place_that_holds_something_else_is_left_alone(bucket: Bucket, distributed_project: Callable[[str], Project]) -> None:
+    project = distributed_project("")
+    bucket.write("mine/notes.txt", b"mine")
+    done = project.run("generate", "tiny", "--to", f"s3://{BUCKET}/mine")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (f"error: s3://{BUCKET}/mine already holds notes.txt: choose an empty place, or delete what is there\n")
+    assert bucket.list_keys() == {"mine/notes.txt": 4}
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("s3://no-such-bucket/tiny", "no-such-bucket"),
+        ("foo://bucket/tiny", "Protocol not known: foo: check the address"),
+    ],
+)
+def test_a_place_that_cannot_be_reached_is_named(
+    bucket: Bucket, distributed_project: Callable[[str], Project], url: str, message: str
+) -> None:
+    done = distributed_project("").run("generate", "tiny", "--workers", "1", "--to", url)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {url}: ")
+    assert message in line
+    assert done.returncode == 2
+    assert bucket.list_keys() == {}
+
+
+def test_a_scheduler_that_does_not_answer_is_named(distributed_project: Callable[[str], Project]) -> None:
+    scheduler = f"tcp://127.0.0.1:{free_port()}"
+    done = distributed_project(scheduler).run("generate", "tiny")
+    assert done.stderr == f"error: no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, see the README\n"
+    assert done.returncode == 2
+
+
+def test_a_worker_with_other_code_is_refused(
+    servers: Servers, distributed_project: Callable[[str], Project], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(ROOT / "captcha_registry", other / "captcha_registry", ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "captcha_registry/generation/png.py").open("a", encoding="utf-8") as source:
+        source.write("\n# Not the same.\n")
+    scheduler = servers.start_scheduler()
+    servers.start_worker(scheduler, PYTHONPATH=str(other))
+    project = distributed_project(scheduler)
+    done = project.run("generate", "tiny")
+    (line,) = done.stderr.splitlines()[-1:]
+    assert line.startswith(f"error: the worker on {socket.gethostname()} has captcha-registry's code ")
+    assert line.endswith(": install the same environment everywhere")
+    assert done.returncode == 2
+    assert not (project.root / "data").exists()
+
+
+def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the worker on .* does not see .*00000\.\S+: let every worker see the same folder"):
+        _run_checked(dict, {}, draw_shard, (Drawer(SPEC), 0, tmp_path / "elsewhere"))
