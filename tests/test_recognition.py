@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from captcha_registry.dataset.dataset import open_dataset
-from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.dataset.spec import DatasetSpec, LengthRange, SplitRule
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset
@@ -41,6 +41,7 @@ from captcha_registry.recognition.training import (
     TrainingState,
     build_network,
     build_optimizer,
+    find_best_epoch,
     load_model_params,
     train_model,
 )
@@ -58,14 +59,19 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `digits` and `alnum`, 80 samples each, split by shard."""
     folder = tmp_path_factory.mktemp("datasets")
     for name, spec in SPECS.items():
-        work = folder / "work" / name
-        work.mkdir(parents=True)
-        drawer = Drawer(spec)
-        shards = [draw_shard(drawer, number, work) for number in range(spec.num_shards)]
-        assemble_dataset(name, drawer, shards, work, folder / "generated" / name)
-        (folder / name).mkdir()
-        split_dataset(open_dataset(folder / "generated" / name), SplitRule(test_size=0.2, by="shard", seed=42), folder / name)
+        draw_and_split(name, spec, folder)
     return folder
+
+
+def draw_and_split(name: str, spec: DatasetSpec, folder: Path) -> None:
+    """Make the dataset `folder/name`."""
+    work = folder / "work" / name
+    work.mkdir(parents=True)
+    drawer = Drawer(spec)
+    shards = [draw_shard(drawer, number, work) for number in range(spec.num_shards)]
+    assemble_dataset(name, drawer, shards, work, folder / "generated" / name)
+    (folder / name).mkdir()
+    split_dataset(open_dataset(folder / "generated" / name), SplitRule(test_size=0.2, by="shard", seed=42), folder / name)
 
 
 def small_params(name: str, **changes: object) -> ModelParams:
@@ -107,6 +113,42 @@ def test_texts_too_long_for_the_columns_of_ctc_are_refused() -> None:
     spec = ALNUM.model_copy(update={"width": 64, "length": 5})
     with pytest.raises(UserError, match="8 columns cannot hold 5 characters"):
         build_network(small_params("crnn"), spec)
+
+
+def test_a_cnn_refuses_texts_that_differ_in_length() -> None:
+    spec = DIGITS.model_copy(update={"length": LengthRange(min=3, max=6)})
+    with pytest.raises(UserError, match="reads texts of one length; these have 3 to 6 characters: use the family crnn"):
+        build_network(small_params("cnn"), spec)
+
+
+def test_a_short_text_matches_only_itself() -> None:
+    logits = np.eye(3, dtype=np.float32)[np.array([[1, 0, 0], [1, 0, 2], [0, 0, 0]])]
+    labels = np.array([[1, 0]] * 3)
+    assert np.asarray(ctc_exact_match(labels, keras.ops.convert_to_tensor(logits))).tolist() == [1, 0, 0]
+
+
+@pytest.mark.slow
+def test_a_crnn_learns_from_texts_that_differ_in_length(tmp_path: Path) -> None:
+    spec = ALNUM.model_copy(update={"length": LengthRange(min=1, max=5), "style": "classic"})
+    draw_and_split("mixed", spec, tmp_path)
+    dataset = open_dataset(tmp_path / "mixed")
+    assert {len(label) for label in dataset.index["label"].to_pylist()} == {1, 2, 3, 4, 5}
+    params = small_params("crnn", epochs=2)
+    loaded = load_training_batches(
+        dataset, first_class=1, batch_size=8, validation_size=0.25, seed=1, cache_dir=tmp_path / "cache"
+    )
+    images, classes = read_all(loaded.validation)
+    labels = {row["pixel_sha256"]: row["label"] for row in dataset.rows("train").to_pylist()}
+    for image, row in zip(images, classes, strict=True):
+        assert labels[hashlib.sha256(image.tobytes()).digest()] == "".join(spec.alphabet[c - 1] for c in row if c)
+        assert len(row) == 5
+
+    network, history = train_model(params, dataset, tmp_path)
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    save_model(tmp_path / "model", network, history, params, dataset.manifest)
+    readings = read_split(*load_model(tmp_path / "model"), dataset, "test")
+    assert readings["label"].tolist() == dataset.rows("test")["label"].to_pylist()
+    assert compute_metrics(readings)["test_samples"] == 16
 
 
 def collapse_by_definition(path: list[int]) -> list[int]:
@@ -300,9 +342,9 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_the_final_share() -> N
 def test_state_goes_on_from_the_newest_epoch_and_keeps_the_best_weights(tmp_path: Path) -> None:
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     state = TrainingState(tmp_path)
-    for weight, loss in enumerate([3.0, 1.0, 2.0, 2.5]):
+    for weight, exact_match in enumerate([0.3, 0.8, 0.5, 0.4]):
         network.set_weights([np.full((1, 1), weight)])
-        state.save_epoch(network, 0, {"val_loss": loss})
+        state.save_epoch(network, 0, {"val_exact_match": exact_match, "val_loss": 1.0})
     found = TrainingState(tmp_path)
     assert found.history["epoch"].tolist() == [1, 2, 3, 4]
     assert found.patience_spent() == 2
@@ -316,8 +358,23 @@ def test_patience_ends_a_phase_and_the_next_starts_from_the_best_weights(dataset
     params = small_params("cnn", preset="lab", learning_rates=(1e-3, 1e-9), epochs=9, patience=1)
     _, history = train_model(params, open_dataset(datasets / "digits"), tmp_path)
     first, second = (history[history["phase"] == phase] for phase in (0, 1))
-    assert len(first) == 9 or first["val_loss"].iloc[-1] >= first["val_loss"].min()
-    assert second["val_loss"].iloc[0] == pytest.approx(first["val_loss"].min(), rel=1e-3)
+    best = first.sort_values(["val_exact_match", "val_loss"], ascending=[False, True]).iloc[0]
+    assert len(first) == 9 or best["epoch"] == first["epoch"].iloc[-2]
+    assert second["val_loss"].iloc[0] == pytest.approx(best["val_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("exact_matches", "losses", "best"),
+    [
+        ([0.1, 0.9, 0.8], [3.0, 2.0, 1.0], 1),
+        ([0.9, 0.9, 0.9], [3.0, 1.0, 2.0], 1),
+        ([0.9, 0.9], [1.0, 1.0], 0),
+        ([0.0], [7.0], 0),
+    ],
+    ids=["most right", "then the lowest loss", "then the first", "the only one"],
+)
+def test_the_best_epoch_reads_most_right(exact_matches: list[float], losses: list[float], best: int) -> None:
+    assert find_best_epoch(pd.DataFrame({"val_exact_match": exact_matches, "val_loss": losses})) == best
 
 
 @pytest.mark.slow
