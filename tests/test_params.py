@@ -71,6 +71,18 @@ def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None
         pytest.param("count: 60", "count: 1000000001", "count is 1000000001; expected less than or equal to", id="too many"),
         pytest.param("width: 48", "width: 15", "datasets.tiny.width is 15; expected greater than or equal to 16", id="narrow"),
         pytest.param("length: 2", "length:", "datasets.tiny.length is None; expected a whole number", id="empty value"),
+        pytest.param("length: 2", "length: 17", "length is 17; expected less than or equal to 16", id="long"),
+        pytest.param(
+            "length: 2", "length: {min: 5, max: 3}", "length: min is 5 and max is 3; expected min up to max", id="order"
+        ),
+        pytest.param("length: 2", "length: {min: 0, max: 3}", "length.min is 0; expected greater than or", id="no character"),
+        pytest.param("length: 2", "length: {min: 1}", "length.max is missing; expected keys: min, max", id="half a range"),
+        pytest.param("seed: 7", "seed: 7\n    style: old", "style is 'old'; expected 'stock' or 'classic'", id="style"),
+        pytest.param("seed: 7", "seed: 7\n    fonts: [../x.ttf]", "fonts.0 is '../x.ttf'; expected pattern", id="font outside"),
+        pytest.param("seed: 7", "seed: 7\n    font_sizes: []", "font_sizes is []; expected at least 1 item", id="no font size"),
+        pytest.param("seed: 7", "seed: 7\n    ink: {min: 9, max: 3}", "ink: min is 9 and max is 3; expected min", id="ink"),
+        pytest.param("seed: 7", "seed: 7\n    ink: {min: 0, max: 256}", "ink.max is 256; expected less than or", id="channel"),
+        pytest.param("seed: 7", "seed: 7\n    dots: -1", "dots is -1; expected greater than or equal to 0", id="dots"),
         pytest.param("  tiny:", "  tin:", "datasets.tiny is missing; found: tin", id="missing section"),
         pytest.param("datasets:", "dataset:", "datasets is missing; found: dataset, drawing, split", id="missing top section"),
     ],
@@ -263,6 +275,18 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
         pytest.param(
             {"models.cnn.dataset": "digit"}, r"models.cnn.dataset is 'digit'; expected one of digits, alnum", id="unknown dataset"
         ),
+        pytest.param(
+            {"datasets.digits.fonts": ["no.ttf"]},
+            r"datasets.digits: fonts names 'no.ttf', which is not in fonts/; font files there: none",
+            id="no such font",
+        ),
+        pytest.param(
+            {"datasets.digits.length": {"min": 3, "max": 4}},
+            r"models.cnn: a cnn has one output per position and reads texts of one length; these have 3 to 4 characters: use",
+            id="cnn with texts of differing lengths",
+        ),
+        pytest.param({"drawing.executor": "slurm"}, r"drawing.executor is 'slurm'; expected 'local' or 'dask'", id="executor"),
+        pytest.param({"drawing.scheduler": "host:1"}, r"drawing.scheduler is 'host:1'; expected pattern", id="scheduler"),
         pytest.param({"models.cnn.family": "rnn"}, r"models.cnn.family is 'rnn'; expected one of cnn, crnn", id="unknown family"),
         pytest.param(
             {"model": {}},

@@ -12,6 +12,9 @@ def write_dataset_card(manifest: Manifest, metrics: Mapping[str, int | float]) -
     how_split = f"by {split.by}, {split.test_size:.0%} test, seed {split.seed}" if split else "not split"
     facts = "\n".join(f"| {name.replace('_', ' ')} | {value:,} |" for name, value in metrics.items())
     columns = "\n".join(f"| {field.name} | {field.type} |" for field in SCHEMA)
+    fonts = (
+        f"the font{'s' * (len(spec.fonts) > 1)} {', '.join(spec.fonts)}" if spec.fonts else "the font that comes with `captcha`"
+    )
     tools = ", ".join(f"{tool} {version}" for tool, version in manifest.tool_versions.items())
     return f"""# {manifest.name}
 
@@ -24,7 +27,8 @@ The alphabet is `{spec.alphabet}`.
 
 ## How it was made
 
-Drawn by the `captcha` package from the seed {spec.seed}; sample *i* depends on the seed and *i* alone. Split {how_split}.
+Drawn as the `captcha` package draws (style `{spec.style}`) from the seed {spec.seed}; sample *i* depends on the seed and *i* alone.
+Split {how_split}.
 Drawing version {manifest.drawing_version}, with {tools}.
 The dataset id is `{manifest.dataset_id}`.
 
@@ -52,6 +56,6 @@ samples = tf.data.TFRecordDataset(shards).map(lambda record: tf.io.parse_single_
 
 ## Limits
 
-The pictures are synthetic, from one font and one drawing program: a model that reads them reads nothing else for certain.
+The pictures are synthetic, from {fonts} and one drawing program: a model that reads them reads nothing else for certain.
 Dark ink is drawn faint, and `0` and `O` differ by little where both are in the alphabet.
 """
