@@ -1,6 +1,6 @@
 # Every target does its own set-up: all that is needed is Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test lint lock clean
+.PHONY: help setup repro demo test bench lint lock clean
 
 # The first of these that is there and new enough; another one: `make repro PYTHON=/path/to/python3`.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -31,6 +31,10 @@ demo: setup ## the same at a small scale in a throwaway copy, in under 4 minutes
 
 test: setup ## run all tests
 	pytest
+
+bench: setup ## run all benchmarks, about 10 minutes on an idle machine
+	python benchmarks/lab_note.py
+	python benchmarks/generation.py
 
 lint: setup ## check format, style, types and spelling
 	ruff format --check

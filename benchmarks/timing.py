@@ -1,14 +1,15 @@
 """Measure ways of doing the same step side by side, and tell what came out; shared by the benchmarks.
 
-A *step* is what is to be done, such as drawing; a *way* is how. The ways of a step run one after the other, in an order that
-turns round from one round to the next, so that a machine that slows down slows all of them. Ratios are taken within a round.
+A *step* is what is to be done, such as drawing; a *way* is how, and the first way of a step is its baseline. The ways of a step
+run one after the other, in an order that turns round from one round to the next, so that a machine that slows down slows all of
+them. Ratios are taken within a round.
 """
 
 import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -18,7 +19,6 @@ from tqdm import tqdm
 
 from captcha_registry.generation.executors import count_usable_cores
 
-BASELINE = "note"
 MAX_SAMPLES, MAX_PAIRS = 1_000_000, 100
 STDOUT = Path("-")
 
@@ -28,7 +28,7 @@ Rounds = Mapping[str, Mapping[str, list[float]]]
 Figures = dict[str, dict[str, float]]
 
 
-def parse_arguments(description: str, *, default_samples: int, min_samples: int) -> argparse.Namespace:
+def parse_arguments(description: str, *, default_samples: int, min_samples: int, default_pairs: int = 3) -> argparse.Namespace:
     """Read the command line that every benchmark has: `samples`, `pairs` and `json`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -38,7 +38,10 @@ def parse_arguments(description: str, *, default_samples: int, min_samples: int)
         help=f"images of each dataset, {min_samples} to {MAX_SAMPLES:,} (default: {default_samples})",
     )
     parser.add_argument(
-        "--pairs", type=_whole_number(1, MAX_PAIRS), default=3, help=f"runs of every way, 1 to {MAX_PAIRS} (default: 3)"
+        "--pairs",
+        type=_whole_number(1, MAX_PAIRS),
+        default=default_pairs,
+        help=f"runs of every way, 1 to {MAX_PAIRS} (default: {default_pairs})",
     )
     parser.add_argument("--json", type=_writable_file, metavar="PATH", help="write JSON to a file, or to stdout with -")
     return parser.parse_args()
@@ -86,16 +89,15 @@ def median_rates(rounds: Rounds) -> Figures:
     return {step: {way: round(median(rates), 1) for way, rates in ways.items()} for step, ways in rounds.items()}
 
 
+def round_ratios(ways: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """Return how many times as fast as the first way every other one is, in each round."""
+    (_, base_rates), *others = ways.items()
+    return {way: [rate / base for rate, base in zip(rates, base_rates, strict=True)] for way, rates in others}
+
+
 def median_ratios(rounds: Rounds) -> Figures:
-    """Return how many times as fast as the baseline every other way is: the median over rounds of the ratio in a round."""
-    return {
-        step: {
-            way: round(median(rate / base for rate, base in zip(rates, ways[BASELINE], strict=True)), 3)
-            for way, rates in ways.items()
-            if way != BASELINE
-        }
-        for step, ways in rounds.items()
-    }
+    """Return the medians over the rounds of the ratios within a round."""
+    return {step: {way: round(median(ratios), 3) for way, ratios in round_ratios(ways).items()} for step, ways in rounds.items()}
 
 
 def describe_machine() -> dict[str, Any]:
@@ -106,24 +108,32 @@ def describe_machine() -> dict[str, Any]:
     return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": count_usable_cores()}
 
 
-def report_rounds(rounds: Rounds, program: str, arguments: argparse.Namespace) -> None:
-    """Print the result as Markdown, or write it as JSON where the arguments want it."""
-    result = {
+def describe_run(program: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Say what was run, when and where: how the result of every benchmark starts."""
+    return {
         "command": f"python {program} --samples {arguments.samples} --pairs {arguments.pairs}",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": describe_machine(),
         "samples": arguments.samples,
         "pairs": arguments.pairs,
-        "images_per_second": median_rates(rounds),
-        "ratios": median_ratios(rounds),
     }
+
+
+def report_rounds(rounds: Rounds, program: str, arguments: argparse.Namespace) -> None:
+    """Print the result as Markdown, or write it as JSON where the arguments want it."""
+    figures = {"images_per_second": median_rates(rounds), "ratios": median_ratios(rounds)}
+    report_result(describe_run(program, arguments) | figures, format_markdown, arguments.json)
+
+
+def report_result(result: Mapping[str, Any], format_result: Callable[[Mapping[str, Any]], str], path: Path | None) -> None:
+    """Print a result as text, or write it as JSON to a path or to stdout."""
     text = json.dumps(result, indent=2)
-    if arguments.json is None:
-        print(format_markdown(result))
-    elif arguments.json == STDOUT:
+    if path is None:
+        print(format_result(result))
+    elif path == STDOUT:
         print(text)
     else:
-        arguments.json.write_text(f"{text}\n", encoding="utf-8")
+        path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def format_markdown(result: Mapping[str, Any]) -> str:
@@ -131,10 +141,21 @@ def format_markdown(result: Mapping[str, Any]) -> str:
     rows = []
     for step, ways in result["images_per_second"].items():
         for way, rate in ways.items():
-            ratio = "" if way == BASELINE else f"{result['ratios'][step][way]:.2f}"
-            rows.append(f"| {step} | {way} | {rate:,.1f} | {ratio} |".replace("_", " "))
+            ratio = result["ratios"][step].get(way)
+            names = [step.replace("_", " "), way.replace("_", " ")]
+            rows.append([*names, f"{rate:,.1f}", "" if ratio is None else f"{ratio:.2f}"])
+    heads = ["step", "way", "images per second", "times the note"]
+    return f"{format_title(result)}\n\n{format_table(heads, rows, num_names=2)}"
+
+
+def format_title(result: Mapping[str, Any]) -> str:
+    """Say in one line what was run, when and where."""
     pairs = "1 pair" if result["pairs"] == 1 else f"median of {result['pairs']} pairs"
     machine = f"{result['machine']['cpu']}, {result['machine']['cores']} cores"
-    title = f"`{result['command']}`, {result['date']}, {machine}, {pairs}"
-    heads = ["| step | way | images per second | times the note |", "| --- | --- | ---: | ---: |"]
-    return "\n".join([title, "", *heads, *rows])
+    return f"`{result['command']}`, {result['date']}, {machine}, {pairs}"
+
+
+def format_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, num_names: int = 1) -> str:
+    """Lay cells out as Markdown: first columns of names, then columns of numbers."""
+    rule = ["---"] * num_names + ["---:"] * (len(heads) - num_names)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.timing import measure_in_turn, median_rates, median_ratios, parse_arguments
+from benchmarks.cost_model import TERMS, Cost, Job, fit_cost, fit_costs, predict_dataset, recommend_shard_size, relative_errors
+from benchmarks.timing import format_table, measure_in_turn, median_rates, median_ratios, parse_arguments
 
 ROOT = Path(__file__).parent.parent
-LAB_NOTE = ROOT / "benchmarks" / "lab_note.py"
 WAYS = {
     "drawing": ["note", "ours"],
     "feeding": ["note", "ours_first_epoch", "ours_later_epochs"],
@@ -20,8 +20,31 @@ WAYS = {
 }
 
 
-def run_lab_note(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, LAB_NOTE, *arguments], capture_output=True, text=True, check=False)
+GENERATION_WAYS = {"draw": ["stock", "ours"], "stage": ["note", "ours"], "cores": ["one", "two"]}
+
+# A shard takes 2 s, a sample 1 ms, and 3 s pass before the first.
+DRAWING = Cost(fixed=3.0, per_sample=0.001, per_shard=2.0)
+SMALL_JOBS = [Job(count, shard_size, workers) for count in (1000, 4000) for shard_size in (50, 500) for workers in (1, 2)]
+COSTS = {
+    "drawing_seconds": DRAWING,
+    "assembling_seconds": Cost(fixed=1.0, per_sample=1e-6, per_shard=0.001),
+    "shard_bytes": Cost(per_sample=7000.0),
+    "index_bytes": Cost(per_sample=50.0),
+    "manifest_bytes": Cost(fixed=1000.0, per_shard=200.0),
+    "manifest_memory_bytes": Cost(fixed=5000.0, per_shard=700.0),
+}
+
+
+def run_benchmark(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "benchmarks" / name, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def find_numbers(value: object) -> list[float]:
+    """List all numbers inside a JSON value."""
+    if isinstance(value, dict | list):
+        return [number for inner in (value.values() if isinstance(value, dict) else value) for number in find_numbers(inner)]
+    return [value] if isinstance(value, int | float) else []
 
 
 @pytest.mark.parametrize(
@@ -46,10 +69,11 @@ def test_senseless_arguments_are_refused_before_any_work(
     assert message in capsys.readouterr().err
 
 
-def test_lab_note_benchmark_refuses_too_few_samples_with_exit_code_2() -> None:
-    refused = run_lab_note("--samples", "0")
+@pytest.mark.parametrize(("name", "min_samples"), [("lab_note.py", 128), ("generation.py", 40)])
+def test_benchmark_refuses_too_few_samples_with_exit_code_2(name: str, min_samples: int) -> None:
+    refused = run_benchmark(name, "--samples", "0")
     assert refused.returncode == 2
-    assert "--samples: '0' will not do; expected a whole number from 128 to 1,000,000" in refused.stderr
+    assert f"--samples: '0' will not do; expected a whole number from {min_samples} to 1,000,000" in refused.stderr
     assert not refused.stdout
 
 
@@ -70,9 +94,72 @@ def test_ratios_are_taken_within_a_round_and_rates_over_all() -> None:
     assert median_ratios(rounds) == {"step": {"ours": 3.0}}
 
 
+def test_the_first_way_is_the_baseline_whatever_its_name() -> None:
+    assert median_ratios({"step": {"one": [10.0], "two": [19.0], "three": [5.0]}}) == {"step": {"two": 1.9, "three": 0.5}}
+
+
+def test_a_table_has_columns_of_names_and_then_columns_of_numbers() -> None:
+    table = format_table(["step", "way", "rate"], [["draw", "ours", "2.0"]], num_names=2)
+    assert table.splitlines() == ["| step | way | rate |", "| --- | --- | ---: |", "| draw | ours | 2.0 |"]
+
+
+def test_the_model_finds_the_costs_that_made_the_points() -> None:
+    found = fit_cost(SMALL_JOBS, [DRAWING.predict(job) for job in SMALL_JOBS], TERMS["drawing_seconds"])
+    assert [found.fixed, found.per_sample, found.per_shard] == pytest.approx([3.0, 0.001, 2.0])
+
+
+def test_the_model_has_no_negative_cost() -> None:
+    jobs = [job for job in SMALL_JOBS if job.num_workers == 1]
+    measured = [10 + 0.01 * job.count - 0.05 * job.num_shards for job in jobs]
+    found = fit_cost(jobs, measured, TERMS["drawing_seconds"])
+    assert found.per_shard == 0
+    assert found.per_sample > 0
+
+
+def test_only_drawing_is_divided_among_workers_and_errors_are_relative() -> None:
+    points = []
+    for job in SMALL_JOBS:
+        alone = Job(job.count, job.shard_size)
+        sizes = {name: cost.predict(job if name == "drawing_seconds" else alone) for name, cost in COSTS.items()}
+        points.append({"count": job.count, "shard_size": job.shard_size, "num_workers": job.num_workers, **sizes})
+    costs = fit_costs(points)
+    assert costs["manifest_bytes"].per_shard == pytest.approx(200)
+    assert all(abs(error) < 1e-6 for point in points for error in relative_errors(costs, point).values())
+    doubled = points[0] | {"shard_bytes": 2 * points[0]["shard_bytes"]}
+    assert relative_errors(costs, doubled)["shard_bytes_error"] == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize(
+    ("num_shards", "num_workers", "turns"), [(4, 1, 4), (4, 2, 2), (5, 4, 2), (8, 4, 2), (3, 160, 1), (1, 1, 1)]
+)
+def test_a_job_takes_as_many_turns_as_its_busiest_worker_has_shards(num_shards: int, num_workers: int, turns: int) -> None:
+    assert Cost(per_shard=1.0).predict(Job(10 * num_shards, 10, num_workers)) == pytest.approx(turns)
+
+
+def test_predicted_bytes_grow_with_the_samples_and_the_manifest_with_the_shards() -> None:
+    small, large, coarse = (predict_dataset(COSTS, *size) for size in ((10**7, 5000), (10**9, 5000), (10**9, 100_000)))
+    assert [small["shards_gb"], small["index_gb"], small["shard_mb"]] == pytest.approx([70, 0.5, 35])
+    assert [large["shards_gb"], large["index_gb"], large["shard_mb"]] == pytest.approx([7000, 50, 35])
+    assert [large["shards"], coarse["shards"]] == [200_000, 10_000]
+    assert [large["manifest_mb"], coarse["manifest_mb"]] == pytest.approx([40.001, 2.001])
+
+
+def test_predicted_hours_divide_drawing_but_not_assembling() -> None:
+    hours = predict_dataset(COSTS, 16_000_000, 100_000)
+    drawing, assembling = 16_000 + 160 * 2.0, 1 + 16 + 0.16
+    assert hours["core_hours"] * 3600 == pytest.approx(3 + drawing + assembling)
+    assert hours["hours_on_2_cores"] * 3600 == pytest.approx(3 + drawing / 2 + assembling)
+    assert hours["hours_on_10_machines_of_16_cores"] * 3600 == pytest.approx(3 + drawing / 160 + assembling)
+
+
+@pytest.mark.parametrize(("bytes_per_sample", "size"), [(1500, 100_000), (7400, 20_000), (10_000, 20_000), (10**6, 5000)])
+def test_the_largest_shard_within_200_mb_is_recommended(bytes_per_sample: float, size: int) -> None:
+    assert recommend_shard_size(bytes_per_sample) == size
+
+
 @pytest.mark.slow
 def test_lab_note_benchmark_measures_every_way_of_every_step() -> None:
-    finished = run_lab_note("--samples", "130", "--pairs", "1", "--json", "-")
+    finished = run_benchmark("lab_note.py", "--samples", "130", "--pairs", "1", "--json", "-")
     assert finished.returncode == 0, finished.stderr
     result = json.loads(finished.stdout)
     assert set(result) == {"command", "date", "machine", "samples", "pairs", "images_per_second", "ratios"}
@@ -80,3 +167,22 @@ def test_lab_note_benchmark_measures_every_way_of_every_step() -> None:
     assert {step: ["note", *ways] for step, ways in result["ratios"].items()} == WAYS
     figures = [value for table in ("images_per_second", "ratios") for ways in result[table].values() for value in ways.values()]
     assert all(math.isfinite(value) and value > 0 for value in figures)
+
+
+@pytest.mark.slow
+def test_generation_benchmark_measures_both_datasets_and_prints_one_json_object() -> None:
+    finished = run_benchmark("generation.py", "--samples", "40", "--pairs", "1", "--json", "-")
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout)
+    assert list(result["datasets"]) == ["digits", "alnum"]
+    for dataset in result["datasets"].values():
+        assert {step: list(ways) for step, ways in dataset["images_per_second"].items()} == GENERATION_WAYS
+    digits = result["datasets"]["digits"]
+    assert all(result[ratio] == digits[ratio]["median"] for ratio in ("draw_ratio", "stage_ratio", "cores_ratio"))
+    assert [row["samples"] for row in result["memory"]] == [40, 120]
+    assert set(result["cost_model"]["terms"]) == set(TERMS)
+    assert len(result["png"]) == 26
+    assert result["cost_model"]["recommended_shard_size"] == 20_000
+    measured = [result["datasets"], result["png"], result["memory"]]
+    assert all(math.isfinite(number) and number > 0 for number in find_numbers(measured))
+    assert all(map(math.isfinite, find_numbers(result["cost_model"])))

@@ -27,7 +27,7 @@ The alphabet is `{spec.alphabet}`.
 
 ## How it was made
 
-Drawn as the `captcha` package draws (style `{spec.style}`) from the seed {spec.seed}; sample *i* depends on the seed and *i* alone.
+Drawn from the seed {spec.seed}, in the style `{spec.style}`, as the `captcha` package draws; sample *i* follows from the seed and *i*.
 Split {how_split}.
 Drawing version {manifest.drawing_version}, with {tools}.
 The dataset id is `{manifest.dataset_id}`.
