@@ -27,8 +27,8 @@ The alphabet is `{spec.alphabet}`.
 
 ## How it was made
 
-Drawn from the seed {spec.seed}, in the style `{spec.style}`, as the `captcha` package draws; sample *i* follows from the seed and *i*.
-Split {how_split}.
+Drawn from the seed {spec.seed}, in the style `{spec.style}`, as the `captcha` package draws. Sample *i* follows from the seed and
+*i* alone. Split {how_split}.
 Drawing version {manifest.drawing_version}, with {tools}.
 The dataset id is `{manifest.dataset_id}`.
 
