@@ -42,7 +42,7 @@ FONTS_DIR = Path("fonts")
 _MISSING = "\U0010ffff"
 
 _DOT_WIDTH = 3
-_NO_MASK = np.empty((0, 0), np.uint8)
+_BLANK = np.empty((0, 0), np.uint8)
 
 Colour = tuple[int, int, int]
 
@@ -189,7 +189,7 @@ class Drawer:
         dx, dy = choices.between(*ImageCaptcha.character_offset_dx), choices.between(*ImageCaptcha.character_offset_dy)
         # Only what juts out above or to the left can be cut off by the edge of the cell; all else is the same anywhere.
         place = (dx, dy) if left < 1 or top < 1 else (0, 0)
-        mask = _NO_MASK if character == " " else self._glyph(character, font, *place)
+        mask = self._glyph(character, font, *place)
 
         low, high = ImageCaptcha.character_rotate
         angle = -math.radians((low + choices.share() * (high - low)) % 360.0)
@@ -222,13 +222,14 @@ class Drawer:
         return np.frombuffer(canvas.tobytes(), np.uint8).reshape(height, width)
 
     def _glyph(self, character: str, font: int, dx: int, dy: int) -> npt.NDArray[np.uint8]:
-        """Draw the coverage of a character, once; cropped to what is not empty, its border repeated."""
+        """Draw the coverage of a character, once; cropped to what is not empty, its border repeated. A blank one has none."""
         key = (character, font, dx, dy)
         if key not in self._glyphs:
             _, _, width, height = self._boxes[character, font]
             canvas = Image.new("L", (width + dx, height + dy))
             ImageDraw.Draw(canvas).text((dx, dy), character, font=self._fonts[font], fill=255)
-            self._glyphs[key] = np.pad(np.asarray(canvas.crop(canvas.getbbox())), 1, mode="edge")
+            box = canvas.getbbox()
+            self._glyphs[key] = np.pad(np.asarray(canvas.crop(box)), 1, mode="edge") if box else _BLANK
         return self._glyphs[key]
 
 

@@ -61,7 +61,9 @@ def paint_glyph(picture: Pixels, glyph: PlacedGlyph, ink: tuple[int, int, int, i
     width, height = glyph.width + abs(x1) + abs(x2), glyph.height + abs(y1) + abs(y2)
     image = _rotate(glyph.mask, _premultiplied(ink), glyph.cosine, glyph.sine)
     if image.shape[:2] != (height, width):
-        _straighten_and_back(image)
+        # What it turns by 0 degrees, one character in 2^32, Pillow merely copies.
+        if glyph.sine != 0.0:
+            _straighten_and_back(image)
         image = resize(image, width, height)
 
     # North-west, south-west, south-east and north-east corner in the resized glyph.
