@@ -4,6 +4,7 @@ draw_ratio    pictures only, one core: `ImageCaptcha.generate_image` of the stoc
 stage_ratio   from random text to files, one core: `ImageCaptcha.write`, a file per text, beside `draw_shard`, which also hashes,
               indexes and flushes to the disk
 cores_ratio   the same shards in one worker process and in two
+loop_ratio    a loop that does nothing, in one worker process and in two: what two cores of this machine are worth just now
 
 Each is the median of the ratios within a round, in which both ways run right after each other; random choices belong to both.
 Compiling, loading fonts and starting workers come before the clock starts, but for the cost model, whose points are whole runs.
@@ -68,6 +69,7 @@ MIN_SAMPLES, DEFAULT_SAMPLES, DEFAULT_PAIRS = 40, 2000, 5
 NUM_WARM_UPS = 200
 # Enough for two workers to end at nearly the same time.
 NUM_SHARDS = 8
+LOOP_TURNS = 10_000
 
 MAX_PICTURES = 100
 PILLOW_LEVELS, OUR_LEVELS = (1, 3, 6, 9), range(1, 7)
@@ -122,6 +124,12 @@ def draw_shards(drawer: Drawer, executor: Executor, folder: Path) -> list[FileEn
     return list(executor.map(draw_shard, repeat(drawer), range(drawer.spec.num_shards), repeat(folder)))
 
 
+def run_loops(num_loops: int) -> None:
+    """Count, for about as long as it takes to draw so many samples."""
+    for _ in range(num_loops * LOOP_TURNS):
+        pass
+
+
 def warm_up(executor: Executor, num_workers: int, drawer: Drawer) -> None:
     """Wait until every worker has started and drawn."""
     ready: set[int] = set()
@@ -159,6 +167,10 @@ def plan_steps(spec: DatasetSpec, one: Executor, two: Executor) -> dict[str, dic
         "cores": {
             "one": partial(time_in_folder, partial(draw_shards, sharded, one), sharded.spec.count),
             "two": partial(time_in_folder, partial(draw_shards, sharded, two), sharded.spec.count),
+        },
+        "loop": {
+            name: partial(time_images, lambda e=executor: list(e.map(run_loops, [spec.count // 4] * NUM_SHARDS)), 2 * spec.count)
+            for name, executor in (("one", one), ("two", two))
         },
     }
 

@@ -24,7 +24,7 @@ EXPECTED_TYPES = {
     "int_type": "a whole number",
     "model_type": "keys with values below it",
     "string_type": "text: put it in quotes",
-    "tuple_type": "a list such as [0.001]",
+    "tuple_type": "a list in brackets",
 }
 
 

@@ -20,7 +20,7 @@ WAYS = {
 }
 
 
-GENERATION_WAYS = {"draw": ["stock", "ours"], "stage": ["note", "ours"], "cores": ["one", "two"]}
+GENERATION_WAYS = {"draw": ["stock", "ours"], "stage": ["note", "ours"], "cores": ["one", "two"], "loop": ["one", "two"]}
 
 # A shard takes 2 s, a sample 1 ms, and 3 s pass before the first.
 DRAWING = Cost(fixed=3.0, per_sample=0.001, per_shard=2.0)
@@ -178,7 +178,7 @@ def test_generation_benchmark_measures_both_datasets_and_prints_one_json_object(
     for dataset in result["datasets"].values():
         assert {step: list(ways) for step, ways in dataset["images_per_second"].items()} == GENERATION_WAYS
     digits = result["datasets"]["digits"]
-    assert all(result[ratio] == digits[ratio]["median"] for ratio in ("draw_ratio", "stage_ratio", "cores_ratio"))
+    assert all(result[ratio] == digits[ratio]["median"] for ratio in ("draw_ratio", "stage_ratio", "cores_ratio", "loop_ratio"))
     assert [row["samples"] for row in result["memory"]] == [40, 120]
     assert set(result["cost_model"]["terms"]) == set(TERMS)
     assert len(result["png"]) == 26

@@ -67,8 +67,9 @@ class DatasetSpec(Section):
         count: number of samples.
         shard_size: samples in a file.
         seed: the same seed gives the same bytes.
-        style: `stock` is `captcha` 0.7.1; `classic` is 0.3 to 0.7.0, on which published accuracies stand: it warps the
-            characters more, and its curve reaches the right side of the picture.
+        style: `stock` is `captcha` 0.7.1; `classic` is 0.6.0 and 0.7.0, which warp the characters more, and whose curve
+            reaches the right side of the picture. 0.3 to 0.5.0, on which most published accuracies stand, do the same in
+            larger cells.
         fonts: names of TrueType or OpenType files in `fonts/`; without any, the font that comes with `captcha`.
         font_sizes: in pixels, each equally likely for every character.
         ink: range of the colour of text, dots and curves.
