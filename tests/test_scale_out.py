@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,25 @@ def test_a_place_that_cannot_be_reached_is_named(
     assert bucket.list_keys() == {}
 
 
+def test_a_folder_that_holds_something_else_is_left_alone(distributed_project: Callable[[str], Project], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    done = distributed_project("").run("generate", "tiny", "--to", str(tmp_path / "mine"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "already holds notes.txt: choose an empty place" in done.stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_nobody_shares_gets_the_same_bytes(
+    distributed_project: Callable[[str], Project], expected: dict[str, str], tmp_path: Path
+) -> None:
+    project = distributed_project("")
+    for _ in range(2):
+        done = project.run("generate", "tiny", "--to", str(tmp_path / "new/tiny"))
+        assert done.returncode == 0, done.stderr
+        assert hash_files(tmp_path / "new/tiny") == expected
+
+
 def test_a_scheduler_that_does_not_answer_is_named(distributed_project: Callable[[str], Project]) -> None:
     scheduler = f"tcp://127.0.0.1:{free_port()}"
     done = distributed_project(scheduler).run("generate", "tiny")
@@ -264,4 +284,4 @@ def test_a_worker_with_other_code_is_refused(
 
 def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the worker on .* does not see .*00000\.\S+: let every worker see the same folder"):
-        _run_checked(dict, {}, draw_shard, (Drawer(SPEC), 0, tmp_path / "elsewhere"))
+        _run_checked(dict, {}, partial(draw_shard, Drawer(SPEC), 0, tmp_path / "elsewhere"))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
@@ -101,11 +102,12 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
     except OSError:
         raise UserError(f"no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, see the README") from None
     try:
-        client.wait_for_workers(1, timeout=WORKERS_TIMEOUT_SECONDS)
+        try:
+            client.wait_for_workers(1, timeout=WORKERS_TIMEOUT_SECONDS)
+        except TimeoutError:
+            raise UserError(f"the Dask scheduler at {scheduler} has no worker: start some, `dask worker {scheduler}`") from None
         # Not pure: Dask would take two tasks with equal arguments for one.
         yield _CheckedExecutor(client.get_executor(pure=False), describe_tools)
-    except TimeoutError:
-        raise UserError(f"the Dask scheduler at {scheduler} has no worker: start some with `dask worker {scheduler}`") from None
     except KilledWorker as error:
         raise UserError(f"{error} Run the same command again, it goes on from here") from error
     finally:
@@ -119,17 +121,13 @@ class _CheckedExecutor(Executor):
         """Pass tasks on to `executor`."""
         self._executor, self._describe, self._expected = executor, describe_tools, describe_tools()
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
         """Run a task on some worker."""
-        return self._executor.submit(_run_checked, self._describe, self._expected, function, arguments)
+        task = partial(function, *arguments, **keywords)
+        return self._executor.submit(_run_checked, self._describe, self._expected, task)
 
 
-def _run_checked(
-    describe_tools: Callable[[], dict[str, str]],
-    expected: dict[str, str],
-    function: Callable[..., Any],
-    arguments: tuple[Any, ...],
-) -> Any:
+def _run_checked(describe_tools: Callable[[], dict[str, str]], expected: dict[str, str], task: Callable[[], Any]) -> Any:
     """Run a task, if the tools here are the expected ones."""
     here = describe_tools()
     if other := [
@@ -137,7 +135,7 @@ def _run_checked(
     ]:
         raise UserError(f"the worker on {socket.gethostname()} has {', '.join(other)}: install the same environment everywhere")
     try:
-        return function(*arguments)
+        return task()
     except FileNotFoundError as error:
         raise UserError(
             f"the worker on {socket.gethostname()} does not see {error.filename}: "

@@ -44,8 +44,6 @@ class Target:
         """Return the file system and the folder's path in it."""
         # What another worker has just written must be seen.
         fs, root = fsspec.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
-        if isinstance(fs, LocalFileSystem):
-            fs.makedirs(f"{root}/{self.unfinished}", exist_ok=True)
         return fs, root.rstrip("/")
 
 
@@ -88,6 +86,8 @@ def draw_remote_shard(drawer: Drawer, shard_number: int, target: Target) -> File
         entry = draw_shard(drawer, shard_number, Path(folder))
         rows = rows_path(Path(folder), shard_number)
         fs, root = target.open()
+        if isinstance(fs, LocalFileSystem):
+            fs.makedirs(f"{root}/{target.unfinished}", exist_ok=True)
         fs.put_file(f"{folder}/{entry.path}", f"{root}/{entry.path}")
         fs.put_file(str(rows), f"{root}/{target.unfinished}/{rows.name}")
     return entry
