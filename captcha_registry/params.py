@@ -87,22 +87,41 @@ def parse_section(model: type[AnySection], section: Any, where: str) -> AnySecti
 
 def explain_errors(error: ValidationError, model: type[Section], where: str = "") -> list[str]:
     """Say in one line each which key is wrong, what it holds, and what is allowed; `where` opens each line."""
-    return [_explain(detail, model, where) for detail in error.errors()]
+    # A list without one good item is also called too short.
+    on_the_way = {_find_place(detail)[:depth] for detail in error.errors() for depth in range(len(_find_place(detail)))}
+    details = [detail for detail in error.errors() if _find_place(detail) not in on_the_way]
+    missing: dict[tuple[int | str, ...], list[str]] = {}
+    for place in [_find_place(detail) for detail in details if detail["type"] == "missing"]:
+        missing.setdefault(place[:-1], []).append(str(place[-1]))
+    return [
+        *(_explain_missing(place, names, model, where) for place, names in missing.items()),
+        *(_explain(detail, model, where) for detail in details if detail["type"] != "missing"),
+    ]
+
+
+def _find_place(detail: ErrorDetails) -> tuple[int | str, ...]:
+    """Return the keys on the way to what is wrong; a choice between models has a tag such as `<range>` there, which is no key."""
+    return tuple(name for name in detail["loc"] if not str(name).startswith("<"))
+
+
+def _explain_missing(place: tuple[int | str, ...], names: list[str], model: type[Section], where: str) -> str:
+    """Say which keys are missing at one place."""
+    prefix = ".".join(filter(None, [where, *map(str, place)]))
+    known = ", ".join(_find_model(model, (*place, names[0])).model_fields)
+    verb = "is" if len(names) == 1 else "are"
+    return f"{prefix}{'.' if prefix else ''}{', '.join(names)} {verb} missing; expected keys: {known}"
 
 
 def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
     if detail["type"] == "json_invalid":
         return detail["msg"]
-    # A choice between models has a tag such as `<range>` on the way, which is no key.
-    place = tuple(name for name in detail["loc"] if not str(name).startswith("<"))
+    place = _find_place(detail)
     key = ".".join(filter(None, [where, *map(str, place)])) or "it"
     known = list(_find_model(model, place).model_fields)
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
         return f"{key} is not a known key; {hint}"
-    if detail["type"] == "missing":
-        return f"{key} is missing; expected keys: {', '.join(known)}"
     if detail["type"] == "value_error":
         return f"{key}: {detail['ctx']['error']}"
     expected = EXPECTED_TYPES.get(detail["type"]) or re.sub(

@@ -1,8 +1,8 @@
 """Refuse parameters that cannot work before anything is drawn: `python -m stages.check`.
 
-Reads all of params.yaml and the fonts that it names; writes `data/tools/drawing.json` and `data/tools/training.json`: the
-versions of the packages, and the SHA-256 of the fonts, that decide what drawing and training come to. The stages that use
-them depend on these files, and so come after the check.
+Reads all of params.yaml and the fonts that it names; writes `data/tools/drawing/<name>.json` and `data/tools/training.json`:
+the versions of the packages, and the SHA-256 of the fonts, that decide what drawing and training come to. The stages that
+use them depend on these files, and so come after the check.
 """
 
 import json
@@ -71,12 +71,12 @@ def main() -> None:
     rule = load_section(SplitRule, "split")
     models = {name: load_model_params(name) for name in params["models"]}
     require_free_space(Path("data"), sum(spec.estimated_bytes for name, spec in specs.items() if not is_drawn(name, spec)))
-    fonts: dict[str, str] = {}
+    tools = {}
     for name, spec in specs.items():
         with name_section(f"datasets.{name}"):
             drawer = Drawer(spec)
             drawer.check_fonts()
-            fonts |= hash_fonts(spec.fonts, drawer.font_files)
+            tools[f"drawing/{name}"] = tool_versions(DATASET_PACKAGES) | hash_fonts(spec.fonts, drawer.font_files)
             num_test = check_split(spec, rule)
         print(f"{name}: {spec.count - num_test:,} train and {num_test:,} test samples, by {rule.by}")
     for name, model in models.items():
@@ -86,7 +86,7 @@ def main() -> None:
             num_parameters = build_network(model, specs[model.dataset]).count_params()
         print(f"{name}: {model.family} of preset {model.preset} for {model.dataset}, {num_parameters:,} parameters")
 
-    tools = {"drawing": tool_versions(DATASET_PACKAGES) | fonts, "training": tool_versions(TRAINING_PACKAGES)}
+    tools["training"] = tool_versions(TRAINING_PACKAGES)
     for work, versions in tools.items():
         write_atomically(TOOLS_DIR / f"{work}.json", f"{json.dumps(versions, indent=2)}\n".encode())
 

@@ -9,7 +9,7 @@ import json
 import time
 from pathlib import Path
 
-from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.statistics import summarize_dataset
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError, report_errors
@@ -35,7 +35,7 @@ def main(name: str) -> None:
     """Check and describe the dataset `name`."""
     started = time.perf_counter()
     check_dataset(Path("data") / name)
-    dataset = open_dataset(Path("data") / name)
+    dataset = open_folder(Path("data") / name)
 
     metrics = summarize_dataset(dataset)
     pictures = list(dataset.read_samples(dataset.index.slice(0, NUM_PICTURES)))

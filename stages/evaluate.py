@@ -9,7 +9,7 @@ import json
 import time
 from pathlib import Path
 
-from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import report_errors
 from captcha_registry.plots import save_contact_sheet
 from captcha_registry.recognition.reading import read_split
@@ -24,7 +24,7 @@ def main(name: str) -> None:
     """Evaluate the model `name`."""
     started = time.perf_counter()
     network, card = load_model(Path("models") / name)
-    dataset = open_dataset(Path("data") / card.dataset)
+    dataset = open_folder(Path("data") / card.dataset)
     readings = read_split(network, card, dataset, "test")
 
     metrics = compute_metrics(readings) | {"parameters": card.num_parameters}

@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.spec import SplitRule
@@ -23,7 +23,7 @@ def main(name: str) -> None:
     """Split the dataset `name`."""
     started = time.perf_counter()
     rule = load_section(SplitRule, "split")
-    source = open_dataset(Path("data/generated") / name)
+    source = open_folder(Path("data/generated") / name)
     out_dir = Path("data") / name
     with lock_work("split", name) as folder:
         work_dir = folder / "dataset"

@@ -8,7 +8,7 @@ import argparse
 import time
 from pathlib import Path
 
-from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import report_errors
 from captcha_registry.recognition.trained import save_model
 from captcha_registry.recognition.training import TRAINING_PACKAGES, find_best_epoch, load_model_params, train_model
@@ -19,7 +19,7 @@ def main(name: str) -> None:
     """Train the model `name`."""
     started = time.perf_counter()
     params = load_model_params(name)
-    dataset = open_dataset(Path("data") / params.dataset)
+    dataset = open_folder(Path("data") / params.dataset)
     facts = (params.model_dump(), dataset.manifest.dataset_id)
     with open_work_dir("train", name, fingerprint(*facts, packages=TRAINING_PACKAGES)) as work_dir:
         network, history = train_model(params, dataset, work_dir)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
+from captcha_registry.dataset.folder import DatasetFolder, open_folder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
@@ -120,37 +120,37 @@ def shard_rule() -> SplitRule:
 
 
 @pytest.fixture(scope="session")
-def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CaptchaDataset]:
+def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DatasetFolder]:
     """A function that draws a dataset in this process, without a stage."""
 
-    def draw(spec: DatasetSpec, name: str = "tiny") -> CaptchaDataset:
+    def draw(spec: DatasetSpec, name: str = "tiny") -> DatasetFolder:
         root = tmp_path_factory.mktemp("generated")
         (root / "work").mkdir()
         with ThreadPoolExecutor(max_workers=1) as executor:
             shards = draw_missing_shards(Drawer(spec), root / "work", executor)
         assemble_dataset(name, Drawer(spec), shards, root / "work", root / name)
-        return open_dataset(root / name)
+        return open_folder(root / name)
 
     return draw
 
 
 @pytest.fixture(scope="session")
-def generated_dataset(generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec) -> CaptchaDataset:
+def generated_dataset(generate: Callable[..., DatasetFolder], tiny_spec: DatasetSpec) -> DatasetFolder:
     """The tiny dataset as `generate` leaves it. Shared: read it, never write to it."""
     return generate(tiny_spec)
 
 
 @pytest.fixture(scope="session")
 def tiny_dataset(
-    generated_dataset: CaptchaDataset, shard_rule: SplitRule, tmp_path_factory: pytest.TempPathFactory
-) -> CaptchaDataset:
+    generated_dataset: DatasetFolder, shard_rule: SplitRule, tmp_path_factory: pytest.TempPathFactory
+) -> DatasetFolder:
     """The tiny dataset split by shard. Shared: read it, never write to it."""
     root = tmp_path_factory.mktemp("split")
     split_dataset(generated_dataset, shard_rule, root)
-    return open_dataset(root)
+    return open_folder(root)
 
 
 @pytest.fixture
-def dataset_copy(tiny_dataset: CaptchaDataset, tmp_path: Path) -> Path:
+def dataset_copy(tiny_dataset: DatasetFolder, tmp_path: Path) -> Path:
     """The folder of a split tiny dataset that a test may damage."""
     return Path(shutil.copytree(tiny_dataset.root, tmp_path / "tiny"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import HANG_SECONDS, Project, hash_files, wait_until
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 
 SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=4_000, shard_size=250, seed=3)
@@ -20,7 +20,7 @@ NUM_KILLS = 50
 
 
 @pytest.fixture(scope="module")
-def expected(generate: Callable[..., CaptchaDataset]) -> dict[str, str]:
+def expected(generate: Callable[..., DatasetFolder]) -> dict[str, str]:
     """The dataset as an undisturbed run draws it."""
     return hash_files(generate(SPEC).root)
 

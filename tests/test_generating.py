@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import HANG_SECONDS, Project, Section, hash_files, wait_until
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
@@ -20,7 +20,7 @@ LONG = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=2
 
 
 def test_bytes_are_the_same_whatever_the_number_of_workers(
-    make_project: Callable[[str], Project], tiny_spec: DatasetSpec, shard_rule: SplitRule, generated_dataset: CaptchaDataset
+    make_project: Callable[[str], Project], tiny_spec: DatasetSpec, shard_rule: SplitRule, generated_dataset: DatasetFolder
 ) -> None:
     expected = hash_files(generated_dataset.root)
     assert set(expected) == {"index.parquet", "manifest.json", *(f"{n:05d}.tfrecord" for n in range(10))}
@@ -34,7 +34,7 @@ def test_bytes_are_the_same_whatever_the_number_of_workers(
 
 
 def test_what_an_earlier_run_left_changes_nothing(
-    project: Project, tiny_spec: DatasetSpec, generated_dataset: CaptchaDataset
+    project: Project, tiny_spec: DatasetSpec, generated_dataset: DatasetFolder
 ) -> None:
     out_dir, other_work = project.root / "data/generated/tiny", project.root / ".work/generate/tiny/0123456789abcdef"
     for folder in (out_dir, other_work):
@@ -48,8 +48,8 @@ def test_what_an_earlier_run_left_changes_nothing(
 
 @pytest.mark.parametrize("shard_size", [1, 7, 59, 60, 1000])
 def test_pictures_are_the_same_whatever_the_shard_size(
-    generate: Callable[..., CaptchaDataset],
-    generated_dataset: CaptchaDataset,
+    generate: Callable[..., DatasetFolder],
+    generated_dataset: DatasetFolder,
     tiny_spec: DatasetSpec,
     shard_size: int,
 ) -> None:
@@ -59,7 +59,7 @@ def test_pictures_are_the_same_whatever_the_shard_size(
     assert max(shard.num_samples for shard in other.manifest.shards) == min(shard_size, 60)
 
 
-def test_growing_keeps_the_bytes_of_every_full_shard(generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec) -> None:
+def test_growing_keeps_the_bytes_of_every_full_shard(generate: Callable[..., DatasetFolder], tiny_spec: DatasetSpec) -> None:
     small, large = (generate(tiny_spec.model_copy(update={"count": count})) for count in (20, 40))
     assert small.manifest.shards[:3] == large.manifest.shards[:3]
     assert small.manifest.shards[3].num_samples == 2
@@ -72,7 +72,7 @@ def test_growing_keeps_the_bytes_of_every_full_shard(generate: Callable[..., Cap
     ids=lambda change: next(iter(change)),
 )
 def test_another_spec_gives_another_dataset(
-    generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec, change: Section
+    generate: Callable[..., DatasetFolder], tiny_spec: DatasetSpec, change: Section
 ) -> None:
     small = tiny_spec.model_copy(update={"count": 6})
     one, other = generate(small), generate(small.model_copy(update=change))
@@ -126,7 +126,7 @@ def long_project(make_project: Callable[[str], Project], shard_rule: SplitRule) 
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_worker_and_is_taken_up_where_it_stopped(
-    long_project: Project, generate: Callable[..., CaptchaDataset]
+    long_project: Project, generate: Callable[..., DatasetFolder]
 ) -> None:
     process, work_dir = start_drawing(long_project, "*.parquet", 1)
     process.kill()

@@ -79,6 +79,9 @@ def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None
         pytest.param("length: 2", "length: {min: 1}", "length.max is missing; expected keys: min, max", id="half a range"),
         pytest.param("seed: 7", "seed: 7\n    style: old", "style is 'old'; expected 'stock' or 'classic'", id="style"),
         pytest.param("seed: 7", "seed: 7\n    fonts: [../x.ttf]", "fonts.0 is '../x.ttf'; expected pattern", id="font outside"),
+        pytest.param(
+            "seed: 7", "seed: 7\n    font_sizes: [4]", "font_sizes.0 is 4; expected greater than or equal to 8", id="tiny font"
+        ),
         pytest.param("seed: 7", "seed: 7\n    font_sizes: []", "font_sizes is []; expected at least 1 item", id="no font size"),
         pytest.param("seed: 7", "seed: 7\n    ink: {min: 9, max: 3}", "ink: min is 9 and max is 3; expected min", id="ink"),
         pytest.param("seed: 7", "seed: 7\n    ink: {min: 0, max: 256}", "ink.max is 256; expected less than or", id="channel"),
@@ -250,7 +253,7 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
     output = capsys.readouterr().out
     assert "digits: 80,000 train and 20,000 test samples, by shard" in output
     assert "cnn: cnn of preset fast for digits, 886,928 parameters" in output
-    assert {path.name for path in workplace.rglob("*.*")} == {"params.yaml", "drawing.json", "training.json"}
+    assert {path.name for path in workplace.rglob("*.*")} == {"params.yaml", "digits.json", "alnum.json", "training.json"}
 
 
 @pytest.mark.parametrize(

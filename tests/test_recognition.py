@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.spec import DatasetSpec, LengthRange, SplitRule
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer
@@ -71,7 +71,7 @@ def draw_and_split(name: str, spec: DatasetSpec, folder: Path) -> None:
     shards = [draw_shard(drawer, number, work) for number in range(spec.num_shards)]
     assemble_dataset(name, drawer, shards, work, folder / "generated" / name)
     (folder / name).mkdir()
-    split_dataset(open_dataset(folder / "generated" / name), SplitRule(test_size=0.2, by="shard", seed=42), folder / name)
+    split_dataset(open_folder(folder / "generated" / name), SplitRule(test_size=0.2, by="shard", seed=42), folder / name)
 
 
 def small_params(name: str, **changes: object) -> ModelParams:
@@ -131,7 +131,7 @@ def test_a_short_text_matches_only_itself() -> None:
 def test_a_crnn_learns_from_texts_that_differ_in_length(tmp_path: Path) -> None:
     spec = ALNUM.model_copy(update={"length": LengthRange(min=1, max=5), "style": "classic"})
     draw_and_split("mixed", spec, tmp_path)
-    dataset = open_dataset(tmp_path / "mixed")
+    dataset = open_folder(tmp_path / "mixed")
     assert {len(label) for label in dataset.index["label"].to_pylist()} == {1, 2, 3, 4, 5}
     params = small_params("crnn", epochs=2)
     loaded = load_training_batches(
@@ -238,7 +238,7 @@ def test_train_and_validation_are_disjoint_cover_train_and_leave_test_closed(
     monkeypatch.setattr(batches_module, "CACHE_MEMORY_SHARE", memory_share)
     shutil.copytree(datasets / "digits", tmp_path / "digits")
     shutil.rmtree(tmp_path / "digits/test")
-    dataset = open_dataset(tmp_path / "digits")
+    dataset = open_folder(tmp_path / "digits")
     loaded = load_training_batches(
         dataset, first_class=0, batch_size=3, validation_size=0.25, seed=1, cache_dir=tmp_path / "cache"
     )
@@ -256,7 +256,7 @@ def test_train_and_validation_are_disjoint_cover_train_and_leave_test_closed(
 
 
 def test_the_order_of_samples_without_shuffle_is_the_same_every_time(datasets: Path) -> None:
-    dataset = open_dataset(datasets / "alnum")
+    dataset = open_folder(datasets / "alnum")
     orders = [np.concatenate([ids for ids, _ in load_images(dataset, "test", 5).as_numpy_iterator()]) for _ in range(2)]
     assert np.array_equal(*orders)
     assert sorted(orders[0].tolist()) == sorted(dataset.rows("test")["id"].to_pylist())
@@ -266,11 +266,11 @@ def test_the_order_of_samples_without_shuffle_is_the_same_every_time(datasets: P
 HALF_READ_CACHE = """
 import sys
 from pathlib import Path
-from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.recognition import batches
 batches.CACHE_MEMORY_SHARE = 0.0
 loaded = batches.load_training_batches(
-    open_dataset(Path(sys.argv[1])), first_class=0, batch_size=8, validation_size=0.25, seed=1, cache_dir=Path(sys.argv[2])
+    open_folder(Path(sys.argv[1])), first_class=0, batch_size=8, validation_size=0.25, seed=1, cache_dir=Path(sys.argv[2])
 )
 unfinished = iter(loaded.validation)
 next(unfinished)
@@ -291,7 +291,7 @@ def test_a_cache_that_a_killed_run_left_unfinished_is_made_anew(
     assert any(cache_dir.iterdir())
     monkeypatch.setattr(batches_module, "CACHE_MEMORY_SHARE", 0.0)
     loaded = load_training_batches(
-        open_dataset(datasets / "digits"), first_class=0, batch_size=8, validation_size=0.25, seed=1, cache_dir=cache_dir
+        open_folder(datasets / "digits"), first_class=0, batch_size=8, validation_size=0.25, seed=1, cache_dir=cache_dir
     )
     assert [len(images) for images, _ in loaded.validation] == [8, 8]
 
@@ -300,7 +300,7 @@ def test_a_cache_that_a_killed_run_left_unfinished_is_made_anew(
 @pytest.mark.parametrize(("model", "preset"), list(itertools.product(("cnn", "crnn"), ("fast", "lab"))))
 def test_every_family_and_preset_trains_saves_and_reads(datasets: Path, tmp_path: Path, model: str, preset: str) -> None:
     params = small_params(model, preset=preset)
-    dataset = open_dataset(datasets / params.dataset)
+    dataset = open_folder(datasets / params.dataset)
     network, history = train_model(params, dataset, tmp_path)
     assert len(history) == len(params.recipe.learning_rates)
     assert set(history.columns) == {"phase", "epoch", "loss", "exact_match", "val_loss", "val_exact_match"}
@@ -316,7 +316,7 @@ def test_every_family_and_preset_trains_saves_and_reads(datasets: Path, tmp_path
 def test_a_model_whose_bytes_changed_is_not_loaded(datasets: Path, tmp_path: Path) -> None:
     params = small_params("cnn")
     network = build_network(params, DIGITS)
-    save_model(tmp_path, network, pd.DataFrame({"epoch": [1]}), params, open_dataset(datasets / "digits").manifest)
+    save_model(tmp_path, network, pd.DataFrame({"epoch": [1]}), params, open_folder(datasets / "digits").manifest)
     model = tmp_path / "model.keras"
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
@@ -327,9 +327,9 @@ def test_a_model_whose_bytes_changed_is_not_loaded(datasets: Path, tmp_path: Pat
 
 def test_a_model_reads_no_pictures_of_another_size(datasets: Path, tmp_path: Path) -> None:
     params = small_params("cnn")
-    save_model(tmp_path, build_network(params, DIGITS), pd.DataFrame(), params, open_dataset(datasets / "digits").manifest)
+    save_model(tmp_path, build_network(params, DIGITS), pd.DataFrame(), params, open_folder(datasets / "digits").manifest)
     with pytest.raises(UserError, match="reads pictures of 120x100"):
-        read_split(*load_model(tmp_path), open_dataset(datasets / "alnum"), "test")
+        read_split(*load_model(tmp_path), open_folder(datasets / "alnum"), "test")
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_the_final_share() -> None:
@@ -356,7 +356,7 @@ def test_state_goes_on_from_the_newest_epoch_and_keeps_the_best_weights(tmp_path
 @pytest.mark.slow
 def test_patience_ends_a_phase_and_the_next_starts_from_the_best_weights(datasets: Path, tmp_path: Path) -> None:
     params = small_params("cnn", preset="lab", learning_rates=(1e-3, 1e-9), epochs=9, patience=1)
-    _, history = train_model(params, open_dataset(datasets / "digits"), tmp_path)
+    _, history = train_model(params, open_folder(datasets / "digits"), tmp_path)
     first, second = (history[history["phase"] == phase] for phase in (0, 1))
     best = first.sort_values(["val_exact_match", "val_loss"], ascending=[False, True]).iloc[0]
     assert len(first) == 9 or best["epoch"] == first["epoch"].iloc[-2]
@@ -391,11 +391,11 @@ sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 
 from pathlib import Path
 from captcha_registry.recognition.training import choose_strategy
-from test_recognition import open_dataset, small_params, train_model
+from test_recognition import open_folder, small_params, train_model
 
 assert choose_strategy().num_replicas_in_sync == 2
 params = small_params({model!r}, validation_size=0.25)
-network, history = train_model(params, open_dataset(Path({str(datasets)!r}) / params.dataset), Path({str(tmp_path)!r}))
+network, history = train_model(params, open_folder(Path({str(datasets)!r}) / params.dataset), Path({str(tmp_path)!r}))
 assert history["loss"].notna().all()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -409,10 +409,10 @@ import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 
 from pathlib import Path
-from test_recognition import hashlib, open_dataset, small_params, train_model
+from test_recognition import hashlib, open_folder, small_params, train_model
 
 params = small_params("cnn", epochs=2)
-network, _ = train_model(params, open_dataset(Path({str(datasets)!r}) / "digits"), Path(sys.argv[1]))
+network, _ = train_model(params, open_folder(Path({str(datasets)!r}) / "digits"), Path(sys.argv[1]))
 print(hashlib.sha256(b"".join(weight.tobytes() for weight in network.get_weights())).hexdigest())
 """
     hashes = []

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.records import (
     FOOTER,
     HEADER,
@@ -90,7 +90,7 @@ def test_bytes_that_are_no_whole_example_are_refused(data: bytes) -> None:
         decode_sample(data)
 
 
-def test_tensorflow_reads_the_same_samples(tiny_dataset: CaptchaDataset) -> None:
+def test_tensorflow_reads_the_same_samples(tiny_dataset: DatasetFolder) -> None:
     import tensorflow as tf  # noqa: PLC0415 - slow to import
 
     features = {
@@ -128,7 +128,7 @@ def test_one_seek_gives_what_reading_in_order_gives(records: list[bytes]) -> Non
         assert sum(length for _, length in places) == path.stat().st_size
 
 
-def test_every_index_row_points_at_its_record(tiny_dataset: CaptchaDataset) -> None:
+def test_every_index_row_points_at_its_record(tiny_dataset: DatasetFolder) -> None:
     rows = tiny_dataset.index.to_pylist()
     assert len(rows) == tiny_dataset.manifest.spec.count
     for row in rows:

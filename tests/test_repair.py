@@ -17,7 +17,7 @@ import pytest
 from conftest import HANG_SECONDS, ROOT, hash_files
 from filelock import FileLock
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.index import INDEX_NAME, read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.records import ShardWriter, decode_sample, encode_sample, iterate_records
@@ -101,7 +101,7 @@ class Patient:
 
 @pytest.fixture(scope="session")
 def other_version(
-    generate: Callable[..., CaptchaDataset],
+    generate: Callable[..., DatasetFolder],
     tiny_spec: DatasetSpec,
     shard_rule: SplitRule,
     tmp_path_factory: pytest.TempPathFactory,
@@ -216,7 +216,7 @@ def test_every_damage_at_once_is_repaired_and_what_belongs_to_nobody_stays(patie
 @pytest.mark.parametrize("by", ["shard", "sample", "label", None])
 @pytest.mark.parametrize("what", ["one shard", "index", "everything"])
 def test_a_dataset_is_repaired_however_it_is_split(
-    generated_dataset: CaptchaDataset, tmp_path: Path, by: str | None, what: str
+    generated_dataset: DatasetFolder, tmp_path: Path, by: str | None, what: str
 ) -> None:
     root = tmp_path / "dataset"
     if by is None:

@@ -16,7 +16,7 @@ import boto3
 import pytest
 from conftest import HANG_SECONDS, ROOT, Project, hash_files, wait_until
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer
@@ -117,7 +117,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def expected(generate: Callable[..., CaptchaDataset]) -> dict[str, str]:
+def expected(generate: Callable[..., DatasetFolder]) -> dict[str, str]:
     """The dataset as one process draws it."""
     return hash_files(generate(SPEC).root)
 

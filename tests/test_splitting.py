@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
+from captcha_registry.dataset.folder import DatasetFolder, open_folder
 from captcha_registry.dataset.records import DamagedRecordError, read_record
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.dataset.verify import verify_dataset
@@ -29,20 +29,20 @@ SEEDS = st.integers(0, 2**32 - 1)
 SHARES = st.integers(1, 9999).map(lambda number: number / 10_000)
 
 
-def split(source: CaptchaDataset, way: Way, root: Path, seed: int = 1) -> CaptchaDataset:
+def split(source: DatasetFolder, way: Way, root: Path, seed: int = 1) -> DatasetFolder:
     root.mkdir()
     split_dataset(source, SplitRule(test_size=0.2, by=way, seed=seed), root)
-    return open_dataset(root)
+    return open_folder(root)
 
 
-def sides_by_id(dataset: CaptchaDataset) -> dict[int, str]:
+def sides_by_id(dataset: DatasetFolder) -> dict[int, str]:
     return dict(zip(dataset.index["id"].to_pylist(), dataset.index["split"].to_pylist(), strict=True))
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
 def test_every_sample_is_on_one_side_and_a_fifth_is_test(
-    generated_dataset: CaptchaDataset, tmp_path: Path, way: Way, seed: int
+    generated_dataset: DatasetFolder, tmp_path: Path, way: Way, seed: int
 ) -> None:
     dataset = split(generated_dataset, way, tmp_path / "out", seed)
     train, test = (dataset.rows(side)["id"].to_pylist() for side in ("train", "test"))
@@ -56,7 +56,7 @@ def test_every_sample_is_on_one_side_and_a_fifth_is_test(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_records_are_copied_byte_for_byte_and_the_index_points_at_them(
-    generated_dataset: CaptchaDataset, tmp_path: Path, way: Way
+    generated_dataset: DatasetFolder, tmp_path: Path, way: Way
 ) -> None:
     dataset = split(generated_dataset, way, tmp_path / "out")
     for before, after in zip(generated_dataset.index.to_pylist(), dataset.index.to_pylist(), strict=True):
@@ -68,7 +68,7 @@ def test_records_are_copied_byte_for_byte_and_the_index_points_at_them(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_is_wrong_with_a_split_dataset(generated_dataset: CaptchaDataset, tmp_path: Path, way: Way) -> None:
+def test_nothing_is_wrong_with_a_split_dataset(generated_dataset: DatasetFolder, tmp_path: Path, way: Way) -> None:
     dataset = split(generated_dataset, way, tmp_path / "out")
     with ThreadPoolExecutor(1) as executor:
         assert verify_dataset(dataset.root, "deep", executor) == []
@@ -77,15 +77,15 @@ def test_nothing_is_wrong_with_a_split_dataset(generated_dataset: CaptchaDataset
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_same_split_gives_the_same_bytes(generated_dataset: CaptchaDataset, tmp_path: Path, way: Way) -> None:
+def test_the_same_split_gives_the_same_bytes(generated_dataset: DatasetFolder, tmp_path: Path, way: Way) -> None:
     one, other = split(generated_dataset, way, tmp_path / "one"), split(generated_dataset, way, tmp_path / "other")
     assert one.manifest == other.manifest
     assert split(generated_dataset, way, tmp_path / "third", seed=5).manifest.dataset_id != one.manifest.dataset_id
 
 
-def test_split_by_shard_links_files_instead_of_copying_them(generated_dataset: CaptchaDataset, tmp_path: Path) -> None:
+def test_split_by_shard_links_files_instead_of_copying_them(generated_dataset: DatasetFolder, tmp_path: Path) -> None:
     # A copy beside the target: links do not cross file systems.
-    source = open_dataset(Path(shutil.copytree(generated_dataset.root, tmp_path / "source")))
+    source = open_folder(Path(shutil.copytree(generated_dataset.root, tmp_path / "source")))
     dataset = split(source, "shard", tmp_path / "out")
     paths = dataset.shard_paths("train") + dataset.shard_paths("test")
     assert {path.name: path.stat().st_ino for path in paths} == {
@@ -118,7 +118,7 @@ def test_the_seed_chooses_which_shards_are_test() -> None:
 
 @pytest.mark.parametrize("count", [61, 66, 100, 180])
 def test_growing_never_moves_an_old_sample(
-    generate: Callable[..., CaptchaDataset], tiny_dataset: CaptchaDataset, tiny_spec: DatasetSpec, tmp_path: Path, count: int
+    generate: Callable[..., DatasetFolder], tiny_dataset: DatasetFolder, tiny_spec: DatasetSpec, tmp_path: Path, count: int
 ) -> None:
     grown = split(generate(tiny_spec.model_copy(update={"count": count})), "shard", tmp_path / "out")
     assert sides_by_id(grown).items() >= sides_by_id(tiny_dataset).items()
@@ -126,7 +126,7 @@ def test_growing_never_moves_an_old_sample(
 
 
 @pytest.mark.parametrize("seed", [0, 42])
-def test_split_by_sample_is_that_of_scikit_learn(generated_dataset: CaptchaDataset, tmp_path: Path, seed: int) -> None:
+def test_split_by_sample_is_that_of_scikit_learn(generated_dataset: DatasetFolder, tmp_path: Path, seed: int) -> None:
     dataset = split(generated_dataset, "sample", tmp_path / "out", seed)
     train, test = train_test_split(np.arange(60), test_size=0.2, random_state=seed)
     assert set(dataset.rows("train")["id"].to_pylist()) == set(train.tolist())
@@ -134,7 +134,7 @@ def test_split_by_sample_is_that_of_scikit_learn(generated_dataset: CaptchaDatas
 
 
 def test_split_by_label_has_no_label_on_both_sides(
-    generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec, tmp_path: Path
+    generate: Callable[..., DatasetFolder], tiny_spec: DatasetSpec, tmp_path: Path
 ) -> None:
     source = generate(tiny_spec.model_copy(update={"length": 1, "alphabet": "".join(map(chr, range(ord("!"), ord("!") + 40)))}))
     dataset = split(source, "label", tmp_path / "out")
@@ -179,19 +179,19 @@ def test_a_split_that_leaves_a_side_empty_is_refused(
         check_split(tiny_spec.model_copy(update=change), SplitRule(test_size=0.2, by=way, seed=1))
 
 
-def test_a_damaged_record_is_not_copied(generated_dataset: CaptchaDataset, tmp_path: Path) -> None:
+def test_a_damaged_record_is_not_copied(generated_dataset: DatasetFolder, tmp_path: Path) -> None:
     source = Path(shutil.copytree(generated_dataset.root, tmp_path / "source"))
     damaged = bytearray((source / "00003.tfrecord").read_bytes())
     damaged[-5] ^= 1
     (source / "00003.tfrecord").write_bytes(damaged)
     with pytest.raises(DamagedRecordError, match=r"00003\.tfrecord: record at byte [\d,]+: wrong checksum of the data"):
-        split(open_dataset(source), "sample", tmp_path / "out")
+        split(open_folder(source), "sample", tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_stage_replaces_what_was_there(
-    project: Project, generated_dataset: CaptchaDataset, tiny_spec: DatasetSpec, way: Way
+    project: Project, generated_dataset: DatasetFolder, tiny_spec: DatasetSpec, way: Way
 ) -> None:
     project.write_params(datasets={"tiny": tiny_spec.model_dump()}, split={"test_size": 0.2, "by": way, "seed": 1})
     shutil.copytree(generated_dataset.root, project.root / "data/generated/tiny")
@@ -200,7 +200,7 @@ def test_the_stage_replaces_what_was_there(
     done = project.run("split", "tiny")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"tiny: 48 train and 12 test samples, by {way}, ")
-    dataset = open_dataset(project.root / "data/tiny")
+    dataset = open_folder(project.root / "data/tiny")
     assert sorted(dataset.shard_paths("test")) == sorted((project.root / "data/tiny/test").iterdir())
 
 

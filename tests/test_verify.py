@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captcha_registry.dataset.dataset import CaptchaDataset, open_dataset
+from captcha_registry.dataset.folder import DatasetFolder, open_folder
 from captcha_registry.dataset.index import INDEX_NAME, read_index, write_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.records import Sample, ShardWriter, decode_sample, encode_sample, iterate_records
@@ -76,7 +76,7 @@ def find_shard_of(root: Path, sample_id: int) -> str:
     return str(read_index(root / INDEX_NAME)["shard"][sample_id])
 
 
-def test_nothing_is_wrong_with_a_good_dataset(tiny_dataset: CaptchaDataset, generated_dataset: CaptchaDataset) -> None:
+def test_nothing_is_wrong_with_a_good_dataset(tiny_dataset: DatasetFolder, generated_dataset: DatasetFolder) -> None:
     assert find_problems(tiny_dataset.root) == []
     assert find_problems(generated_dataset.root) == []
 
@@ -155,7 +155,7 @@ def test_an_index_with_a_row_too_few_is_refused(dataset_copy: Path) -> None:
         f"{dataset_copy / row['shard']}: a record at byte {row['offset']:,} that the index does not name",
     ]
     with pytest.raises(UserError, match=re.escape(f"{dataset_copy / INDEX_NAME} has 59 rows; the manifest says 60: run `dvc")):
-        open_dataset(dataset_copy).rows("train")
+        open_folder(dataset_copy).rows("train")
 
 
 def test_an_index_whose_rows_are_in_another_order_is_named(dataset_copy: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_index_that_is_not_the_manifests_is_named(dataset_copy: Path) -> None
 
 
 def test_a_picture_in_train_and_in_test_is_named(dataset_copy: Path) -> None:
-    dataset = open_dataset(dataset_copy)
+    dataset = open_folder(dataset_copy)
     train, test = (dataset.rows(side).slice(0, 1).to_pylist()[0] for side in ("train", "test"))
     (original,) = dataset.read_samples(dataset.rows("train").slice(0, 1))
     rewrite_shard(dataset_copy, test["shard"], lambda s: replace(s, image=original.image) if s.id == test["id"] else s)
@@ -219,7 +219,7 @@ def test_a_wrong_picture_is_named(dataset_copy: Path, image: bytes, message: str
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_picture_breaks_the_gate(tiny_dataset: CaptchaDataset, tmp_path: Path, data: st.DataObject) -> None:
+def test_no_picture_breaks_the_gate(tiny_dataset: DatasetFolder, tmp_path: Path, data: st.DataObject) -> None:
     row = tiny_dataset.index.slice(0, 1)
     (sample,) = tiny_dataset.read_samples(row)
     image = bytearray(sample.image)
@@ -290,7 +290,7 @@ def swap(one: Path, other: Path) -> None:
 
 
 def test_swapped_shards_are_both_named(dataset_copy: Path) -> None:
-    (one, other, *_) = open_dataset(dataset_copy).shard_paths("train")
+    (one, other, *_) = open_folder(dataset_copy).shard_paths("train")
     swap(one, other)
     assert find_problems(dataset_copy) == [
         f"{one}: holds the bytes of train/{other.name}",
@@ -327,12 +327,12 @@ def test_a_manifest_that_is_not_as_expected_is_refused(dataset_copy: Path, old: 
     assert old in content
     path.write_text(content.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(UserError) as error:
-        open_dataset(dataset_copy)
+        open_folder(dataset_copy)
     assert str(error.value).startswith(f"{path} is not a valid manifest: ")
     assert message in str(error.value)
 
 
-def test_a_manifest_comes_back_as_it_was(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
+def test_a_manifest_comes_back_as_it_was(tiny_dataset: DatasetFolder, tmp_path: Path) -> None:
     write_manifest(tmp_path, tiny_dataset.manifest)
     assert read_manifest(tmp_path) == tiny_dataset.manifest
     assert (tmp_path / MANIFEST_NAME).read_bytes() == (tiny_dataset.root / MANIFEST_NAME).read_bytes()
@@ -345,7 +345,7 @@ def test_an_index_that_is_no_parquet_is_refused(dataset_copy: Path, content: byt
     for depth in ("quick", "full", "deep"):
         assert any(f"{INDEX_NAME}: not a readable Parquet file: " in str(problem) for problem in verify(dataset_copy, depth))
     with pytest.raises(UserError, match=r"index\.parquet is not a readable Parquet file: "):
-        open_dataset(dataset_copy).rows("train")
+        open_folder(dataset_copy).rows("train")
 
 
 def test_an_index_with_other_columns_is_refused(dataset_copy: Path) -> None:
@@ -355,14 +355,14 @@ def test_an_index_with_other_columns_is_refused(dataset_copy: Path) -> None:
     (problem,) = find_problems(dataset_copy)
     assert f"{INDEX_NAME}: has the columns [" in problem
     with pytest.raises(UserError, match=r"index\.parquet has the columns .*; expected \['id', 'label', 'split'"):
-        open_dataset(dataset_copy).rows("train")
+        open_folder(dataset_copy).rows("train")
 
 
 def test_a_missing_index_is_named(dataset_copy: Path) -> None:
     (dataset_copy / INDEX_NAME).unlink()
     assert find_problems(dataset_copy) == [f"{dataset_copy / INDEX_NAME}: missing, with 60 samples"]
     with pytest.raises(UserError, match=r"index\.parquet is missing: run `dvc repro`, or `dvc pull` in a clone"):
-        open_dataset(dataset_copy).rows("train")
+        open_folder(dataset_copy).rows("train")
 
 
 @pytest.mark.parametrize("depth", ["quick", "full", "deep"])
@@ -391,7 +391,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def described(project: Project, tiny_dataset: CaptchaDataset) -> Project:
+def described(project: Project, tiny_dataset: DatasetFolder) -> Project:
     """A project with the split dataset in its place."""
     shutil.copytree(tiny_dataset.root, project.root / "data/tiny")
     return project

@@ -74,12 +74,23 @@ def read_manifest(root: Path) -> Manifest:
     """Read and validate the manifest of the dataset in `root`.
 
     Raises:
-        UserError: it is missing, is no JSON, has an unknown field, or names a path outside the dataset.
+        UserError: it is missing or not valid.
     """
     path = root / MANIFEST_NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(f"{path} is missing, so {root} is no complete dataset: run `dvc repro`, or `dvc pull`") from None
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """Validate the manifest that was found at `where`.
+
+    Raises:
+        UserError: it is no JSON, has an unknown field, or names a path outside the dataset.
+    """
+    try:
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise UserError(f"{path} is not a valid manifest: {'; '.join(explain_errors(error, Manifest))}") from error
+        problems = "; ".join(explain_errors(error, Manifest))
+        raise UserError(f"{where} is not a valid manifest; restore it, with `dvc checkout` if DVC has it: {problems}") from error

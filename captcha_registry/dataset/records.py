@@ -165,6 +165,25 @@ def read_record(path: Path, offset: int) -> bytes:
         return _read_next(file, path, offset, path.stat().st_size)
 
 
+def unframe_record(framed: bytes, path: Path, offset: int) -> bytes:
+    """Return the data of one record whose bytes, framing included, are at hand.
+
+    Args:
+        framed: all bytes of the record, and no others.
+        path: the shard that they come from, for the error.
+        offset: at which byte of the shard they start, for the error.
+
+    Raises:
+        DamagedRecordError: one of its checksums is wrong, or it is not the whole record.
+    """
+    header, data, footer = framed[: HEADER.size], framed[HEADER.size : -FOOTER.size], framed[-FOOTER.size :]
+    if len(framed) < OVERHEAD_BYTES or HEADER.unpack(header) != (len(data), masked_crc(header[:8])):
+        raise DamagedRecordError(path, offset, f"the {len(framed):,} bytes that the index points to are no record")
+    if masked_crc(data) != FOOTER.unpack(footer)[0]:
+        raise DamagedRecordError(path, offset, "wrong checksum of the data")
+    return data
+
+
 def iterate_records(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the offset and the data of every record of a shard, in order.
 

@@ -4,10 +4,10 @@ from collections import Counter
 
 import pyarrow.compute as pc
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 
 
-def summarize_dataset(dataset: CaptchaDataset) -> dict[str, int | float]:
+def summarize_dataset(dataset: DatasetFolder) -> dict[str, int | float]:
     """Compute the dataset's metrics.
 
     Returns:
@@ -29,7 +29,7 @@ def summarize_dataset(dataset: CaptchaDataset) -> dict[str, int | float]:
     } | {f"balance_position_{n + 1}": round(balance, 4) for n, balance in enumerate(_position_balance(dataset, spec.max_length))}
 
 
-def _position_balance(dataset: CaptchaDataset, length: int) -> list[float]:
+def _position_balance(dataset: DatasetFolder, length: int) -> list[float]:
     counts = [Counter(pc.utf8_slice_codeunits(dataset.index["label"], n, n + 1).to_pylist()) for n in range(length)]
     alphabet = dataset.manifest.spec.alphabet
     return [min(count[c] for c in alphabet) / max(1, *(count[c] for c in alphabet)) for count in counts]

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from captcha_registry.dataset.dataset import open_dataset
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest
 from captcha_registry.dataset.records import ShardWriter
@@ -127,7 +127,7 @@ def _draw_dataset(manifest: Manifest, drawer: Drawer, folder: Path, executor: Ex
     assemble_dataset(manifest.name, drawer, shards, folder / "work", folder / "generated")
     if manifest.split is None:
         return folder / "generated"
-    split_dataset(open_dataset(folder / "generated"), manifest.split, folder / "split")
+    split_dataset(open_folder(folder / "generated"), manifest.split, folder / "split")
     return folder / "split"
 
 

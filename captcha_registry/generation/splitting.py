@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.index import INDEX_NAME, write_index
 from captcha_registry.dataset.manifest import FileEntry, Manifest, write_manifest
 from captcha_registry.dataset.records import ShardWriter, read_record, shard_name
@@ -98,7 +98,7 @@ def _fill_with_labels(sizes: npt.NDArray[np.int64], num_samples: int, order: npt
     return is_taken
 
 
-def split_dataset(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> Manifest:
+def split_dataset(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> Manifest:
     """Write the split dataset into `work_dir`: shards below `train/` and `test/`, the index, and the manifest last.
 
     Raises:
@@ -125,7 +125,7 @@ def split_dataset(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> Ma
     return manifest
 
 
-def _link_shards(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> pa.Table:
+def _link_shards(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> pa.Table:
     """Link every shard to its side; return the index rows with their new places."""
     sides = {shard.path: SPLITS[is_test_shard(n, rule)] for n, shard in enumerate(source.manifest.shards)}
     for path, side in sides.items():
@@ -136,7 +136,7 @@ def _link_shards(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> pa.
     )
 
 
-def _copy_records(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> pa.Table:
+def _copy_records(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> pa.Table:
     """Copy every record to its side, in the order of the ids; return the index rows with their new places."""
     is_test = choose_test_samples(source.index, rule)
     copied = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import tensorflow as tf
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.workspace import require_free_space
@@ -38,7 +38,7 @@ class TrainingBatches:
 
 
 def load_training_batches(
-    dataset: CaptchaDataset, *, first_class: int, batch_size: int, validation_size: float, seed: int, cache_dir: Path
+    dataset: DatasetFolder, *, first_class: int, batch_size: int, validation_size: float, seed: int, cache_dir: Path
 ) -> TrainingBatches:
     """Divide the train split into a part to learn from and a part to validate on; test is not opened.
 
@@ -83,7 +83,7 @@ def load_training_batches(
     )
 
 
-def load_images(dataset: CaptchaDataset, split: str, batch_size: int) -> tf.data.Dataset:
+def load_images(dataset: DatasetFolder, split: str, batch_size: int) -> tf.data.Dataset:
     """Yield `(ids int64 (batch,), images uint8 (batch, height, width, 3))` of every sample of a split."""
     spec = dataset.manifest.spec
     records = _read_records(dataset.shard_paths(split))

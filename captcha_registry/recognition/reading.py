@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.batches import load_images
 from captcha_registry.recognition.decoding import decode
@@ -14,7 +14,7 @@ from captcha_registry.recognition.trained import ModelCard
 BATCH_SIZE = 500
 
 
-def read_split(network: keras.Model, card: ModelCard, dataset: CaptchaDataset, split: str) -> pd.DataFrame:
+def read_split(network: keras.Model, card: ModelCard, dataset: DatasetFolder, split: str) -> pd.DataFrame:
     """Read every picture of a split, with a progress bar.
 
     Returns:

@@ -50,7 +50,7 @@ def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:
     """Load a trained model after its file has been checked against the card.
 
     Raises:
-        UserError: a file is missing, the card is not valid, or the model's bytes are not those that were saved.
+        UserError: a file is missing, the card is not valid, the model's bytes are not those that were saved, or they carry code.
     """
     try:
         card = ModelCard.model_validate_json((folder / CARD_NAME).read_bytes())
@@ -61,7 +61,11 @@ def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:
         raise UserError(f"{folder / CARD_NAME} is not a valid model card: {error}") from error
     if sha256 != card.model_sha256:
         raise UserError(f"{folder / MODEL_NAME} has the SHA-256 {sha256}; the card says {card.model_sha256}: do not load it")
-    return keras.saving.load_model(folder / MODEL_NAME, compile=False, safe_mode=True), card
+    try:
+        return keras.saving.load_model(folder / MODEL_NAME, compile=False, safe_mode=True), card
+    except (ValueError, TypeError) as error:
+        # Keras raises these for layers that carry code, such as Lambda, and for what is no model.
+        raise UserError(f"{folder / MODEL_NAME} is refused: {str(error).splitlines()[0]}") from error
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
@@ -68,7 +68,7 @@ def choose_precision(recipe: Recipe) -> str:
     return "mixed_bfloat16" if recipe.precision == "bfloat16" else "float32"
 
 
-def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) -> tuple[keras.Model, pd.DataFrame]:
+def train_model(params: ModelParams, dataset: DatasetFolder, work_dir: Path) -> tuple[keras.Model, pd.DataFrame]:
     """Train, or go on from what `work_dir` holds.
 
     Returns:

@@ -15,7 +15,7 @@ from captcha_registry.errors import UserError
 
 
 @dataclass(frozen=True)
-class CaptchaDataset:
+class DatasetFolder:
     """A dataset on disk; nothing is read before it is asked for but the manifest."""
 
     root: Path
@@ -50,10 +50,10 @@ class CaptchaDataset:
             yield decode_sample(read_record(self.root / shard, offset))
 
 
-def open_dataset(root: Path) -> CaptchaDataset:
+def open_folder(root: Path) -> DatasetFolder:
     """Open the dataset in a folder.
 
     Raises:
         UserError: the folder holds no complete dataset.
     """
-    return CaptchaDataset(root=root, manifest=read_manifest(root))
+    return DatasetFolder(root=root, manifest=read_manifest(root))
