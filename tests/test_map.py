@@ -16,6 +16,7 @@ FLOORS = (
     {"dataset"},
     {"generation", "recognition"},
     {"registry", "plots"},
+    {"commands"},
     {"cli"},
 )
 
@@ -59,6 +60,9 @@ def test_a_module_imports_nothing_from_a_floor_above_it(path: Path) -> None:
         room = module.relative_to(ROOT / "captcha_registry").parts[0].removesuffix(".py")
         return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
 
+    if path == ROOT / "captcha_registry/__init__.py":
+        # The front door imports when it is asked for something.
+        return
     if path.name == "__init__.py":
         assert not find_imports(path)
         return

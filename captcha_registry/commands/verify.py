@@ -1,0 +1,61 @@
+"""`captcha-registry verify`: name whatever is wrong with a dataset."""
+
+import argparse
+import json
+import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import get_args
+
+from captcha_registry.dataset.verify import Depth, Problem, verify_dataset
+from captcha_registry.generation.executors import count_usable_cores, local_processes
+
+HELP = "name whatever is wrong with a dataset"
+DESCRIPTION = "Name whatever is wrong with a dataset. Exit code: 0 nothing, 1 something, 2 it could not be checked."
+
+MAX_PROBLEMS_SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("path", help="folder of the dataset, such as data/digits")
+    parser.add_argument(
+        "--depth",
+        choices=get_args(Depth),
+        default="full",
+        help="quick: names, sizes, counts | full: every byte's SHA-256 (default) | deep: every record, picture and label",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object with every problem")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check a dataset; return 1 if anything is wrong with it."""
+    started = time.perf_counter()
+    root, workers = Path(arguments.path), count_usable_cores()
+    # Hashing runs beside other threads; looking into records does not.
+    executor: AbstractContextManager[Executor] = (
+        local_processes(workers) if arguments.depth == "deep" else ThreadPoolExecutor(workers)
+    )
+    with executor as running:
+        problems = verify_dataset(root, arguments.depth, running)
+    if arguments.json:
+        print(json.dumps(_to_json(root, arguments.depth, problems), indent=2))
+    else:
+        _print_problems(problems)
+        seconds = time.perf_counter() - started
+        found = f"{len(problems):,} problem{'s' if len(problems) > 1 else ''}" if problems else "nothing wrong"
+        print(f"{root}: {found} at depth {arguments.depth}, {seconds:.1f} s")
+    return 1 if problems else 0
+
+
+def _to_json(root: Path, depth: Depth, problems: list[Problem]) -> dict[str, object]:
+    listed = [{"path": p.path.relative_to(root).as_posix(), "kind": p.kind, "what": p.what} for p in problems]
+    return {"path": str(root), "depth": depth, "ok": not problems, "problems": listed}
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    for problem in problems[:MAX_PROBLEMS_SHOWN]:
+        print(problem)
+    if len(problems) > MAX_PROBLEMS_SHOWN:
+        print(f"... and {len(problems) - MAX_PROBLEMS_SHOWN:,} more: --json lists all")
