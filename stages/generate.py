@@ -9,10 +9,16 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.spec import DatasetSpec
-from captcha_registry.errors import report_errors
+from captcha_registry.errors import UserError, report_errors
 from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import DrawingParams, count_usable_cores, open_executor
-from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, describe_tools, draw_missing_shards
+from captcha_registry.generation.generating import (
+    DATASET_PACKAGES,
+    assemble_dataset,
+    describe_tools,
+    draw_missing_shards,
+    find_finished_shards,
+)
 from captcha_registry.generation.remote import draw_remote_dataset
 from captcha_registry.params import load_section
 from captcha_registry.workspace import fingerprint, open_work_dir
@@ -21,22 +27,28 @@ from captcha_registry.workspace import fingerprint, open_work_dir
 def main(name: str, num_workers: int, url: str | None) -> None:
     """Draw the dataset `name` with `num_workers` processes or the workers of a cluster, here or to a URL."""
     started = time.perf_counter()
+    if url is not None and not url.strip():
+        raise UserError("--to is empty; expected a place that fsspec knows, such as s3://bucket/digits")
     spec = load_section(DatasetSpec, f"datasets.{name}")
     params = load_section(DrawingParams, "drawing")
     drawer = Drawer(spec)
     work = fingerprint(spec.model_dump(), hash_fonts(spec.fonts, drawer.font_files), packages=DATASET_PACKAGES)
-    if url:
+    if params.executor == "dask":
+        print(f"{name}: drawing on the workers of {params.scheduler}", flush=True)
+    if url is not None:
         with open_executor(params, num_workers, describe_tools) as executor:
-            manifest = draw_remote_dataset(name, drawer, url, work, executor)
+            manifest, num_kept = draw_remote_dataset(name, drawer, url, work, executor)
     else:
         with open_work_dir("generate", name, work) as work_dir:
+            num_kept = len(finished := find_finished_shards(work_dir))
             with open_executor(params, num_workers, describe_tools) as executor:
-                shards = draw_missing_shards(drawer, work_dir, executor)
+                shards = draw_missing_shards(drawer, finished, work_dir, executor)
             manifest = assemble_dataset(name, drawer, shards, work_dir, Path("data/generated") / name)
 
     size_bytes = sum(shard.size_bytes for shard in manifest.shards)
     seconds = time.perf_counter() - started
-    print(f"{name}: {spec.count:,} samples in {len(manifest.shards)} shards, {size_bytes / 1e6:,.0f} MB, {seconds:.0f} s")
+    kept = f" ({num_kept} were there already)" if num_kept else ""
+    print(f"{name}: {spec.count:,} samples in {len(manifest.shards)} shards{kept}, {size_bytes / 1e6:,.0f} MB, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

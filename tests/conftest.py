@@ -127,7 +127,7 @@ def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DatasetF
         root = tmp_path_factory.mktemp("generated")
         (root / "work").mkdir()
         with ThreadPoolExecutor(max_workers=1) as executor:
-            shards = draw_missing_shards(Drawer(spec), root / "work", executor)
+            shards = draw_missing_shards(Drawer(spec), {}, root / "work", executor)
         assemble_dataset(name, Drawer(spec), shards, root / "work", root / name)
         return open_folder(root / name)
 

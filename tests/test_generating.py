@@ -12,7 +12,7 @@ from conftest import HANG_SECONDS, Project, Section, hash_files, wait_until
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.drawing import Drawer
-from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
+from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards, find_finished_shards
 from captcha_registry.generation.shards import draw_shard, read_finished_shard
 
 # Some seconds of drawing: long enough to be hit in the middle.
@@ -92,7 +92,7 @@ def test_a_shard_that_is_damaged_or_half_there_is_drawn_again(tmp_path: Path, ti
     assert [read_finished_shard(number, tmp_path) for number in range(5)] == [None, None, None, None, entries[4]]
     spec = tiny_spec.model_copy(update={"count": 30})
     with ThreadPoolExecutor(max_workers=1) as executor:
-        assert draw_missing_shards(Drawer(spec), tmp_path, executor) == entries
+        assert draw_missing_shards(Drawer(spec), find_finished_shards(tmp_path), tmp_path, executor) == entries
     assert hash_files(tmp_path) == first
 
 

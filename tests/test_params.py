@@ -280,7 +280,7 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
         ),
         pytest.param(
             {"datasets.digits.fonts": ["no.ttf"]},
-            r"datasets.digits: fonts names 'no.ttf', which is not in fonts/; font files there: none",
+            r"datasets.digits: fonts names 'no.ttf', which is not in /.*/fonts; font files there: none",
             id="no such font",
         ),
         pytest.param(

@@ -47,9 +47,11 @@ def verify(root: Path, depth: Depth) -> list[str]:
         return [f"{p.path.relative_to(root).as_posix()}: {p.kind}: {p.what}" for p in verify_dataset(root, depth, executor)]
 
 
-def repair(root: Path) -> list[str]:
+def repair(root: Path, *, extras: tuple[str, ...] = ()) -> list[str]:
     with ThreadPoolExecutor(1) as executor:
-        return repair_dataset(root, executor)
+        mended, left = repair_dataset(root, executor)
+    assert left == [root / path for path in extras]
+    return mended
 
 
 @dataclass(frozen=True)
@@ -206,11 +208,23 @@ def test_every_damage_at_once_is_repaired_and_what_belongs_to_nobody_stays(patie
     (patient.root / paths[-1]).unlink()
     os.truncate(patient.root / paths[-2], 7)
     (patient.root / "notes.txt").write_text("mine")
-    lines = repair(patient.root)
+    lines = repair(patient.root, extras=("notes.txt",))
     assert sum("put back from" in line for line in lines) == 3
     assert sum("drawn again" in line for line in lines) == 3
-    assert lines[-1] == "notes.txt: left alone, the manifest does not name it"
+    assert any("put back from train/x, " in line or "put back from test/x, " in line for line in lines)
     assert hash_files(patient.root) == before | {"notes.txt": hashlib.sha256(b"mine").hexdigest()}
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, shutil.copyfile], ids=["link", "copy"])
+def test_a_shard_that_is_another_one_is_drawn_again(patient: Patient, link: Callable[[Path, Path], None]) -> None:
+    before = hash_files(patient.root)
+    one, other = (patient.root / shard.path for shard in read_manifest(patient.root).shards[:2])
+    one.unlink()
+    link(one, other) if link is Path.symlink_to else link(other, one)
+    (line,) = repair(patient.root)
+    assert line.startswith(f"{one.relative_to(patient.root)}: drawn again")
+    assert hash_files(patient.root) == before
+    assert not one.is_symlink()
 
 
 @pytest.mark.parametrize("by", ["shard", "sample", "label", None])
@@ -319,10 +333,27 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     done = run_command("repair", "tiny", cwd=folder)
     assert done.stdout.startswith("tiny: nothing to repair, ")
 
-    for command in ("verify", "repair"):
-        done = run_command(command, "nothing", cwd=folder)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: nothing")
+    (folder / "tiny/notes.txt").touch()
+    done = run_command("repair", "tiny", cwd=folder)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "tiny/notes.txt: left alone, the manifest does not name it"
+    assert lines[1].startswith("tiny: nothing to repair; 1 left alone: delete what you do not need, ")
+
+
+@pytest.mark.parametrize("command", ["verify", "repair"])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nothing", "nothing is no folder: name the folder of a dataset"),
+        ("", ". holds no dataset, neither manifest.json nor index.parquet: name the folder that does"),
+        ("s3://bucket/digits", "s3:/bucket/digits is no folder of this machine: copy the dataset here and name"),
+    ],
+)
+def test_a_place_without_a_dataset_is_refused(tmp_path: Path, command: str, path: str, message: str) -> None:
+    done = run_command(command, path, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {message}")
 
 
 def test_the_command_shows_the_first_of_many_problems(patient: Patient) -> None:

@@ -208,6 +208,7 @@ def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
 
     again = project.run("generate", "tiny", "--to", url)
     assert again.returncode == 0, again.stderr
+    assert f"in {SPEC.num_shards} shards ({SPEC.num_shards} were there already), " in again.stdout
     assert set(bucket.list_keys()) == {f"tiny/{name}" for name in expected}
 
 
@@ -248,13 +249,34 @@ def test_a_folder_that_holds_something_else_is_left_alone(distributed_project: C
 
 
 def test_a_folder_that_nobody_shares_gets_the_same_bytes(
-    distributed_project: Callable[[str], Project], expected: dict[str, str], tmp_path: Path
+    distributed_project: Callable[[str], Project], expected: dict[str, str], shard_rule: SplitRule, tmp_path: Path
 ) -> None:
     project = distributed_project("")
-    for _ in range(2):
-        done = project.run("generate", "tiny", "--to", str(tmp_path / "new/tiny"))
+    root = tmp_path / "new/tiny"
+    for damage in (lambda: None, lambda: None, (root / "00001.tfrecord").unlink, lambda: os.truncate(root / "index.parquet", 9)):
+        damage()
+        done = project.run("generate", "tiny", "--to", str(root))
         assert done.returncode == 0, done.stderr
-        assert hash_files(tmp_path / "new/tiny") == expected
+        assert hash_files(root) == expected
+
+    other = SPEC.model_copy(update={"seed": SPEC.seed + 1})
+    project.write_params(
+        datasets={"tiny": other.model_dump()},
+        split=shard_rule.model_dump(),
+        drawing={"executor": "local", "scheduler": "tcp://localhost:1"},
+    )
+    done = project.run("generate", "tiny", "--to", str(root))
+    assert f"error: {root} holds another dataset: tiny, {SPEC.count:,} samples, seed {SPEC.seed}, id " in done.stderr
+    assert done.returncode == 2
+    assert hash_files(root) == expected
+
+
+def test_an_empty_place_is_refused(distributed_project: Callable[[str], Project]) -> None:
+    done = distributed_project("").run("generate", "tiny", "--to", "")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --to is empty; expected a place that fsspec knows, such as s3://bucket/digits\n",
+    )
 
 
 def test_a_scheduler_that_does_not_answer_is_named(distributed_project: Callable[[str], Project]) -> None:

@@ -328,7 +328,7 @@ def test_a_manifest_that_is_not_as_expected_is_refused(dataset_copy: Path, old: 
     path.write_text(content.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(UserError) as error:
         open_folder(dataset_copy)
-    assert str(error.value).startswith(f"{path} is not a valid manifest: ")
+    assert str(error.value).startswith(f"{path} is not a valid manifest; restore it")
     assert message in str(error.value)
 
 
@@ -371,7 +371,7 @@ def test_a_damaged_or_missing_manifest_is_named_at_every_depth(dataset_copy: Pat
     content = path.read_text(encoding="utf-8")
     for damaged, message in (
         (content.replace('"train/00000.tfrecord"', '"../x"'), "path: '../x' does not stay inside the dataset"),
-        (content.replace('"count": 60', '"count": 61'), "shards hold 60 samples; spec.count is 61"),
+        (content.replace('"count": 60', '"count": 61'), "the shards hold 60 samples; spec.count is 61"),
         (content.replace('"seed": 7', '"seed": 8'), "dataset_id is "),
         (content.replace('"train/00000.tfrecord"', '"index.parquet"'), "names index.parquet 2 times; expected once"),
     ):

@@ -7,7 +7,10 @@ from pathlib import Path
 from captcha_registry.generation.executors import count_usable_cores, local_processes
 
 HELP = "redraw exactly what is damaged"
-DESCRIPTION = "Put back renamed and swapped files, redraw damaged ones, and prove that the bytes are the old ones."
+DESCRIPTION = (
+    "Put back renamed and swapped files, redraw damaged ones, and prove that the bytes are the old ones. "
+    "Exit code: 0 all is well, 1 files that the manifest does not name are left, 2 it could not be repaired."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,15 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Redraw what is damaged in a dataset."""
+    """Redraw what is damaged in a dataset; return 1 if something is left that does not belong there."""
     # The compiler and all else that drawing needs take seconds to load, which the other commands should not wait for.
     from captcha_registry.generation.repair import repair_dataset  # noqa: PLC0415
 
     started = time.perf_counter()
     with local_processes(arguments.workers) as executor:
-        lines = repair_dataset(Path(arguments.path), executor)
-    for line in lines:
+        mended, extras = repair_dataset(Path(arguments.path), executor)
+    for line in mended:
         print(line)
-    done = "repaired" if lines else "nothing to repair"
-    print(f"{arguments.path}: {done}, {time.perf_counter() - started:.1f} s")
-    return 0
+    for path in extras:
+        print(f"{path}: left alone, the manifest does not name it")
+    done = "repaired" if mended else "nothing to repair"
+    left = f"; {len(extras)} left alone: delete what you do not need" if extras else ""
+    print(f"{arguments.path}: {done}{left}, {time.perf_counter() - started:.1f} s")
+    return 1 if extras else 0

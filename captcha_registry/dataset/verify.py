@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from captcha_registry.dataset.index import read_index
+from captcha_registry.dataset.index import INDEX_NAME, read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
 from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, decode_sample, read_record
 from captcha_registry.dataset.spec import DatasetSpec
@@ -52,14 +52,13 @@ def verify_dataset(root: Path, depth: Depth, executor: Executor) -> list[Problem
     """Check a dataset in an executor, with a progress bar; return every problem, those of a file together.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no dataset.
     """
-    if not root.is_dir():
-        raise UserError(f"{root} is no folder: name the folder of a dataset, with its {MANIFEST_NAME}")
+    require_dataset(root)
     try:
         manifest = read_manifest(root)
     except UserError as error:
-        return [Problem(root / MANIFEST_NAME, "manifest", str(error).removeprefix(f"{root / MANIFEST_NAME}: "))]
+        return [Problem(root / MANIFEST_NAME, "manifest", str(error).removeprefix(f"{root / MANIFEST_NAME} "))]
     problems = [*find_manifest_problems(root, manifest), *find_name_and_size_problems(root, manifest)]
     if depth == "quick":
         return problems
@@ -76,6 +75,20 @@ def verify_dataset(root: Path, depth: Depth, executor: Executor) -> list[Problem
     return sorted(problems, key=lambda problem: problem.path)
 
 
+def require_dataset(root: Path) -> None:
+    """Make sure that a folder holds a dataset, or what is left of one.
+
+    Raises:
+        UserError: says what is there instead.
+    """
+    if not root.is_dir():
+        # A path has one slash less than the URL that it was made from.
+        where = " of this machine: copy the dataset here and" if ":/" in str(root) else ":"
+        raise UserError(f"{root} is no folder{where} name the folder of a dataset, with its {MANIFEST_NAME}")
+    if not any((root / name).exists() for name in (MANIFEST_NAME, INDEX_NAME)) and not any(root.glob("*.tfrecord")):
+        raise UserError(f"{root} holds no dataset, neither {MANIFEST_NAME} nor {INDEX_NAME}: name the folder that does")
+
+
 def find_manifest_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
     """Check that a manifest does not contradict itself."""
 
@@ -85,9 +98,10 @@ def find_manifest_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
     dataset_id = Manifest.create(**{name: value for name, value in manifest if name != "dataset_id"}).dataset_id
     if manifest.dataset_id != dataset_id:
         yield problem(f"dataset_id is {manifest.dataset_id}; expected {dataset_id}, the hash of what it says")
-    for name, num_samples in (("shards", sum(s.num_samples for s in manifest.shards)), ("index", manifest.index.num_samples)):
+    counts = {"the shards hold": sum(s.num_samples for s in manifest.shards), "the index holds": manifest.index.num_samples}
+    for who, num_samples in counts.items():
         if num_samples != manifest.spec.count:
-            yield problem(f"{name} hold {num_samples:,} samples; spec.count is {manifest.spec.count:,}")
+            yield problem(f"{who} {num_samples:,} samples; spec.count is {manifest.spec.count:,}")
     for path, times in Counter(entry.path for entry in (*manifest.shards, manifest.index)).items():
         if times > 1:
             yield problem(f"names {path} {times} times; expected once")

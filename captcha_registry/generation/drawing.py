@@ -242,7 +242,7 @@ def read_fonts(spec: DatasetSpec, folder: Path = FONTS_DIR) -> tuple[bytes, ...]
     for name in spec.fonts:
         if not (folder / name).is_file():
             found = ", ".join(sorted(path.name for path in folder.glob("*.?tf"))) or "none"
-            raise UserError(f"fonts names {name!r}, which is not in {folder}/; font files there: {found}")
+            raise UserError(f"fonts names {name!r}, which is not in {folder.absolute()}; font files there: {found}")
     return tuple((folder / name).read_bytes() for name in spec.fonts)
 
 

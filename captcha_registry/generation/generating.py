@@ -52,14 +52,18 @@ def draw_shards(
     return [shards[number] for number in range(spec.num_shards)]
 
 
-def draw_missing_shards(drawer: Drawer, work_dir: Path, executor: Executor) -> list[FileEntry]:
-    """Draw the shards that `work_dir` does not hold yet; return all of them in order.
+def find_finished_shards(work_dir: Path) -> dict[int, FileEntry]:
+    """Find the shards that an interrupted run finished, by their numbers."""
+    present = sorted(int(path.stem) for path in work_dir.glob("*.parquet"))
+    return {number: entry for number in present if (entry := read_finished_shard(number, work_dir))}
+
+
+def draw_missing_shards(drawer: Drawer, finished: dict[int, FileEntry], work_dir: Path, executor: Executor) -> list[FileEntry]:
+    """Draw into `work_dir` the shards that are not finished yet; return all of them in order.
 
     Raises:
         UserError: the disk cannot hold what is missing.
     """
-    present = sorted(int(path.stem) for path in work_dir.glob("*.parquet"))
-    finished = {number: entry for number in present if (entry := read_finished_shard(number, work_dir))}
     num_done = sum(entry.num_samples for entry in finished.values())
     require_free_space(work_dir, int(drawer.spec.estimated_bytes * (1 - num_done / drawer.spec.count)))
     return draw_shards(drawer, finished, partial(draw_shard, folder=work_dir.absolute()), executor)

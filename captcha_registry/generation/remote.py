@@ -21,10 +21,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import ValidationError
 
 from captcha_registry.dataset.index import INDEX_NAME
-from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, write_manifest
+from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, write_manifest
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.generating import draw_shards, make_manifest, write_shard_rows
@@ -64,8 +63,8 @@ def explain_remote_errors(url: str) -> Iterator[None]:
         ) from error
 
 
-def draw_remote_dataset(name: str, drawer: Drawer, url: str, fingerprint: str, executor: Executor) -> Manifest:
-    """Draw a dataset to a URL, or the rest of it; return its manifest.
+def draw_remote_dataset(name: str, drawer: Drawer, url: str, fingerprint: str, executor: Executor) -> tuple[Manifest, int]:
+    """Draw a dataset to a URL, or the rest of it; return its manifest and how many of its shards were there already.
 
     Raises:
         UserError: another dataset is there, or the URL cannot be reached.
@@ -73,11 +72,11 @@ def draw_remote_dataset(name: str, drawer: Drawer, url: str, fingerprint: str, e
     target = Target(url.rstrip("/"), UNFINISHED + fingerprint)
     with explain_remote_errors(target.url):
         if manifest := _find_finished_dataset(drawer, target):
-            return manifest
+            return manifest, len(manifest.shards)
         finished = _find_finished_shards(drawer, target)
     shards = draw_shards(drawer, finished, partial(draw_remote_shard, target=target), executor)
     with explain_remote_errors(target.url):
-        return _finish(name, drawer, shards, target)
+        return _finish(name, drawer, shards, target), len(finished)
 
 
 def draw_remote_shard(drawer: Drawer, shard_number: int, target: Target) -> FileEntry:
@@ -94,17 +93,35 @@ def draw_remote_shard(drawer: Drawer, shard_number: int, target: Target) -> File
 
 
 def _find_finished_dataset(drawer: Drawer, target: Target) -> Manifest | None:
-    """Return the manifest of the same dataset if it is complete at the target."""
+    """Return the manifest of the same dataset if it is complete at the target, names and sizes.
+
+    Raises:
+        UserError: the target holds another dataset.
+    """
     fs, root = target.open()
     try:
-        manifest = Manifest.model_validate_json(fs.cat_file(f"{root}/{MANIFEST_NAME}"))
-    except (FileNotFoundError, ValidationError):
+        content = fs.cat_file(f"{root}/{MANIFEST_NAME}")
+    except FileNotFoundError:
         return None
+    manifest = parse_manifest(content, f"{target.url}/{MANIFEST_NAME}")
     fonts = hash_fonts(drawer.spec.fonts, drawer.font_files)
     if (manifest.spec, manifest.drawing_version, manifest.fonts) != (drawer.spec, DRAWING_VERSION, fonts):
+        raise UserError(
+            f"{target.url} holds another dataset: {manifest.name}, {manifest.spec.count:,} samples, seed {manifest.spec.seed}, "
+            f"id {manifest.dataset_id[:12]}: choose an empty place, or delete what is there"
+        )
+    sizes = _list_sizes(fs, root)
+    if any(sizes.get(entry.path) != entry.size_bytes for entry in (*manifest.shards, manifest.index)):
+        # Without it the dataset counts as unfinished, and is drawn again.
+        fs.rm_file(f"{root}/{MANIFEST_NAME}")
         return None
     _remove_unfinished(fs, root, target)
     return manifest
+
+
+def _list_sizes(fs: Any, root: str) -> dict[str, int]:
+    """List the sizes in bytes of all files at the target, by their paths inside it."""
+    return {path[len(root) + 1 :]: info["size"] for path, info in fs.find(root, detail=True).items()}
 
 
 def _remove_unfinished(fs: Any, root: str, target: Target) -> None:
@@ -116,7 +133,7 @@ def _remove_unfinished(fs: Any, root: str, target: Target) -> None:
 def _find_finished_shards(drawer: Drawer, target: Target) -> dict[int, FileEntry]:
     """Find what an earlier run of the same work left at the target; refuse a target that holds anything else."""
     fs, root = target.open()
-    sizes = {path[len(root) + 1 :]: info["size"] for path, info in fs.find(root, detail=True).items()}
+    sizes = _list_sizes(fs, root)
     own = {drawn_name for n in range(drawer.spec.num_shards) for drawn_name in _names_of(n, target)} | {INDEX_NAME}
     if foreign := sorted(set(sizes) - own):
         raise UserError(f"{target.url} already holds {foreign[0]}: choose an empty place, or delete what is there")

@@ -17,7 +17,7 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest
 from captcha_registry.dataset.records import ShardWriter
-from captcha_registry.dataset.verify import Problem, verify_dataset
+from captcha_registry.dataset.verify import require_dataset, verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards
@@ -29,24 +29,30 @@ from captcha_registry.workspace import link_or_copy, tool_versions
 STAGING_NAME = ".repair"
 
 
-def repair_dataset(root: Path, executor: Executor) -> list[str]:
-    """Repair a dataset in place; return a line for each file that was not as it should be.
+def repair_dataset(root: Path, executor: Executor) -> tuple[list[str], list[Path]]:
+    """Repair a dataset in place.
+
+    Returns:
+        A line for each file that was put right, and the files that belong to nobody: it is not for a repair to delete them.
 
     Raises:
-        UserError: the manifest is damaged, the dataset was drawn by another version or other tools, or another repair runs.
+        UserError: there is no dataset, its manifest is damaged, it was drawn by another version or other tools, or another
+            repair runs.
     """
+    require_dataset(root)
     manifest = read_manifest(root)
     with _open_staging(root) as staging:
         problems = verify_dataset(root, "full", executor)
         if broken := [problem for problem in problems if problem.kind == "manifest"]:
             raise UserError(f"{broken[0]}: nothing can be proved with it; restore it from Git or with `dvc checkout`")
-        sources = {problem.holds: problem.path for problem in problems if problem.holds}
         wrong = {problem.path for problem in problems if problem.kind in {"missing", "changed", "swapped"}}
+        # A file may also be a copy of one, or a link to one, that is where it belongs.
+        sources = {p.holds: p.path for p in problems if p.holds and (p.kind == "renamed" or root / p.holds in wrong)}
         damaged = [e for e in (*manifest.shards, manifest.index) if e.path in sources or root / e.path in wrong]
 
         for entry in damaged:
             if entry.path in sources:
-                link_or_copy(sources[entry.path], staging / entry.path)
+                link_or_copy(sources[entry.path].resolve(), staging / entry.path)
         redrawn = [entry for entry in damaged if entry.path not in sources]
         if redrawn:
             _draw_again(root, manifest, redrawn, staging, executor)
@@ -57,7 +63,8 @@ def repair_dataset(root: Path, executor: Executor) -> list[str]:
         for problem in problems:
             if problem.kind == "renamed":
                 problem.path.unlink()
-    return [*(_describe(entry, sources) for entry in damaged), *_describe_extras(root, problems)]
+    extras = [problem.path for problem in problems if problem.kind == "extra"]
+    return [_describe(entry, sources, root) for entry in damaged], [path for path in extras if staging.parent not in path.parents]
 
 
 @contextmanager
@@ -123,7 +130,7 @@ def _draw_dataset(manifest: Manifest, drawer: Drawer, folder: Path, executor: Ex
     """Draw and split a whole dataset below `folder`; return where it is."""
     for name in ("work", "split"):
         (folder / name).mkdir(parents=True)
-    shards = draw_missing_shards(drawer, folder / "work", executor)
+    shards = draw_missing_shards(drawer, {}, folder / "work", executor)
     assemble_dataset(manifest.name, drawer, shards, folder / "work", folder / "generated")
     if manifest.split is None:
         return folder / "generated"
@@ -143,14 +150,6 @@ def _prove(staging: Path, entries: list[FileEntry], manifest: Manifest) -> None:
             )
 
 
-def _describe(entry: FileEntry, sources: dict[str, Path]) -> str:
-    how = f"put back from {sources[entry.path].name}" if entry.path in sources else "drawn again"
+def _describe(entry: FileEntry, sources: dict[str, Path], root: Path) -> str:
+    how = f"put back from {sources[entry.path].relative_to(root)}" if entry.path in sources else "drawn again"
     return f"{entry.path}: {how}, {entry.num_samples:,} samples, SHA-256 {entry.sha256} as the manifest says"
-
-
-def _describe_extras(root: Path, problems: list[Problem]) -> Iterator[str]:
-    """Name the files that belong to nobody; it is not for a repair to delete them."""
-    for problem in problems:
-        path = problem.path.relative_to(root)
-        if problem.kind == "extra" and path.parts[0] != STAGING_NAME:
-            yield f"{path}: left alone, the manifest does not name it"
