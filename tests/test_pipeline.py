@@ -70,7 +70,7 @@ def kill_when(project: Path, is_time: Callable[[], bool], *command: str) -> None
 
 def find_data(project: Path) -> list[Path]:
     """List the data folder but for what the check writes: dvc deletes that before it runs the check."""
-    return sorted(path for path in (project / "data").rglob("*") if path.parent.name != "tools")
+    return sorted(path for path in (project / "data").rglob("*") if "tools" not in path.relative_to(project).parts)
 
 
 @pytest.fixture(scope="module")
