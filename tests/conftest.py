@@ -71,11 +71,11 @@ def hash_files(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def wait_until(is_true: Callable[[], object], what: str, seconds: float = HANG_SECONDS) -> None:
+def wait_until(is_true: Callable[[], object], what: str, seconds: float = HANG_SECONDS, *, pause_seconds: float = 0.005) -> None:
     deadline = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.005)
+        time.sleep(pause_seconds)
 
 
 def _working_dir(process: psutil.Process) -> str | None:
