@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from captcha_registry.dataset.manifest import read_manifest
-from examples.demo import change_params, copy_project
+from examples.demo import ROOT, change_params, copy_project
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +47,16 @@ def make_environment() -> dict[str, str]:
     return os.environ | names | {"PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
+def make_checkout(project: Path) -> Path:
+    """Copy this project at a tiny scale, with what numba has compiled here: that takes longer than all drawing."""
+    copy_project(project, TINY_PARAMS)
+    package = Path("captcha_registry/generation/__pycache__")
+    (project / package).mkdir()
+    for compiled in (ROOT / package).glob("*.nb[ci]"):
+        shutil.copy2(compiled, project / package)
+    return project
+
+
 def commit_all(project: Path) -> None:
     run(project, "git", "add", "--all")
     run(project, "git", "commit", "--quiet", "--message", "results")
@@ -76,8 +86,7 @@ def find_data(project: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which everything has run and is committed on main."""
-    project = tmp_path_factory.mktemp("finished") / "project"
-    copy_project(project, TINY_PARAMS)
+    project = make_checkout(tmp_path_factory.mktemp("finished") / "project")
     run(project, "dvc", "repro")
     commit_all(project)
     return project
@@ -151,8 +160,7 @@ def test_a_wrong_param_stops_the_pipeline_before_anything_is_drawn(project: Path
 
 
 def test_generate_killed_and_run_again_ends_where_an_undisturbed_run_ends(finished: Path, tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    copy_project(project, TINY_PARAMS)
+    project = make_checkout(tmp_path / "project")
     work = project / ".work/generate/digits"
     kill_when(project, lambda: len(list(work.glob("*/*.parquet"))) > 1, "dvc", "repro", "generate@digits")
     assert not (project / "data/generated/digits").exists()
