@@ -82,8 +82,8 @@ def open_work_dir(stage: str, name: str, work_fingerprint: str) -> Iterator[Path
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that gets its name when the block ends, flushed to the disk; an error leaves nothing behind."""
-    # Another host of a shared folder may have the same process id.
-    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.{os.getpid()}.tmp")
+    # Not the process id, which another host of a shared folder may use too.
+    temporary = path.with_name(f"{path.name}.{uuid4().hex[:12]}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

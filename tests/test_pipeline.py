@@ -199,7 +199,7 @@ def test_train_killed_and_run_again_has_all_epochs_and_a_whole_history(project: 
     change_params(project / "params.yaml", {"models.cnn.fast.epochs": 4, "models.cnn.seed": 5})
     work = project / ".work/train/cnn"
     kill_when(project, lambda: any(work.glob("*/epoch-00002")), "dvc", "repro", "train@cnn")
-    assert not (project / "models/cnn").exists()
+    assert not (project / "models/cnn/model.json").exists()
     done = run(project, "dvc", "repro", "train@cnn")
     assert "Epoch 1/4" not in done
     assert "Epoch 4/4" in done

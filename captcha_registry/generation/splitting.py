@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 from captcha_registry.dataset.folder import DatasetFolder
@@ -72,6 +71,9 @@ def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:
     num_test = round(index.num_rows * rule.test_size)
     is_test = np.zeros(index.num_rows, dtype=bool)
     if rule.by == "sample":
+        # A second to import, which the other ways of splitting need not wait for.
+        from sklearn.model_selection import train_test_split  # noqa: PLC0415
+
         is_test[train_test_split(np.arange(index.num_rows), test_size=num_test, random_state=rule.seed)[1]] = True
         return is_test
 
