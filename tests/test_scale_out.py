@@ -161,7 +161,7 @@ def test_a_cluster_that_shares_a_folder_gives_the_same_bytes_though_a_worker_is_
     kill_one_in_the_middle_of_a_shard(workers)
     output, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, errors
-    assert output.startswith("tiny: 6,000 samples in 6 shards, ")
+    assert output.splitlines()[1].startswith("tiny: 6,000 samples in 6 shards, ")
     assert hash_files(project.root / "data/generated/tiny") == expected
     assert set(hash_files(project.root)) - {f"data/generated/tiny/{name}" for name in expected} == {
         "params.yaml",

@@ -89,7 +89,9 @@ def read_index(path: Path) -> pa.Table:
         UserError: the file is missing, is no Parquet, or has other columns.
     """
     try:
-        rows = pq.read_table(path)
+        # `pq.read_table` would import pandas, which takes as long as the reading.
+        with pq.ParquetFile(path) as file:
+            rows = file.read()
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro`, or `dvc pull` in a clone") from None
     except (pa.ArrowException, OSError) as error:

@@ -1,0 +1,237 @@
+"""A dataset as other people's code meets it: samples by number, filters, and what their framework reads.
+
+    digits = captcha_registry.load("data/digits", split="train")
+    digits[0].image, digits[0].label
+    dark = digits.filter("ink_luminance < 40")
+    batches = digits.to_tf(batch_size=64, shuffle=True, seed=1)
+
+No framework is imported before it is asked for. Every sample that is read is proved: by the checksums of its record, and by
+the hash of its pixels in the index, whose own SHA-256 the manifest holds.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from captcha_registry.dataset.files import Files
+from captcha_registry.dataset.filtering import select_rows
+from captcha_registry.dataset.manifest import Manifest
+from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, Sample, decode_sample, unframe_record
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+    import tensorflow as tf
+
+    from captcha_registry.dataset.torch_samples import TorchSamples
+
+# Encoded records that wait to be drawn from at random; shards are shuffled too.
+SHUFFLED_RECORDS = 10_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedSample:
+    """One captcha: pixels `(height, width, 3)` uint8, the text on it, and its number in the dataset."""
+
+    image: npt.NDArray[np.uint8]
+    label: str
+    id: int
+
+
+@dataclass(frozen=True, eq=False)
+class CaptchaDataset:
+    """Some or all samples of a dataset, in an order; selecting gives another one and reads no record.
+
+    Attributes:
+        files: where shards are read.
+        manifest: of the whole dataset.
+        index: the rows of these samples, a pyarrow table with the columns of `dataset.index`; `.to_pandas()` makes a frame.
+    """
+
+    files: Files
+    manifest: Manifest
+    index: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.index.num_rows)
+
+    @overload
+    def __getitem__(self, key: int) -> DecodedSample: ...
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[np.integer[Any]]) -> "CaptchaDataset": ...
+    def __getitem__(self, key: Any) -> "DecodedSample | CaptchaDataset":
+        """Read one sample, or select several by a slice or a list of numbers; negative ones count from the end."""
+        if isinstance(key, Integral):
+            return self._decode(self.read_sample(int(key)), int(key))
+        numbers = np.arange(len(self))[key if isinstance(key, slice) else np.asarray(key, dtype=np.int64)]
+        return self._of(self.index.take(numbers))
+
+    def __iter__(self) -> Iterator[DecodedSample]:
+        return (self[number] for number in range(len(self)))
+
+    def split(self, name: str) -> "CaptchaDataset":
+        """Select the samples of `train` or `test`.
+
+        Raises:
+            UserError: the dataset has no such split.
+        """
+        if name not in (known := [side for side in pc.unique(self.index["split"]).to_pylist() if side]):
+            raise UserError(
+                f"{self.manifest.name} has no split {name!r}; expected {' or '.join(known) or 'none, it is not split'}"
+            )
+        return self._of(self.index.filter(pc.equal(self.index["split"], name)))
+
+    def filter(self, expression: str) -> "CaptchaDataset":
+        """Select the samples whose index rows fulfil an expression, such as `ink_luminance < 40` (see `dataset.filtering`).
+
+        Raises:
+            UserError: it is not understood, or names an unknown column.
+        """
+        return self._of(select_rows(self.index, expression))
+
+    def read_sample(self, number: int) -> Sample:
+        """Read a sample with its image still encoded.
+
+        Raises:
+            IndexError: there is no such number.
+            DamagedRecordError: the record is not the one that the index names.
+        """
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"sample {number} of {len(self):,}")
+        shards, offsets, lengths, ids, labels = self._places
+        shard, offset = shards[number], int(offsets[number])
+        record = unframe_record(self.files.read(shard, offset, int(lengths[number])), Path(shard), offset)
+        try:
+            sample = decode_sample(record)
+        except ValueError as error:
+            raise DamagedRecordError(Path(shard), offset, str(error)) from None
+        if (sample.id, sample.label) != (ids[number], labels[number]):
+            found = f"holds sample {sample.id}, {sample.label!r}; the index says {ids[number]}, {labels[number]!r}"
+            raise DamagedRecordError(Path(shard), offset, found)
+        return sample
+
+    def to_numpy(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
+        """Read all into memory: images `(samples, height, width, 3)` uint8, and their labels."""
+        self._make_local()
+        spec = self.manifest.spec
+        images = np.empty((len(self), spec.height, spec.width, 3), np.uint8)
+        for number, sample in enumerate(self):
+            images[number] = sample.image
+        return images, np.array(self.index["label"].to_pylist(), dtype=np.str_)
+
+    def to_tf(self, *, batch_size: int, shuffle: bool = False, seed: int | None = None) -> "tf.data.Dataset":
+        """Make a `tf.data.Dataset` of `(images uint8 (batch, height, width, 3), labels string (batch,))`.
+
+        The order is that of the shards; with `shuffle` a new one in every epoch, the same again for the same seed.
+
+        Raises:
+            UserError: a sample is selected more than once, which shards cannot give.
+        """
+        from captcha_registry.dataset.tensorflow_batches import read_batches  # noqa: PLC0415
+
+        if len(pc.unique(self.index["id"])) != len(self):
+            raise UserError("a sample is selected more than once; expected each once: use `.repeat()` of tf.data, or `to_numpy`")
+        root = self._make_local()
+        paths = [str(root / shard.path) for shard in self.manifest.shards if shard.path in self._shard_paths]
+        wanted = np.zeros(self.manifest.spec.count, dtype=bool)
+        wanted[self.index["id"].to_numpy()] = True
+        buffer = min(len(self), SHUFFLED_RECORDS) if shuffle else 0
+        return read_batches(paths, wanted, self.manifest.spec, batch_size, shuffle_buffer=buffer, seed=seed)
+
+    def to_torch(self) -> "TorchSamples":
+        """Make a map-style dataset for PyTorch's DataLoader, of `(image uint8 tensor (3, height, width), label)`."""
+        from captcha_registry.dataset.torch_samples import TorchSamples  # noqa: PLC0415
+
+        self._make_local()
+        return TorchSamples(self)
+
+    def to_huggingface(self) -> "datasets.Dataset":
+        """Make a `datasets.Dataset` with the columns image, label, id and split; the encoded images lie in memory."""
+        try:
+            import datasets  # noqa: PLC0415
+        except ImportError:
+            raise UserError("to_huggingface needs the package datasets: pip install 'captcha-registry[export]'") from None
+        self._make_local()
+        columns = {name: self.index[name].to_pylist() for name in ("label", "id", "split")}
+        images = [{"bytes": self.read_sample(number).image, "path": None} for number in range(len(self))]
+        text = datasets.Value("string")
+        features = datasets.Features(image=datasets.Image(), label=text, id=datasets.Value("int64"), split=text)
+        return datasets.Dataset.from_dict({"image": images} | columns, features=features)
+
+    def _of(self, index: pa.Table) -> "CaptchaDataset":
+        return CaptchaDataset(self.files, self.manifest, index)
+
+    @cached_property
+    def _places(self) -> tuple[Any, ...]:
+        """Where each sample is and what it must be, as columns that are quick to look into."""
+        shards = np.array(self.index["shard"].to_pylist(), dtype=object)
+        numbers = (self.index[name].to_numpy() for name in ("offset", "length", "id"))
+        return (shards, *numbers, self.index["label"].to_pylist())
+
+    @cached_property
+    def _pixel_hashes(self) -> list[bytes]:
+        return list(self.index["pixel_sha256"].to_pylist())
+
+    @cached_property
+    def _shard_paths(self) -> set[str]:
+        return set(pc.unique(self.index["shard"]).to_pylist())
+
+    def _make_local(self) -> Path:
+        return self.files.make_local(sorted(self._shard_paths))
+
+    def _decode(self, sample: Sample, number: int) -> DecodedSample:
+        try:
+            image = _decode_image(sample.image, self.manifest.spec, self._pixel_hashes[number])
+        except (OSError, ValueError, SyntaxError) as error:
+            shards, offsets, *_ = self._places
+            problem = f"picture of sample {sample.id}: {error}"
+            raise DamagedRecordError(Path(shards[number]), int(offsets[number]), problem) from None
+        return DecodedSample(image, sample.label, sample.id)
+
+
+def _decode_image(encoded: bytes, spec: DatasetSpec, pixel_sha256: bytes) -> npt.NDArray[np.uint8]:
+    """Decode a PNG whose size, mode and pixels are known."""
+    with Image.open(BytesIO(encoded), formats=["png"]) as picture:
+        # Before anything of that size is decoded.
+        if picture.size != (spec.width, spec.height) or picture.mode != "RGB":
+            raise ValueError(f"{picture.width}x{picture.height} {picture.mode}; expected {spec.width}x{spec.height} RGB")
+        image = np.array(picture)
+    if hashlib.sha256(image.data).digest() != pixel_sha256:
+        raise ValueError("its pixels differ from the index's hash")
+    return image
+
+
+def make_dataset(files: Files, manifest: Manifest, index: pa.Table) -> CaptchaDataset:
+    """Make a dataset of all samples, if its index stays inside its shards.
+
+    Raises:
+        UserError: the index has other rows than the manifest says, or points outside the shards.
+    """
+    if index.num_rows != manifest.spec.count:
+        raise UserError(f"the index of {manifest.name} has {index.num_rows:,} rows; the manifest says {manifest.spec.count:,}")
+    sizes = {shard.path: shard.size_bytes for shard in manifest.shards}
+    shards = index["shard"].combine_chunks().dictionary_encode()
+    # Not `to_numpy`, which imports pandas; that takes longer than all the rest.
+    numbers, offsets, lengths = map(np.from_dlpack, (shards.indices, *(index[c].combine_chunks() for c in ("offset", "length"))))
+    ends = np.array([sizes.get(shard, 0) for shard in shards.dictionary.to_pylist()])[numbers]
+    # Not offset + length, which could overflow.
+    outside = (offsets < 0) | (lengths < OVERHEAD_BYTES) | (lengths > ends - offsets)
+    if outside.any():
+        (row,) = index.slice(int(outside.argmax()), 1).to_pylist()
+        raise UserError(
+            f"the index of {manifest.name} points outside its shards: sample {row['id']}, {row['length']:,} bytes at "
+            f"{row['offset']:,} of {row['shard']}, which has {sizes.get(row['shard'], 0):,}"
+        )
+    return CaptchaDataset(files, manifest, index)

@@ -1,0 +1,255 @@
+"""The front door: samples by number, selections, and what each framework gets, all equal to what was drawn."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import captcha_registry
+from captcha_registry.dataset.dataset import CaptchaDataset, make_dataset
+from captcha_registry.dataset.files import LocalFiles
+from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.index import SCHEMA, read_index, write_index
+from captcha_registry.dataset.manifest import read_manifest
+from captcha_registry.dataset.records import DamagedRecordError
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
+from captcha_registry.generation.drawing import Drawer
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_dataset: DatasetFolder) -> CaptchaDataset:
+    return captcha_registry.load(tiny_dataset.root)
+
+
+def test_every_sample_is_the_one_that_was_drawn(tiny: CaptchaDataset, tiny_spec: DatasetSpec) -> None:
+    drawer = Drawer(tiny_spec)
+    assert len(tiny) == tiny_spec.count
+    for number, sample in enumerate(tiny):
+        drawn = drawer.draw(number)
+        assert (sample.id, sample.label) == (number, drawn.label)
+        assert sample.image.dtype == np.uint8
+        np.testing.assert_array_equal(sample.image, drawn.pixels)
+
+
+def test_loading_imports_no_framework(tiny_dataset: DatasetFolder) -> None:
+    code = (
+        "import sys, json, captcha_registry\n"
+        "before = sorted(sys.modules)\n"
+        f"samples = captcha_registry.load({str(tiny_dataset.root)!r}, split='test')\n"
+        "samples[0].image\n"
+        "print(json.dumps([before, sorted(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    before, after = json.loads(done.stdout)
+    assert not {"numpy", "pyarrow"} & set(before)
+    assert not {"tensorflow", "torch", "datasets", "keras", "sklearn", "numba"} & set(after)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_holds_its_own_samples_only(tiny: CaptchaDataset, tiny_dataset: DatasetFolder, split: str) -> None:
+    samples = captcha_registry.load(str(tiny_dataset.root), split=split)
+    assert samples.index.equals(tiny_dataset.rows(split))
+    assert samples.index.equals(tiny.split(split).index)
+
+
+def test_a_split_that_is_not_there_is_refused(tiny: CaptchaDataset, generated_dataset: DatasetFolder) -> None:
+    with pytest.raises(UserError, match=r"tiny has no split 'validation'; expected (test or train|train or test)"):
+        tiny.split("validation")
+    with pytest.raises(UserError, match=r"tiny has no split 'test'; expected none, it is not split"):
+        captcha_registry.load(generated_dataset.root, split="test")
+
+
+@settings(max_examples=50, deadline=None)
+@given(numbers=st.slices(60) | st.lists(st.integers(-60, 59), max_size=20))
+def test_selecting_is_what_a_list_does(tiny: CaptchaDataset, numbers: slice | list[int]) -> None:
+    ids = list(range(60))
+    expected = ids[numbers] if isinstance(numbers, slice) else [ids[number] for number in numbers]
+    chosen = tiny[numbers]
+    assert chosen.index["id"].to_pylist() == expected
+    assert [sample.id for sample in chosen] == expected
+    assert len(chosen) == len(expected)
+
+
+@pytest.mark.parametrize("number", [60, -61, np.int64(60)])
+def test_a_number_outside_is_an_index_error(tiny: CaptchaDataset, number: int) -> None:
+    with pytest.raises(IndexError, match="of 60"):
+        tiny[number]
+    with pytest.raises(IndexError):
+        tiny[[number]]
+
+
+FILTERS = [
+    "ink_luminance < 40",
+    "100 <= ink_luminance <= 150",
+    "not ink_luminance < 90 and split == 'test'",
+    "label in ('00A', '111') or id == 3",
+    "id not in [1, 2, 3] and (split != 'train' or ink_luminance > 120)",
+    "id > -1",
+    "offset < length",
+]
+
+
+@pytest.mark.parametrize("expression", FILTERS)
+def test_a_filter_selects_what_pandas_would(tiny: CaptchaDataset, expression: str) -> None:
+    expected = tiny.index.to_pandas().query(expression)
+    assert tiny.filter(expression).index["id"].to_pylist() == expected["id"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("luminance < 40", "luminance is no column; expected one of id, label, split"),
+        ("ink_luminance <", "invalid syntax"),
+        ("", "invalid syntax"),
+        ("ink_luminance", "it is no condition on a column"),
+        ("1 < 2", "."),
+        ("label < 3", "."),
+        ("id in 3", "."),
+        ("ink_luminance < 10**99", "is not understood"),
+        ("ink_luminance < 99999999999999999999", "."),
+        ("ink_luminance is None", "`is` is not understood"),
+        ("__import__('os').system('touch hacked')", "is not understood"),
+        ("label.__class__ == 1", "is not understood"),
+        ("[x for x in id] == 1", "is not understood"),
+        ("(" * 600 + "id" + ")" * 600, "1,202 characters; expected at most 1,000"),
+    ],
+)
+def test_what_is_no_filter_is_refused(tiny: CaptchaDataset, expression: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny.filter(expression)
+
+
+def test_numpy_gets_every_selected_sample(tiny: CaptchaDataset) -> None:
+    chosen = tiny[[5, 3, 5]]
+    images, labels = chosen.to_numpy()
+    assert images.shape == (3, 32, 48, 3)
+    assert labels.tolist() == chosen.index["label"].to_pylist()
+    np.testing.assert_array_equal(images[1], tiny[3].image)
+    np.testing.assert_array_equal(images[0], images[2])
+
+
+def test_tensorflow_gets_every_selected_sample_once(tiny: CaptchaDataset) -> None:
+    chosen = tiny.filter("id >= 3 and id < 40")
+    expected = {sample.label + hashlib.sha256(sample.image).hexdigest() for sample in chosen}
+    batches = list(chosen.to_tf(batch_size=8).as_numpy_iterator())
+    assert [len(images) for images, _ in batches] == [8, 8, 8, 8, 5]
+    found = [
+        label.decode() + hashlib.sha256(image).hexdigest()
+        for images, labels in batches
+        for image, label in zip(images, labels, strict=True)
+    ]
+    assert len(found) == len(expected) == 37
+    assert set(found) == expected
+    assert len(chosen.to_tf(batch_size=8)) == 5
+
+
+def test_tensorflow_gets_the_same_order_for_the_same_seed_only(tiny: CaptchaDataset) -> None:
+    def read_labels(**arguments: int | bool) -> list[list[bytes]]:
+        batches = tiny.to_tf(batch_size=60, **arguments)
+        return [list(labels) for _ in range(2) for _, labels in batches.as_numpy_iterator()]
+
+    shuffled = read_labels(shuffle=True, seed=1)
+    assert shuffled == read_labels(shuffle=True, seed=1)
+    assert shuffled != read_labels(shuffle=True, seed=2)
+    assert shuffled[0] != shuffled[1]
+    assert sorted(shuffled[0]) == sorted(label.encode() for label in tiny.index["label"].to_pylist())
+    assert read_labels()[0] == read_labels()[1] != shuffled[0]
+
+
+def test_tensorflow_cannot_be_given_a_sample_twice(tiny: CaptchaDataset) -> None:
+    with pytest.raises(UserError, match="a sample is selected more than once"):
+        tiny[[1, 1]].to_tf(batch_size=2)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pytorch_loads_every_sample(tiny: CaptchaDataset, num_workers: int) -> None:
+    from torch.utils.data import DataLoader  # noqa: PLC0415 - not in the lock file
+
+    samples = tiny.split("test").to_torch()
+    start = "spawn" if num_workers else None
+    batches = list(DataLoader(samples, batch_size=5, num_workers=num_workers, multiprocessing_context=start))
+    images, labels = tiny.split("test").to_numpy()
+    found = np.concatenate([batch.numpy() for batch, _ in batches])
+    np.testing.assert_array_equal(found, images.transpose(0, 3, 1, 2))
+    assert [label for _, batch in batches for label in batch] == labels.tolist()
+
+
+def test_hugging_face_gets_every_sample(tiny: CaptchaDataset) -> None:
+    chosen = tiny.filter("split == 'test'")
+    samples = chosen.to_huggingface()
+    assert samples.column_names == ["image", "label", "id", "split"]
+    for row, sample in zip(samples, chosen, strict=True):
+        assert (row["id"], row["label"], row["split"]) == (sample.id, sample.label, "test")
+        np.testing.assert_array_equal(np.asarray(row["image"]), sample.image)
+
+
+def change_row(root: Path, number: int, **values: object) -> pa.Table:
+    rows = read_index(root / "index.parquet").to_pylist()
+    rows[number] |= values
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"offset": -1},
+        {"length": 15},
+        {"length": 2**40},
+        {"offset": 2**63 - 1},
+        {"shard": "../secret"},
+        {"shard": "/etc/passwd"},
+        {"offset": 2**40},
+    ],
+    ids=str,
+)
+def test_an_index_that_points_outside_its_shards_is_refused(dataset_copy: Path, values: dict[str, object]) -> None:
+    write_index(dataset_copy / "index.parquet", change_row(dataset_copy, 7, **values))
+    with pytest.raises(UserError, match=r"the index of tiny points outside its shards: sample 7, "):
+        captcha_registry.load(dataset_copy)
+
+
+def test_an_index_of_other_rows_is_refused(dataset_copy: Path) -> None:
+    rows = read_index(dataset_copy / "index.parquet").slice(1)
+    with pytest.raises(UserError, match="the index of tiny has 59 rows; the manifest says 60"):
+        make_dataset(LocalFiles(dataset_copy), read_manifest(dataset_copy), rows)
+
+
+def test_a_record_that_is_not_the_one_of_the_index_is_refused(dataset_copy: Path) -> None:
+    manifest, first = read_manifest(dataset_copy), read_index(dataset_copy / "index.parquet").to_pylist()[0]
+    place = {name: first[name] for name in ("shard", "offset", "length")}
+    rows = {
+        "holds sample 0, ": change_row(dataset_copy, 1, **place),
+        "its pixels differ": change_row(dataset_copy, 1, pixel_sha256=bytes(32)),
+        "are no record": change_row(dataset_copy, 1, length=first["length"] - 1),
+    }
+    for message, index in rows.items():
+        samples = make_dataset(LocalFiles(dataset_copy), manifest, index)
+        with pytest.raises(DamagedRecordError, match=message):
+            samples[1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(place=st.integers(0, 10**6), flip=st.integers(1, 255))
+def test_no_flipped_byte_is_read(tiny_dataset: DatasetFolder, place: int, flip: int) -> None:
+    rows = tiny_dataset.index.slice(9, 1)
+    (row,) = rows.to_pylist()
+
+    class Flipped:
+        def read(self, path: str, offset: int, length: int) -> bytes:
+            content = bytearray(LocalFiles(tiny_dataset.root).read(path, offset, length))
+            content[place % length] ^= flip
+            return bytes(content)
+
+    samples = CaptchaDataset(Flipped(), tiny_dataset.manifest, rows)
+    with pytest.raises(DamagedRecordError, match=f"{row['shard']}: record at byte {row['offset']:,}: "):
+        samples[0]
