@@ -11,7 +11,7 @@ the hash of its pixels in the index, whose own SHA-256 the manifest holds.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from numbers import Integral
@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from captcha_registry.dataset.files import Files
+from captcha_registry.dataset.files import Files, LocalFiles
 from captcha_registry.dataset.filtering import select_rows
 from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, Sample, decode_sample, unframe_record
@@ -154,8 +154,8 @@ class CaptchaDataset:
         """Make a map-style dataset for PyTorch's DataLoader, of `(image uint8 tensor (3, height, width), label)`."""
         from captcha_registry.dataset.torch_samples import TorchSamples  # noqa: PLC0415
 
-        self._make_local()
-        return TorchSamples(self)
+        # A connection to a remote cannot be handed to worker processes.
+        return TorchSamples(replace(self, files=LocalFiles(self._make_local())))
 
     def to_huggingface(self) -> "datasets.Dataset":
         """Make a `datasets.Dataset` with the columns image, label, id and split; the encoded images lie in memory."""

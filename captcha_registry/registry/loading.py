@@ -8,17 +8,31 @@ from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import read_manifest
 
 
-def load(source: str | Path, *, split: str | None = None) -> CaptchaDataset:
+def load(source: str | Path, *, repo: str | None = None, version: str | None = None, split: str | None = None) -> CaptchaDataset:
     """Open a dataset.
 
     Args:
-        source: its folder, such as `data/digits`.
+        source: its folder, such as `data/digits`; with `repo` or `version` the name under which it is published.
+        repo: Git URL or path of the repository that publishes it; without it the one around the working folder.
+        version: such as `1.2.0`; without it the newest.
         split: `train` or `test`; without it all samples.
 
     Raises:
-        UserError: there is no complete dataset, or no such split.
+        UserError: there is no complete dataset, or no such version or split.
     """
-    root = Path(source)
-    manifest = read_manifest(root)
-    dataset = make_dataset(LocalFiles(root), manifest, read_index(root / manifest.index.path))
+    dataset = _load_folder(Path(source)) if repo is None and version is None else _load_published(str(source), repo, version)
     return dataset.split(split) if split else dataset
+
+
+def _load_folder(root: Path) -> CaptchaDataset:
+    manifest = read_manifest(root)
+    return make_dataset(LocalFiles(root), manifest, read_index(root / manifest.index.path))
+
+
+def _load_published(name: str, repo: str | None, version: str | None) -> CaptchaDataset:
+    # DVC takes longer to import than a folder to open.
+    from captcha_registry.registry.fetching import open_published  # noqa: PLC0415
+
+    files, manifest = open_published(name, repo, version)
+    index_path = files.make_local([manifest.index.path]) / manifest.index.path
+    return make_dataset(files, manifest, read_index(index_path))

@@ -1,0 +1,45 @@
+"""`captcha-registry show`: the card of a published version, in the terminal."""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from captcha_registry.errors import UserError
+from captcha_registry.registry.fetching import find_files
+from captcha_registry.registry.repository import find_published, open_repository, parse_reference
+
+HELP = "show the card of a published dataset or model"
+DESCRIPTION = "Show the card of a published version; piped, the Markdown as it is. Exit code: 0, or 2 if there is none."
+
+CARD = "README.md"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument(
+        "reference", metavar="NAME[@VERSION]", help="such as digits or digits@1.0.0; without a version the newest"
+    )
+    parser.add_argument("--repo", metavar="URL", help="Git URL or path of a repository; without it the one of this folder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the card."""
+    name, version = parse_reference(arguments.reference)
+    with open_repository(arguments.repo) as repo:
+        published = find_published(repo, name, version)
+        sources = find_files(repo, published)
+    if CARD not in sources:
+        raise UserError(f"{published} was published without a card, {CARD}: `captcha-registry get` fetches what there is")
+    text = sources[CARD].read_proved().decode(errors="replace")
+    if sys.stdout.isatty():
+        Console().print(Markdown(_without_front_matter(text)))
+    else:
+        print(text)
+    return 0
+
+
+def _without_front_matter(text: str) -> str:
+    """Leave out the YAML between the first two lines of dashes, which is for machines."""
+    return text.split("\n---\n", 1)[-1] if text.startswith("---\n") else text

@@ -1,0 +1,253 @@
+"""Files of a published version: read in place where the remote can seek, fetched and proved where they are needed whole."""
+
+import errno
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from dvc.repo import Repo
+from dvc_data.index import DataIndexDirError, DataIndexEntry, StorageInfo
+from dvc_objects.fs.base import FileSystem
+from filelock import FileLock
+from pydantic import TypeAdapter, ValidationError
+from tqdm import tqdm
+
+from captcha_registry.dataset.files import LocalFiles
+from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, InsidePath, Manifest, parse_manifest
+from captcha_registry.errors import UserError
+from captcha_registry.registry.cache import find_cache_dir
+from captcha_registry.registry.repository import Published, find_published, open_repository, open_revision
+from captcha_registry.workspace import link_or_copy
+
+# Remotes answer slowly rather than narrowly: several files are under way at once.
+PARALLEL_FETCHES = 4
+
+
+class Checksum(NamedTuple):
+    """What a file's bytes must hash to; DVC has an MD5 for every file, a manifest a SHA-256 for its own."""
+
+    algorithm: str
+    hexdigest: str
+
+    def fits(self, path: Path) -> bool:
+        """Say whether a file exists and has these bytes."""
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, self.algorithm).hexdigest() == self.hexdigest
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a published version: where its bytes lie, and the MD5 that the commit has for it."""
+
+    name: str
+    filesystem: FileSystem
+    location: str
+    md5: str
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """Read some bytes; a remote that cannot seek returns all of them.
+
+        Raises:
+            UserError: the remote does not give them.
+        """
+        with self._explain_errors():
+            return bytes(self.filesystem.cat_file(self.location, start=offset, end=None if length is None else offset + length))
+
+    def read_proved(self) -> bytes:
+        """Read the whole file and compare it with the MD5 that the commit has.
+
+        Raises:
+            UserError: the remote does not give it, or other bytes.
+        """
+        content = self.read()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != self.md5:
+            raise self._damaged(Checksum("md5", self.md5))
+        return content
+
+    def fetch(self, checksum: Checksum, target: Path) -> None:
+        """Copy the whole file to `target`, which gets its name only when its bytes are proved.
+
+        Raises:
+            UserError: the remote does not give them, or others.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.{uuid4().hex[:12]}.tmp")
+        try:
+            with self._explain_errors():
+                self.filesystem.get_file(self.location, str(temporary))
+            if not checksum.fits(temporary):
+                raise self._damaged(checksum)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _damaged(self, checksum: Checksum) -> UserError:
+        return UserError(
+            f"{self.name}: {self.location} has other bytes than were published, {checksum.algorithm} {checksum.hexdigest}: "
+            "the remote is damaged; its owner deletes that file there and runs `dvc push` where it is right"
+        )
+
+    @contextmanager
+    def _explain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.name}: {self.location} is not on the remote: its owner has to run `dvc push`, or the address is wrong"
+            ) from None
+        # Every kind of remote has errors of its own, and no common ancestor; a full disk is this machine's.
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            problem = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{self.name}: {self.location} could not be read ({problem}): check the network and your rights"
+            ) from error
+
+
+def find_files(repo: Repo, published: Published) -> dict[str, RemoteFile]:
+    """List the files of a version by their path inside it; only listings are read, no file.
+
+    Raises:
+        UserError: DVC does not know them, a path leaves the artifact, or the remote cannot be reached.
+    """
+    prefix = tuple(published.path.split("/"))
+    with open_revision(repo, published.revision):
+        index = repo.index.data["repo"]
+        try:
+            entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
+        except DataIndexDirError as error:
+            problem = error.__cause__ or error
+            raise UserError(f"{published}: the remote does not list its files ({problem}): check address and rights") from error
+        except KeyError:
+            raise UserError(f"{published}: DVC tracks nothing under {published.path} there") from None
+        paths = [_check_path(published, entry.key[len(prefix) :]) for entry in entries]
+        places = zip(paths, entries, strict=True)
+        return {path: _locate(f"{published}: {path}", entry, index.storage_map[entry.key]) for path, entry in places}
+
+
+def measure_version(repo: Repo, published: Published) -> int:
+    """Return the bytes of a version, as its commit has them."""
+    with open_revision(repo, published.revision):
+        folder = repo.fs.join(repo.root_dir, published.path)
+        return sum(out.meta.size or 0 for out in repo.index.outs if repo.fs.isin_or_eq(out.fs_path, folder))
+
+
+def _check_path(published: Published, key: tuple[str, ...]) -> str:
+    try:
+        return TypeAdapter(InsidePath).validate_python("/".join(key) or ".")
+    except ValidationError:
+        raise UserError(f"{published}: the path {'/'.join(key)!r} leaves the artifact; nothing was fetched") from None
+
+
+def _locate(name: str, entry: DataIndexEntry, storage: StorageInfo) -> RemoteFile:
+    """Find a file in the repository's own cache if that has it, else at its remote."""
+    if not (entry.hash_info and entry.hash_info.value):
+        raise UserError(f"{name}: the commit has no hash for it: its owner has to run `dvc repro` and commit dvc.lock")
+    if storage.cache and storage.cache.exists(entry):
+        filesystem, location = storage.cache.get(entry)
+    elif storage.remote:
+        filesystem, location = storage.remote.get(entry)
+    else:
+        raise UserError(f"{name}: the repository names no DVC remote: its owner has to add one with `dvc remote add -d`")
+    return RemoteFile(name, filesystem, location, entry.hash_info.value)
+
+
+@dataclass
+class PublishedFiles:
+    """The files of a published dataset (see `dataset.files.Files`); what was fetched once is kept and proved before each use.
+
+    Attributes:
+        sources: where each file lies, by its path inside the dataset.
+        entries: what the manifest says of it.
+        folder: holds the files that were fetched, each under its path; it is shared by all who read this dataset.
+    """
+
+    sources: Mapping[str, RemoteFile]
+    entries: Mapping[str, FileEntry]
+    folder: Path
+    proved: set[str] = field(default_factory=set)
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        """Read some bytes of a file, at the remote unless it was fetched."""
+        if path not in self.proved and not self._prove(path):
+            content = self.sources[path].read(offset, length)
+            if len(content) <= length:
+                return content
+            # A server that sends the whole file for a part of it is asked once.
+            self.make_local([path])
+        return LocalFiles(self.folder).read(path, offset, length)
+
+    def make_local(self, paths: Iterable[str]) -> Path:
+        """Fetch the files that are not here yet, several at once, with a progress bar."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder.with_suffix(".lock")):
+            missing = [path for path in paths if path not in self.proved and not self._prove(path)]
+            fetch_all({path: self.entries[path].size_bytes for path in missing}, self._fetch)
+        return self.folder
+
+    def _prove(self, path: str) -> bool:
+        if proved := Checksum("sha256", self.entries[path].sha256).fits(self.folder / path):
+            self.proved.add(path)
+        return proved
+
+    def _fetch(self, path: str) -> None:
+        checksum = Checksum("sha256", self.entries[path].sha256)
+        kept = find_cache_dir() / "files" / checksum.hexdigest[:2] / checksum.hexdigest
+        if not checksum.fits(kept):
+            self.sources[path].fetch(checksum, kept)
+        (self.folder / path).unlink(missing_ok=True)
+        link_or_copy(kept, self.folder / path)
+        self.proved.add(path)
+
+
+def open_published(name: str, url: str | None, version: str | None) -> tuple[PublishedFiles, Manifest]:
+    """Open a version of a dataset where it lies; only its manifest is read.
+
+    Raises:
+        UserError: it cannot be found or reached, or is no whole dataset.
+    """
+    with open_repository(url) as repo:
+        published = find_published(repo, name, version)
+        sources = find_files(repo, published)
+    manifest, content = read_published_manifest(published, sources)
+    entries = {entry.path: entry for entry in (*manifest.shards, manifest.index)}
+    folder = find_cache_dir() / "datasets" / hashlib.sha256(content).hexdigest()
+    return PublishedFiles(sources, entries, folder), manifest
+
+
+def read_published_manifest(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[Manifest, bytes]:
+    """Read the manifest of a version, proved by the MD5 that Git has, and make sure that all its files were published.
+
+    Raises:
+        UserError: there is none, it is not the one that was published, or it names files that were not.
+    """
+    if MANIFEST_NAME not in sources:
+        raise UserError(f"{published} is no dataset: it has no {MANIFEST_NAME}")
+    content = sources[MANIFEST_NAME].read_proved()
+    manifest = parse_manifest(content, sources[MANIFEST_NAME].name)
+    if lacking := [entry.path for entry in (*manifest.shards, manifest.index) if entry.path not in sources]:
+        raise UserError(f"{published}: its manifest names {lacking[0]}, which was not published ({len(lacking)} such files)")
+    return manifest, content
+
+
+def fetch_all(sizes: Mapping[str, int], fetch: Callable[[str], None]) -> None:
+    """Fetch files, several at once, with a progress bar over their bytes; the first error ends it."""
+    with (
+        ThreadPoolExecutor(PARALLEL_FETCHES) as executor,
+        tqdm(total=sum(sizes.values()), desc="fetch", unit="B", unit_scale=True, disable=None if sizes else True) as bar,
+    ):
+        running = {executor.submit(fetch, path): size for path, size in sizes.items()}
+        try:
+            for future in as_completed(running):
+                future.result()
+                bar.update(running[future])
+        finally:
+            executor.shutdown(cancel_futures=True)

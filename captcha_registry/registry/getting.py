@@ -1,0 +1,106 @@
+"""Fetch a published version, or a split of it, into a folder of one's own."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from captcha_registry.dataset.manifest import MANIFEST_NAME, Manifest
+from captcha_registry.errors import UserError
+from captcha_registry.registry.cache import find_cache_dir
+from captcha_registry.registry.fetching import Checksum, RemoteFile, fetch_all, read_published_manifest
+from captcha_registry.registry.repository import Published
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The files that a folder has to hold, with their checksums; the one that completes it comes last."""
+
+    checksums: dict[str, Checksum]
+    sizes: dict[str, int]
+    num_samples: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What is in the folder now."""
+
+    num_files: int
+    num_fetched: int
+    size_bytes: int
+    num_samples: int | None
+
+
+def get_version(published: Published, sources: Mapping[str, RemoteFile], target: Path, *, split: str | None = None) -> Received:
+    """Fetch a version into a folder; files that are right stay, so an interrupted call is made again to go on.
+
+    Raises:
+        UserError: the folder holds something else, there is no such split, or the remote has not what was published.
+    """
+    wanted = list_wanted(published, sources, split)
+    locks = find_cache_dir() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]}.lock"):
+        _require_room(published, sources, wanted, target)
+        missing = [path for path, checksum in wanted.checksums.items() if not checksum.fits(target / path)]
+        # The manifest says that the rest is there.
+        for paths in ([p for p in missing if p != MANIFEST_NAME], [p for p in missing if p == MANIFEST_NAME]):
+            fetch_all(
+                {path: wanted.sizes.get(path, 0) for path in paths}, lambda p: sources[p].fetch(wanted.checksums[p], target / p)
+            )
+    size_bytes = sum((target / path).stat().st_size for path in wanted.checksums)
+    return Received(len(wanted.checksums), len(missing), size_bytes, wanted.num_samples)
+
+
+def list_wanted(published: Published, sources: Mapping[str, RemoteFile], split: str | None) -> Wanted:
+    """List what has to be fetched: of a dataset its index, descriptions and the shards of a split, else everything.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    checksums = {path: Checksum("md5", source.md5) for path, source in sources.items()}
+    if MANIFEST_NAME not in sources:
+        if split:
+            raise UserError(f"{published} is no dataset, so it has no split {split!r}: leave --split out")
+        return Wanted(checksums, {}, None)
+    manifest, _ = read_published_manifest(published, sources)
+    shards = [shard for shard in manifest.shards if split is None or shard.path.startswith(f"{split}/")]
+    if not shards:
+        raise UserError(f"{published} has no split {split!r}; expected {' or '.join(list_splits(manifest)) or 'none'}")
+    entries = [*shards, manifest.index]
+    described = {path: checksum for path, checksum in checksums.items() if path not in {shard.path for shard in manifest.shards}}
+    proved = {entry.path: Checksum("sha256", entry.sha256) for entry in entries}
+    return Wanted(described | proved, {e.path: e.size_bytes for e in entries}, sum(shard.num_samples for shard in shards))
+
+
+def list_splits(manifest: Manifest) -> list[str]:
+    """List the splits of a dataset, which are the folders of its shards."""
+    return sorted({shard.path.split("/")[0] for shard in manifest.shards if "/" in shard.path})
+
+
+def _require_room(published: Published, sources: Mapping[str, RemoteFile], wanted: Wanted, target: Path) -> None:
+    """Refuse a folder in which something would be lost, or from which a link leads elsewhere."""
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file; expected a folder, or a name that is free: choose another with --to")
+    for path in wanted.checksums:
+        if link := next(
+            (part for part in [target / path, *(target / path).parents] if _is_below(part, target) and part.is_symlink()), None
+        ):
+            raise UserError(
+                f"{link} is a symbolic link, which leads out of {target}: remove it, or choose another folder with --to"
+            )
+    found = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+    # What a killed call left.
+    for leftover in [path for path in found if path.endswith(".tmp") and path.rsplit(".", 2)[0] in sources]:
+        (target / leftover).unlink()
+        found.remove(leftover)
+    if others := [path for path in found if path not in sources]:
+        raise UserError(f"{target} holds {others[0]}, which is no part of {published}: choose an empty folder with --to")
+    if MANIFEST_NAME in found and not Checksum("md5", sources[MANIFEST_NAME].md5).fits(target / MANIFEST_NAME):
+        raise UserError(f"{target} holds another dataset or version than {published}: choose another folder with --to")
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    return root in path.parents
