@@ -216,7 +216,15 @@ def open_published(name: str, url: str | None, version: str | None) -> tuple[Pub
     """
     with open_repository(url) as repo:
         published = find_published(repo, name, version)
-        sources = find_files(repo, published)
+        return open_files(published, find_files(repo, published))
+
+
+def open_files(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[PublishedFiles, Manifest]:
+    """Open a version of a dataset whose files have been found.
+
+    Raises:
+        UserError: it is no whole dataset.
+    """
     manifest, content = read_published_manifest(published, sources)
     entries = {entry.path: entry for entry in (*manifest.shards, manifest.index)}
     folder = find_cache_dir() / "datasets" / hashlib.sha256(content).hexdigest()

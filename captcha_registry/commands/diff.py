@@ -1,0 +1,79 @@
+"""`captcha-registry diff`: what changed between two versions, and the bump that this calls for."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from captcha_registry.registry.diff import Bump, Change, DatasetDiff, ModelDiff
+from captcha_registry.registry.fetching import find_files
+from captcha_registry.registry.repository import find_published, open_repository, parse_reference
+from captcha_registry.registry.versions import Version, diff_versions, read_folder, read_published
+
+HELP = "compare two versions, sample by sample"
+DESCRIPTION = (
+    "Compare two versions of a dataset, sample by sample, or of a model, and say which version bump the change calls for. "
+    "Exit code: 0, or 2 if one cannot be read."
+)
+
+MAX_EXAMPLES = 5
+REASONS: dict[Bump, str] = {
+    "none": "nothing changed",
+    "patch": "the same pictures or weights; other bytes or descriptions",
+    "minor": "only samples or columns were added, or a model's weights changed",
+    "major": "what was there went or changed",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    for name in ("old", "new"):
+        parser.add_argument(
+            name, metavar=name.upper(), help="NAME@VERSION, such as digits@1.0.0, or the folder of a dataset or model"
+        )
+    parser.add_argument("--repo", metavar="URL", help="Git URL or path of a repository; without it the one of this folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare the two."""
+    diff = diff_versions(*(_read(reference, arguments.repo) for reference in (arguments.old, arguments.new)))
+    if arguments.json:
+        print(json.dumps({"old": arguments.old, "new": arguments.new} | to_json(diff), indent=2))
+    else:
+        print("\n".join([f"{arguments.old} -> {arguments.new}", *format_diff(diff)]))
+    return 0
+
+
+def _read(reference: str, repo: str | None) -> Version:
+    if Path(reference).is_dir():
+        return read_folder(Path(reference))
+    name, version = parse_reference(reference)
+    with open_repository(repo) as opened:
+        published = find_published(opened, name, version)
+        return read_published(published, find_files(opened, published))
+
+
+def format_diff(diff: DatasetDiff | ModelDiff) -> Iterator[str]:
+    """Say in lines what differs; of the samples the first few ids."""
+    if isinstance(diff, DatasetDiff):
+        for kind, ids in diff.samples.items():
+            examples = ", ".join(map(str, ids[:MAX_EXAMPLES])) + (", ..." if len(ids) > MAX_EXAMPLES else "")
+            yield f"samples {kind:11} {len(ids):>13,}{'   ids ' + examples if len(ids) else ''}"
+        yield from (f"column added: {column}" for column in diff.columns_added)
+        yield from (f"column removed: {column}" for column in diff.columns_removed)
+    yield from (f"changed: {_format_change(change)}" for change in diff.params)
+    yield f"files that differ   {len(diff.files):>13,}"
+    yield f"calls for {diff.bump.upper()}: {REASONS[diff.bump]}"
+
+
+def _format_change(change: Change) -> str:
+    return f"{change.field} from {change.old} to {change.new}"
+
+
+def to_json(diff: DatasetDiff | ModelDiff) -> dict[str, object]:
+    """Arrange a diff for a script; every id is listed."""
+    samples = {kind: ids.tolist() for kind, ids in diff.samples.items()} if isinstance(diff, DatasetDiff) else {}
+    columns = {"added": diff.columns_added, "removed": diff.columns_removed} if isinstance(diff, DatasetDiff) else {}
+    params = {change.field: {"old": change.old, "new": change.new} for change in diff.params}
+    return {"bump": diff.bump, "samples": samples, "columns": columns, "params": params, "files": diff.files}

@@ -1,0 +1,151 @@
+"""What changed between two versions, and the version bump that this calls for.
+
+| bump  | a dataset                                              | a model                              |
+|-------|--------------------------------------------------------|--------------------------------------|
+| PATCH | same pictures; other bytes, tools or descriptions      | same weights; other descriptions     |
+| MINOR | only samples or index columns were added               | other weights                        |
+| MAJOR | anything else: a sample went, changed or changed sides | other input, alphabet or kind        |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captcha_registry.dataset.manifest import Manifest
+from captcha_registry.errors import UserError
+
+Bump = Literal["none", "patch", "minor", "major"]
+Ids = npt.NDArray[np.int64]
+
+# Parameters whose effect is seen in the samples themselves, or that only say how these lie in files.
+LAYOUT = {"drawing_version", "spec.count", "spec.shard_size"}
+# What of a model's card decides what it can read.
+READS = {"family", "spec.alphabet", "spec.length", "spec.length.min", "spec.length.max", "spec.width", "spec.height"}
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetVersion:
+    """What is compared of a dataset: manifest, index, and the hashes of files that the manifest does not name."""
+
+    manifest: Manifest
+    index: pa.Table
+    described: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """What is compared of a model: its model.json and the hashes of its files."""
+
+    card: Mapping[str, Any]
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One parameter that differs; None where it did not exist."""
+
+    field: str
+    old: object
+    new: object
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDiff:
+    """Ids of the samples that differ and how, other differences, and the bump that all this calls for."""
+
+    samples: Mapping[str, Ids]
+    columns_added: list[str]
+    columns_removed: list[str]
+    params: list[Change]
+    files: list[str]
+    bump: Bump
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDiff:
+    """Fields of model.json that differ, files that do, and the bump that this calls for."""
+
+    params: list[Change]
+    files: list[str]
+    bump: Bump
+
+
+def diff_datasets(old: DatasetVersion, new: DatasetVersion) -> DatasetDiff:
+    """Compare two versions of a dataset, sample by sample.
+
+    Raises:
+        UserError: an index names a sample twice.
+    """
+    samples = _diff_samples(old, new)
+    columns = [{f"{field.name} {field.type}" for field in version.index.schema} for version in (old, new)]
+    added, removed = sorted(columns[1] - columns[0]), sorted(columns[0] - columns[1])
+    params = diff_fields(_list_params(old.manifest), _list_params(new.manifest))
+    files = [change.field for change in diff_fields(_hash_files(old), _hash_files(new))]
+    bump: Bump = "patch" if files or params else "none"
+    if len(samples["added"]) or added:
+        bump = "minor"
+    if any(len(ids) for kind, ids in samples.items() if kind != "added") or removed or {p.field for p in params} - LAYOUT:
+        bump = "major"
+    return DatasetDiff(samples, added, removed, params, files, bump)
+
+
+def diff_models(old: ModelVersion, new: ModelVersion) -> ModelDiff:
+    """Compare two versions of a model by what their cards say."""
+    params = diff_fields(flatten(old.card), flatten(new.card))
+    files = [change.field for change in diff_fields(old.files, new.files)]
+    fields = {param.field for param in params}
+    bump: Bump = "patch" if files or params else "none"
+    if "model_sha256" in fields:
+        bump = "minor"
+    if fields & READS:
+        bump = "major"
+    return ModelDiff(params, files, bump)
+
+
+def diff_fields(old: Mapping[str, object], new: Mapping[str, object]) -> list[Change]:
+    """List the fields that differ."""
+    return [Change(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Name the leaves of nested objects by their path, such as `spec.count`."""
+    flat: dict[str, object] = {}
+    for name, value in content.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _diff_samples(old: DatasetVersion, new: DatasetVersion) -> dict[str, Ids]:
+    (old_ids, old_rows), (new_ids, new_rows) = _sort_rows(old), _sort_rows(new)
+    common, old_places, new_places = np.intersect1d(old_ids, new_ids, assume_unique=True, return_indices=True)
+    samples = {"added": np.setdiff1d(new_ids, old_ids), "removed": np.setdiff1d(old_ids, new_ids)}
+    for kind, column in (("redrawn", "pixel_sha256"), ("relabelled", "label"), ("moved", "split")):
+        before, after = (rows[column].take(pa.array(places)) for rows, places in ((old_rows, old_places), (new_rows, new_places)))
+        # A split that is null on both sides is the same.
+        same = pc.fill_null(pc.equal(before, after), pc.and_(pc.is_null(before), pc.is_null(after)))
+        samples[kind] = common[~np.asarray(same)]
+    return samples
+
+
+def _sort_rows(version: DatasetVersion) -> tuple[Ids, pa.Table]:
+    rows = version.index.sort_by("id")
+    ids = np.asarray(rows["id"])
+    if (repeated := ids[1:][ids[1:] == ids[:-1]]).size:
+        raise UserError(f"the index of {version.manifest.name} names sample {repeated[0]} more than once; expected each once")
+    return ids, rows
+
+
+def _list_params(manifest: Manifest) -> dict[str, object]:
+    """List what decides the pictures and their sides; versions of tools show in the pictures or in nothing."""
+    fields = manifest.model_dump(mode="json", include={"name", "spec", "split", "fonts", "drawing_version"})
+    return flatten(fields)
+
+
+def _hash_files(version: DatasetVersion) -> dict[str, str]:
+    entries = (*version.manifest.shards, version.manifest.index)
+    return {entry.path: entry.sha256 for entry in entries} | dict(version.described)

@@ -1,0 +1,81 @@
+"""Read what is compared of a version, whether it is published or lies in a folder."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from captcha_registry.dataset.index import read_index
+from captcha_registry.dataset.manifest import MANIFEST_NAME, read_manifest
+from captcha_registry.errors import UserError
+from captcha_registry.registry.diff import DatasetDiff, DatasetVersion, ModelDiff, ModelVersion, diff_datasets, diff_models
+from captcha_registry.registry.fetching import RemoteFile, open_files
+from captcha_registry.registry.repository import Published
+
+# Not in `recognition.trained`, which imports Keras.
+MODEL_CARD = "model.json"
+
+Version = DatasetVersion | ModelVersion
+
+
+def diff_versions(old: Version, new: Version) -> DatasetDiff | ModelDiff:
+    """Compare two versions of one artifact.
+
+    Raises:
+        UserError: one is a dataset and the other a model.
+    """
+    if isinstance(old, DatasetVersion) and isinstance(new, DatasetVersion):
+        return diff_datasets(old, new)
+    if isinstance(old, ModelVersion) and isinstance(new, ModelVersion):
+        return diff_models(old, new)
+    raise UserError("a dataset and a model cannot be compared; expected two versions of one artifact")
+
+
+def read_published(published: Published, sources: Mapping[str, RemoteFile]) -> Version:
+    """Read a published version: of a dataset manifest and index, of a model its model.json.
+
+    Raises:
+        UserError: the remote does not give them, or it is neither.
+    """
+    if MANIFEST_NAME in sources:
+        files, manifest = open_files(published, sources)
+        index = read_index(files.make_local([manifest.index.path]) / manifest.index.path)
+        described = {path: source.md5 for path, source in sources.items() if path not in files.entries}
+        return DatasetVersion(manifest, index, described)
+    if MODEL_CARD not in sources:
+        raise UserError(f"{published} is neither a dataset nor a model: it has neither {MANIFEST_NAME} nor {MODEL_CARD}")
+    card = _parse_card(sources[MODEL_CARD].read_proved(), sources[MODEL_CARD].name)
+    return ModelVersion(card, {path: source.md5 for path, source in sources.items()})
+
+
+def read_folder(root: Path) -> Version:
+    """Read the same of a dataset or a model in a folder.
+
+    Raises:
+        UserError: it holds neither.
+    """
+    if (root / MODEL_CARD).is_file():
+        return ModelVersion(_parse_card((root / MODEL_CARD).read_bytes(), str(root / MODEL_CARD)), _hash_files(root, set()))
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder; expected a dataset, a model, or NAME@VERSION")
+    manifest = read_manifest(root)
+    named = {entry.path for entry in (*manifest.shards, manifest.index)}
+    return DatasetVersion(manifest, read_index(root / manifest.index.path), _hash_files(root, named))
+
+
+def _hash_files(root: Path, known: set[str]) -> dict[str, str]:
+    """Return the MD5, by which DVC knows them, of the files that are not known otherwise."""
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    wanted = {name: path for name, path in files.items() if name not in known and path.name != ".gitignore"}
+    return {name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for name, path in wanted.items()}
+
+
+def _parse_card(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        card = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{where} is not valid JSON: {error}") from None
+    if not isinstance(card, dict):
+        raise UserError(f"{where} holds a {type(card).__name__}; expected an object")
+    return card
