@@ -96,7 +96,7 @@ def open_repository(url: str | None) -> Iterator[Repo]:
     if url and (url.startswith("-") or "::" in url):
         raise UserError(f"{url!r} is no address of a repository; expected a path or a Git URL (https, ssh, file)")
     with explain_errors(where):
-        root = Path(url or _find_root())
+        root = Path(url) if url else find_root()
         # Before DVC opens a folder, as it obeys the configuration there at once; a clone's it reads when data is asked for.
         if (config := root / ".dvc" / "config").is_file():
             _check_config(Config.load_file(config), where)
@@ -131,9 +131,9 @@ def list_published(repo: Repo) -> list[Published]:
     Raises:
         UserError: a version's dvc.yaml does not name its artifact, or names a path outside the repository.
     """
-    commits = _find_commits(repo)
+    commits = find_commits(repo)
     names = sorted({name for name, _ in commits})
-    return [_read_artifact(repo, key, commits[key]) for name in names for key in _newest_first(commits, name)]
+    return [read_artifact(repo, key, commits[key]) for name in names for key in newest_first(commits, name)]
 
 
 def find_published(repo: Repo, name: str, version: str | None = None) -> Published:
@@ -142,8 +142,8 @@ def find_published(repo: Repo, name: str, version: str | None = None) -> Publish
     Raises:
         UserError: it does not exist; says what does.
     """
-    commits = _find_commits(repo)
-    keys = _newest_first(commits, name)
+    commits = find_commits(repo)
+    keys = newest_first(commits, name)
     if not keys:
         names = ", ".join(sorted({name for name, _ in commits})) or "none"
         raise UserError(f"{repo.url or repo.root_dir} has no published artifact {name!r}; published there: {names}")
@@ -151,7 +151,7 @@ def find_published(repo: Repo, name: str, version: str | None = None) -> Publish
     if key not in commits:
         versions = ", ".join(str(version) for _, version in keys)
         raise UserError(f"{name} has no version {version}; published: {versions}")
-    return _read_artifact(repo, key, commits[key])
+    return read_artifact(repo, key, commits[key])
 
 
 @contextmanager
@@ -162,14 +162,7 @@ def open_revision(repo: Repo, revision: str) -> Iterator[None]:
         yield
 
 
-def _find_root() -> str:
-    try:
-        return str(Repo.find_root())
-    except NotDvcRepoError:
-        raise UserError(f"{Path.cwd()} is in no DVC repository: go to one, or name one with --repo URL") from None
-
-
-def _find_commits(repo: Repo) -> dict[tuple[str, Version], str]:
+def find_commits(repo: Repo) -> dict[tuple[str, Version], str]:
     """Return the commit of each published version that was not withdrawn."""
     tags = [gto.tag.parse_tag(tag) for tag in gto.tag.find(scm=repo.scm) if not gto.tag.parse_name(tag.name).get("stage")]
     withdrawn = {(tag.name, tag.version) for tag in tags if tag.action == Action.DEREGISTER}
@@ -180,11 +173,17 @@ def _find_commits(repo: Repo) -> dict[tuple[str, Version], str]:
     }
 
 
-def _newest_first(commits: dict[tuple[str, Version], str], name: str) -> list[tuple[str, Version]]:
+def newest_first(commits: dict[tuple[str, Version], str], name: str) -> list[tuple[str, Version]]:
+    """Return the versions of one artifact, each with its name."""
     return sorted((key for key in commits if key[0] == name), key=lambda key: key[1], reverse=True)
 
 
-def _read_artifact(repo: Repo, key: tuple[str, Version], revision: str) -> Published:
+def read_artifact(repo: Repo, key: tuple[str, Version], revision: str) -> Published:
+    """Read what dvc.yaml says of an artifact at the commit of a version.
+
+    Raises:
+        UserError: it does not name the artifact, or a path outside the repository.
+    """
     name, version = key
     with open_revision(repo, revision):
         artifact = repo.artifacts.read().get("dvc.yaml", {}).get(name)
@@ -195,6 +194,18 @@ def _read_artifact(repo: Repo, key: tuple[str, Version], revision: str) -> Publi
     except ValidationError:
         raise UserError(f"{make_tag(name, version)}: its path {artifact.path!r} does not stay inside the repository") from None
     return Published(name, version, revision, path, artifact.type, artifact.desc)
+
+
+def find_root() -> Path:
+    """Return the root of the DVC repository around the working folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return Path(Repo.find_root())
+    except NotDvcRepoError:
+        raise UserError(f"{Path.cwd()} is in no DVC repository: go to one, or name one with --repo URL") from None
 
 
 def _check_config(config: dict[str, dict[str, Any]], where: str) -> None:
