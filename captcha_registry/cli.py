@@ -3,10 +3,19 @@
 import argparse
 import sys
 
-from captcha_registry.commands import diff, get, list, publish, repair, show, verify  # noqa: A004 - the name of the command
+from captcha_registry.commands import diff, export, get, list, publish, repair, show, verify  # noqa: A004 - the name of the command
 from captcha_registry.errors import report_errors
 
-COMMANDS = {"publish": publish, "list": list, "show": show, "get": get, "diff": diff, "verify": verify, "repair": repair}
+COMMANDS = {
+    "publish": publish,
+    "list": list,
+    "show": show,
+    "get": get,
+    "diff": diff,
+    "export": export,
+    "verify": verify,
+    "repair": repair,
+}
 
 
 def make_parser() -> argparse.ArgumentParser:

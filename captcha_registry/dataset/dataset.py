@@ -162,7 +162,7 @@ class CaptchaDataset:
         try:
             import datasets  # noqa: PLC0415
         except ImportError:
-            raise UserError("to_huggingface needs the package datasets: pip install 'captcha-registry[export]'") from None
+            raise UserError("to_huggingface needs the package datasets: pip install 'captcha-registry[huggingface]'") from None
         self._make_local()
         columns = {name: self.index[name].to_pylist() for name in ("label", "id", "split")}
         images = [{"bytes": self.read_sample(number).image, "path": None} for number in range(len(self))]
