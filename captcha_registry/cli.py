@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from captcha_registry.commands import diff, export, get, list, publish, repair, show, verify  # noqa: A004 - the name of the command
 from captcha_registry.errors import report_errors
@@ -31,9 +32,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Run the command."""
-    arguments = make_parser().parse_args()
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Run the command that the process was started with, or another."""
+    arguments = make_parser().parse_args(command_line)
     with report_errors():
         sys.exit(arguments.run(arguments))
 

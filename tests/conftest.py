@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from checkouts import GIT_ENVIRONMENT, Checkout
 from ruamel.yaml import YAML
 
 from captcha_registry.dataset.folder import DatasetFolder, open_folder
@@ -154,3 +155,39 @@ def tiny_dataset(
 def dataset_copy(tiny_dataset: DatasetFolder, tmp_path: Path) -> Path:
     """The folder of a split tiny dataset that a test may damage."""
     return Path(shutil.copytree(tiny_dataset.root, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def grown_dataset(
+    generate: Callable[..., DatasetFolder],
+    tiny_spec: DatasetSpec,
+    shard_rule: SplitRule,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> DatasetFolder:
+    """The tiny dataset grown by half. Shared: read it, never write to it."""
+    root = tmp_path_factory.mktemp("grown")
+    split_dataset(generate(tiny_spec.model_copy(update={"count": 90})), shard_rule, root)
+    return open_folder(root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Git, DVC and the cache for fetched files take no settings from the machine, nor leave any."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in GIT_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR", "CAPTCHA_REGISTRY_CACHE"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
+
+
+@pytest.fixture(scope="session")
+def published(tiny_dataset: DatasetFolder, grown_dataset: DatasetFolder, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A repository that has published tiny 1.0.0 and, grown by half, 1.1.0. Shared: read it, never write to it."""
+    checkout = Checkout.create(tmp_path_factory.mktemp("published"))
+    for version, dataset in (("1.0.0", tiny_dataset), ("1.1.0", grown_dataset)):
+        checkout.make(dataset.root, card=f"---\nlicense: apache-2.0\n---\n# tiny\n\nVersion {version}.\n")
+        done = checkout.run("publish", "tiny", version)
+        assert done.returncode == 0, done.stderr
+    return checkout

@@ -38,6 +38,8 @@ from captcha_registry.registry.versions import diff_versions, read_folder, read_
 
 ORDER: tuple[Bump, ...] = ("none", "patch", "minor", "major")
 GIT_REMOTE = "origin"
+# Progress is no result.
+STDERR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> Release:
     tag = make_tag(name, version)
     _require_clean_tree(root)
     commit = _git(root, "rev-parse", "HEAD")
+    _require_known_commit(root, commit)
     taken = _find_remote_tags(root, name)
     if taken.get(tag, commit) != commit:
         raise UserError(f"{tag} is published already, from commit {taken[tag][:8]}; a version never changes: choose a higher one")
@@ -126,6 +129,14 @@ def _require_clean_tree(root: Path) -> None:
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise UserError(f"{changed[0][3:]}{more} is not committed, and a version is a commit: commit or stash it")
+
+
+def _require_known_commit(root: Path, commit: str) -> None:
+    """Refuse a commit that is on no branch of the Git remote: a clone would not have it, or lose it."""
+    heads = [line.split("\t")[0] for line in _git(root, "ls-remote", "--heads", GIT_REMOTE).splitlines()]
+    containing = _git(root, "for-each-ref", "--format=%(objectname)", "--contains", commit).splitlines()
+    if not set(heads) & {commit, *containing}:
+        raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push` first")
 
 
 def _find_remote_tags(root: Path, name: str) -> dict[str, str]:
@@ -225,7 +236,7 @@ def _push_data(repo: Repo, targets: list[str]) -> None:
     DVC takes a folder whose listing is at the remote for complete, so each of its objects is looked for, and sent if it is not
     there or was cut.
     """
-    result = subprocess.run([sys.executable, "-m", "dvc", "push", *targets], cwd=repo.root_dir, stdout=sys.stderr, check=False)
+    result = subprocess.run([sys.executable, "-m", "dvc", "push", *targets], cwd=repo.root_dir, stdout=STDERR, check=False)
     if result.returncode:
         raise UserError("`dvc push` failed, see above; nothing was tagged: mend it and run the same command again")
     local: HashFileDB = repo.cache.local

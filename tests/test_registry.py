@@ -1,0 +1,289 @@
+"""Published versions are found, shown, fetched and read where they lie; every byte is proved, nothing is written elsewhere."""
+
+import json
+import pickle
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import numpy as np
+import pytest
+from checkouts import Checkout
+from conftest import hash_files, wait_until
+
+import captcha_registry
+from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.verify import verify_dataset
+from captcha_registry.errors import UserError
+from captcha_registry.registry.fetching import RemoteFile
+from captcha_registry.registry.repository import parse_reference, parse_version
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What remotes were asked for from now on: names with the number of bytes, -1 for a whole file."""
+    asked: list[tuple[str, int]] = []
+    read, fetch = RemoteFile.read, RemoteFile.fetch
+
+    def note_read(self: RemoteFile, offset: int = 0, length: int | None = None) -> bytes:
+        asked.append((self.name, -1 if length is None else length))
+        return read(self, offset, length)
+
+    def note_fetch(self: RemoteFile, *arguments: object) -> None:
+        asked.append((self.name, -1))
+        fetch(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RemoteFile, "read", note_read)
+    monkeypatch.setattr(RemoteFile, "fetch", note_fetch)
+    return asked
+
+
+def get(published: Checkout, *arguments: str) -> str:
+    """Run `captcha-registry get` against the origin; return what it said, after it succeeded."""
+    done = published.run("get", *arguments, "--repo", published.origin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- find
+
+
+def test_list_names_versions_from_the_newest_with_samples_and_bytes(published: Checkout, tiny_dataset: DatasetFolder) -> None:
+    rows = json.loads(published.run("list", "--repo", published.origin, "--json").stdout)
+    assert [(row["name"], row["version"], row["type"], row["samples"]) for row in rows] == [
+        ("tiny", "1.1.0", "dataset", 90),
+        ("tiny", "1.0.0", "dataset", 60),
+    ]
+    card = len("---\nlicense: apache-2.0\n---\n# tiny\n\nVersion 1.0.0.\n")
+    assert rows[1]["size_bytes"] == card + sum(p.stat().st_size for p in tiny_dataset.root.rglob("*") if p.is_file())
+
+
+def test_list_without_a_repository_reads_the_one_around(published: Checkout) -> None:
+    lines = published.run("list").stdout.splitlines()
+    assert [line.split()[:4] for line in lines[1:]] == [["tiny", "1.1.0", "dataset", "90"], ["tiny", "1.0.0", "dataset", "60"]]
+
+
+def test_list_still_names_versions_whose_data_cannot_be_reached(published: Checkout, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    published.git("clone", "--quiet", published.origin, str(clone))
+    config = clone / ".dvc/config"
+    config.write_text(config.read_text().replace(str(published.remote), str(tmp_path / "nowhere")))
+    done = Checkout(clone).run("list", "--json")
+    assert [(row["version"], row["samples"]) for row in json.loads(done.stdout)] == [("1.1.0", None), ("1.0.0", None)]
+    assert "note: tiny@v1.0.0: the remote does not list its files" in done.stderr
+    shutil.rmtree(clone / ".dvc")
+    assert "is in no DVC repository" in Checkout(clone).run("list").stderr
+
+
+def test_show_prints_the_card_of_the_version(published: Checkout) -> None:
+    assert "Version 1.0.0." in published.run("show", "tiny@1.0.0", "--repo", published.origin).stdout
+    assert "Version 1.1.0." in published.run("show", "tiny").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["get", "tinny"], "has no published artifact 'tinny'; published there: tiny"),
+        (["get", "tiny@2.0.0"], "tiny has no version 2.0.0; published: 1.1.0, 1.0.0"),
+        (["get", "tiny@newest"], "'newest' is no version; expected MAJOR.MINOR.PATCH"),
+        (["get", "@1.0.0"], "'@1.0.0' names no version; expected NAME or NAME@VERSION"),
+        (["get", "tiny", "--split", "tset"], "has no split 'tset'; expected test or train"),
+        (["show", "tiny@2.0.0"], "published: 1.1.0, 1.0.0"),
+        (["list", "--repo", "/nowhere"], "/nowhere: No git repository was found"),
+        (["list", "--repo", "ext::sh -c touch% /tmp/owned"], "is no address of a repository"),
+        (["list", "--repo=--upload-pack=touch /tmp/owned"], "is no address of a repository"),
+        (["list", "--repo=-oProxyCommand=sh"], "is no address of a repository"),
+        (["diff", "tiny@1.0.0", "tiny@3.0.0"], "tiny has no version 3.0.0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_does_not_exist_is_named_with_what_does(published: Checkout, arguments: list[str], message: str) -> None:
+    done = published.run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_references_and_versions_are_read_with_and_without_v() -> None:
+    assert parse_reference("digits@v1.2.3") == parse_reference("digits@1.2.3") == ("digits", "1.2.3")
+    assert parse_reference("digits") == ("digits", None)
+    assert parse_version("v1.2.3") == parse_version("1.2.3")
+
+
+# --- fetch
+
+
+def test_get_makes_a_dataset_that_verifies_and_equals_what_was_published(
+    published: Checkout, tiny_dataset: DatasetFolder, tmp_path: Path
+) -> None:
+    said = get(published, "tiny@1.0.0", "--to", str(tmp_path / "got"))
+    assert "tiny@v1.0.0: 60 samples, 13 files" in said
+    with ThreadPoolExecutor(1) as executor:
+        assert verify_dataset(tmp_path / "got", "deep", executor) == []
+    got = hash_files(tmp_path / "got")
+    assert got.pop("README.md")
+    assert got == hash_files(tiny_dataset.root)
+
+
+def test_get_of_a_split_fetches_its_shards_only_and_they_can_be_read(
+    published: Checkout, tiny_dataset: DatasetFolder, tmp_path: Path
+) -> None:
+    get(published, "tiny@1.0.0", "--split", "test", "--to", str(tmp_path / "got"))
+    assert {p.parent.name for p in (tmp_path / "got").rglob("*.tfrecord")} == {"test"}
+    images, labels = captcha_registry.load(tmp_path / "got", split="test").to_numpy()
+    expected_images, expected_labels = captcha_registry.load(tiny_dataset.root, split="test").to_numpy()
+    np.testing.assert_array_equal(images, expected_images)
+    assert list(labels) == list(expected_labels)
+
+
+def test_get_goes_on_where_it_was_interrupted_and_mends_what_is_wrong(published: Checkout, tmp_path: Path) -> None:
+    target = tmp_path / "got"
+    get(published, "tiny@1.0.0", "--to", str(target))
+    expected = hash_files(target)
+    (target / "manifest.json").unlink()
+    (target / "train/00000.tfrecord").unlink()
+    cut = target / "test/00004.tfrecord" if (target / "test/00004.tfrecord").exists() else next((target / "test").iterdir())
+    cut.write_bytes(cut.read_bytes()[:-1])
+    (target / "train/00001.tfrecord.0123456789ab.tmp").write_bytes(b"what a killed process left")
+    said = json.loads(get(published, "tiny@1.0.0", "--to", str(target), "--json"))
+    assert (said["num_files"], said["num_fetched"]) == (13, 3)
+    assert hash_files(target) == expected
+
+
+def test_get_killed_at_any_moment_leaves_no_manifest_or_a_whole_dataset(published: Checkout, tmp_path: Path) -> None:
+    for number, pause in enumerate((0.8, 1.2, 1.4, 1.6)):
+        target = tmp_path / f"got{number}"
+        process = published.start("get", "tiny@1.0.0", "--repo", published.origin, "--to", str(target))
+        with pytest.raises(AssertionError):
+            wait_until(lambda: False, "the moment", pause)
+        process.kill()
+        process.communicate()
+        if (target / "manifest.json").exists():
+            with ThreadPoolExecutor(1) as executor:
+                assert verify_dataset(target, "full", executor) == []
+        get(published, "tiny@1.0.0", "--to", str(target))
+        assert len(hash_files(target)) == 13
+
+
+def test_two_gets_into_one_folder_both_succeed(published: Checkout, tmp_path: Path) -> None:
+    target = str(tmp_path / "got")
+    both = [published.start("get", "tiny", "--repo", published.origin, "--to", target) for _ in range(2)]
+    outputs = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    with ThreadPoolExecutor(1) as executor:
+        assert verify_dataset(Path(target), "full", executor) == []
+
+
+def test_get_overwrites_nothing_that_is_not_its_own(published: Checkout, tmp_path: Path) -> None:
+    other, old, file = tmp_path / "other", tmp_path / "old", tmp_path / "file"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    get(published, "tiny@1.0.0", "--to", str(old))
+    file.write_text("a file")
+    before = hash_files(tmp_path)
+    for target, message in ((other, "thesis.txt"), (old, "holds another dataset or version"), (file, "is a file")):
+        done = published.run("get", "tiny@1.1.0", "--repo", published.origin, "--to", str(target))
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert hash_files(tmp_path) == before
+
+
+def test_get_never_writes_through_a_link(published: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got/train").symlink_to(tmp_path / "outside")
+    done = published.run("get", "tiny", "--repo", published.origin, "--to", str(tmp_path / "got"))
+    assert done.returncode == 2
+    assert "got/train is a symbolic link" in done.stderr
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def damage_remote(published: Checkout, tmp_path: Path, suffix: bytes) -> Path:
+    """Copy a published repository and change the first test shard at its remote; return the copy's checkout."""
+    copy = Path(shutil.copytree(published.root.parent, tmp_path / "copy"))
+    shard = (published.root / "data/tiny/test/00009.tfrecord").read_bytes()
+    (found,) = [path for path in (copy / "remote").rglob("*") if path.is_file() and path.read_bytes() == shard]
+    found.chmod(0o644)
+    found.write_bytes(shard[: len(shard) // 2] + bytes([shard[len(shard) // 2] ^ 1]) + shard[len(shard) // 2 + 1 :] + suffix)
+    shutil.rmtree(copy / "checkout/.dvc/cache")
+    config = copy / "checkout/.dvc/config"
+    config.write_text(config.read_text().replace(str(published.remote), str(copy / "remote")))
+    return copy / "checkout"
+
+
+@pytest.mark.parametrize("suffix", [b"", b"x"], ids=["flipped", "longer"])
+def test_a_damaged_remote_is_named_and_nothing_of_it_gets_its_name(
+    published: Checkout, tmp_path: Path, cache: Path, suffix: bytes
+) -> None:
+    checkout = Checkout(damage_remote(published, tmp_path, suffix))
+    checkout.git("commit", "--quiet", "--all", "--message", "moved")
+    done = published.run("get", "tiny", "--repo", str(checkout.root), "--to", str(tmp_path / "got"))
+    assert done.returncode == 2
+    assert "has other bytes than were published" in done.stderr
+    assert not (tmp_path / "got/manifest.json").exists()
+    samples = captcha_registry.load("tiny", repo=str(checkout.root), split="test")
+    with pytest.raises(UserError, match="has other bytes than were published"):
+        samples.to_numpy()
+    assert "test/00009.tfrecord" not in {path.relative_to(path.parent.parent).as_posix() for path in cache.rglob("*.tfrecord")}
+
+
+# --- read where it lies
+
+
+def test_a_published_dataset_is_read_record_by_record(
+    published: Checkout, tiny_dataset: DatasetFolder, cache: Path, asked: list[tuple[str, int]]
+) -> None:
+    there = captcha_registry.load("tiny", repo=published.origin, version="1.0.0")
+    assert [name.split(": ")[1] for name, _ in asked] == ["manifest.json", "index.parquet"]
+    here = captcha_registry.load(tiny_dataset.root)
+    for number in (3, 41, -1):
+        np.testing.assert_array_equal(there[number].image, here[number].image)
+        assert there[number].label == here[number].label
+    records = asked[2:]
+    assert [length for _, length in records] == [here.index["length"][number].as_py() for number in (3, 3, 41, 41, 59, 59)]
+    assert not list(cache.rglob("*.tfrecord"))
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_is_needed_whole_is_fetched_once_and_shared_between_versions(
+    published: Checkout, tiny_dataset: DatasetFolder, asked: list[tuple[str, int]]
+) -> None:
+    old = captcha_registry.load("tiny", repo=published.origin, version="1.0.0")
+    images, _ = old.to_numpy()
+    np.testing.assert_array_equal(images, captcha_registry.load(tiny_dataset.root).to_numpy()[0])
+    assert sum(".tfrecord" in name for name, _ in asked) == 10
+    asked.clear()
+    captcha_registry.load("tiny", repo=published.origin, version="1.0.0").to_numpy()
+    assert [name.split(": ")[1] for name, _ in asked] == ["manifest.json"]
+    captcha_registry.load("tiny", repo=published.origin).to_numpy()
+    assert sum(".tfrecord" in name for name, _ in asked) == 5
+
+
+def test_a_cached_file_that_was_changed_is_fetched_anew(published: Checkout, cache: Path) -> None:
+    images, _ = captcha_registry.load("tiny", repo=published.origin, split="test").to_numpy()
+    for path in [path for path in cache.rglob("*.tfrecord") if path.is_file()]:
+        path.write_bytes(path.read_bytes()[:-3])
+    again, _ = captcha_registry.load("tiny", repo=published.origin, split="test").to_numpy()
+    np.testing.assert_array_equal(again, images)
+
+
+def test_two_processes_fill_one_cache(published: Checkout, cache: Path) -> None:
+    code = f"import captcha_registry as c; print(c.load('tiny', repo={published.origin!r}).to_numpy()[0].sum())"
+    both = [Popen([sys.executable, "-c", code], stdout=PIPE, stderr=PIPE, text=True) for _ in range(2)]
+    (first, first_errors), (second, second_errors) = (process.communicate() for process in both)
+    assert first == second != "", first_errors + second_errors
+    assert not list(cache.rglob("*.tmp"))
+
+
+@pytest.mark.peers
+def test_samples_for_torch_can_be_sent_to_worker_processes(published: Checkout) -> None:
+    samples = captcha_registry.load("tiny", repo=published.origin, split="test").to_torch()
+    assert pickle.loads(pickle.dumps(samples))[0][1] == samples[0][1]  # noqa: S301 - its own
