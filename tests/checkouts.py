@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+import dvc.cli
 import pytest
 from ruamel.yaml import YAML
 
@@ -56,8 +57,12 @@ class Checkout:
     def git(self, *arguments: str) -> str:
         return self._run("git", *arguments).stdout.strip()
 
-    def dvc(self, *arguments: str) -> str:
-        return self._run(sys.executable, "-m", "dvc", *arguments).stdout.strip()
+    def dvc(self, *arguments: str) -> None:
+        """Run `dvc` here in this process, which saves its start."""
+        output, errors = StringIO(), StringIO()
+        with chdir(self.root), redirect_stdout(output), redirect_stderr(errors):
+            code = dvc.cli.main(list(arguments))
+        assert code == 0, f"dvc {' '.join(arguments)}:\n{output.getvalue()}\n{errors.getvalue()}"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `captcha-registry` here without waiting for it."""

@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     if CARD not in sources:
         raise UserError(f"{published} was published without a card, {CARD}: `captcha-registry get` fetches what there is")
     text = sources[CARD].read_proved().decode(errors="replace")
+    # A stranger's text must not steer the terminal.
+    text = "".join(character for character in text if character.isprintable() or character in "\n\t")
     if sys.stdout.isatty():
         Console().print(Markdown(_without_front_matter(text)))
     else:

@@ -1,0 +1,142 @@
+"""What is exported is read by the tool that it is for, record for record; bytes are equal, and nothing is left half-written."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from conftest import ROOT, hash_files
+from PIL import Image
+
+import captcha_registry
+from captcha_registry.cli import main
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.records import iterate_records
+from captcha_registry.registry.export import FORMATS, Format, export_dataset
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_dataset: DatasetFolder) -> CaptchaDataset:
+    return captcha_registry.load(tiny_dataset.root)
+
+
+def expect(tiny: CaptchaDataset, split: str) -> dict[int, tuple[str, bytes]]:
+    """Return label and pixels of each sample of a split, by its id."""
+    return {sample.id: (sample.label, sample.image.tobytes()) for sample in tiny.split(split)}
+
+
+def test_hugging_face_reads_the_splits_as_pictures(tiny: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    export_dataset(tiny, "huggingface", tmp_path / "hub")
+    read = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))
+    for split in ("train", "test"):
+        rows = {row["id"]: (row["label"], np.asarray(row["image"]).tobytes()) for row in read[split]}
+        assert rows == expect(tiny, split)
+
+
+# In a process of its own, as webdataset leaves files open.
+READ_TARS = """
+import hashlib, json, sys, webdataset
+samples = webdataset.WebDataset(sys.argv[1:], shardshuffle=False).decode("rgb8").to_tuple("__key__", "png", "txt")
+print(json.dumps({int(key): [text, hashlib.sha256(image.tobytes()).hexdigest()] for key, image, text in samples}))
+"""
+
+
+def test_webdataset_reads_every_sample(tiny: CaptchaDataset, tmp_path: Path) -> None:
+    export_dataset(tiny, "webdataset", tmp_path / "tars")
+    for split in ("train", "test"):
+        paths = sorted(str(path) for path in (tmp_path / "tars").glob(f"{split}-*.tar"))
+        done = subprocess.run([sys.executable, "-c", READ_TARS, *paths], capture_output=True, text=True, check=True)
+        rows = {sample.id: [sample.label, hashlib.sha256(sample.image.tobytes()).hexdigest()] for sample in tiny.split(split)}
+        assert {int(key): value for key, value in json.loads(done.stdout).items()} == rows
+
+
+def test_numpy_reads_images_labels_and_ids_without_pickle(tiny: CaptchaDataset, tmp_path: Path) -> None:
+    export_dataset(tiny, "numpy", tmp_path / "arrays")
+    for split in ("train", "test"):
+        with np.load(tmp_path / "arrays" / f"{split}.npz", allow_pickle=False) as arrays:
+            images, labels, ids = (arrays[name] for name in ("images", "labels", "ids"))
+        assert images.dtype == np.uint8
+        rows = {int(i): (str(label), image.tobytes()) for image, label, i in zip(images, labels, ids, strict=True)}
+        assert rows == expect(tiny, split)
+
+
+def test_pictures_lie_beside_a_table_of_their_labels(tiny: CaptchaDataset, tmp_path: Path) -> None:
+    export_dataset(tiny, "images", tmp_path / "files")
+    for split in ("train", "test"):
+        folder = tmp_path / "files" / split
+        with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        read = {int(row["id"]): (row["label"], np.asarray(Image.open(folder / row["file"])).tobytes()) for row in rows}
+        assert read == expect(tiny, split)
+        assert len(list(folder.glob("*.png"))) == len(rows)
+
+
+def test_shards_are_copied_as_they_are_and_can_be_changed(
+    tiny: CaptchaDataset, tiny_dataset: DatasetFolder, tmp_path: Path
+) -> None:
+    export_dataset(tiny.split("test"), "tfrecord", tmp_path / "shards")
+    shards = sorted(tmp_path.glob("shards/test/*.tfrecord"))
+    assert sum(1 for shard in shards for _ in iterate_records(shard)) == len(tiny.split("test"))
+    assert hash_files(tmp_path / "shards/test") == hash_files(tiny_dataset.root / "test")
+    assert all(shard.stat().st_nlink == 1 for shard in shards)
+
+
+@pytest.mark.parametrize("export_format", FORMATS)
+def test_two_processes_write_the_same_bytes(
+    tiny_dataset: DatasetFolder, tiny: CaptchaDataset, tmp_path: Path, export_format: Format
+) -> None:
+    export_dataset(tiny, export_format, tmp_path / "here")
+    command = ["export", str(tiny_dataset.root), "--format", export_format, "--to", str(tmp_path / "there"), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "captcha_registry.cli", *command], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert json.loads(done.stdout)["num_samples"] == len(tiny)
+    assert hash_files(tmp_path / "here") == hash_files(tmp_path / "there")
+
+
+@pytest.mark.parametrize("export_format", FORMATS)
+def test_a_damaged_sample_leaves_nothing_behind(dataset_copy: Path, tmp_path: Path, export_format: Format) -> None:
+    shard = next((dataset_copy / "test").iterdir())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(Exception, match=shard.name):
+        export_dataset(captcha_registry.load(dataset_copy), export_format, tmp_path / "out" / "export")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["PATH", "--format", "numpy", "--to", "PATH"], "exists already, and nothing is overwritten"),
+        (["PATH", "--format", "numpy", "--to", "new", "--split", "tset"], "has no split 'tset'; expected train or test"),
+        (["nowhere", "--format", "numpy", "--to", "new"], "nowhere/manifest.json is missing"),
+        (["PATH", "--format", "zip", "--to", "new"], "invalid choice: 'zip'"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_written(
+    tiny_dataset: DatasetFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["export", *(str(tiny_dataset.root) if argument == "PATH" else argument for argument in arguments)])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_that_was_not_split_is_one_part(generated_dataset: DatasetFolder, tmp_path: Path) -> None:
+    export_dataset(captcha_registry.load(generated_dataset.root), "numpy", tmp_path / "arrays")
+    assert [path.name for path in (tmp_path / "arrays").iterdir()] == ["all.npz"]
