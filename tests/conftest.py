@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import psutil
 import pytest
 from checkouts import GIT_ENVIRONMENT, Checkout
 from ruamel.yaml import YAML
+from servers import BUCKET, Bucket, Servers, answers, free_port
 
 from captcha_registry.dataset.folder import DatasetFolder, open_folder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
@@ -191,3 +193,28 @@ def published(tiny_dataset: DatasetFolder, grown_dataset: DatasetFolder, tmp_pat
         done = checkout.run("publish", "tiny", version)
         assert done.returncode == 0, done.stderr
     return checkout
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    (tmp_path / "servers").mkdir()
+    running = Servers(tmp_path / "servers")
+    yield running
+    for process in running.processes:
+        process.kill()
+        process.wait(HANG_SECONDS)
+
+
+@pytest.fixture
+def bucket(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket; processes that are started from now on find its server."""
+    port = free_port()
+    servers.start("moto.server", "-H", "127.0.0.1", "-p", str(port))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    client = boto3.client("s3")
+    wait_until(lambda: answers(port), "the start of the S3 server")
+    client.create_bucket(Bucket=BUCKET)
+    return Bucket(client)

@@ -5,17 +5,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import boto3
 import psutil
 import pytest
 from conftest import HANG_SECONDS, ROOT, Project, hash_files, wait_until
+from servers import BUCKET, Bucket, Servers, free_port
 
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
@@ -26,95 +23,8 @@ from captcha_registry.generation.shards import draw_shard
 
 # A shard takes about a third of a second: long enough to be hit in the middle.
 SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=6_000, shard_size=1_000, seed=3)
-BUCKET = "captchas"
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@dataclass
-class Servers:
-    """Processes that live as long as a test."""
-
-    folder: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
-            environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-            process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log, cwd=self.folder)
-        self.processes.append(process)
-        return process
-
-    def start_scheduler(self) -> str:
-        port = free_port()
-        self.start("dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-        return f"tcp://127.0.0.1:{port}"
-
-    def start_worker(self, scheduler: str, **environment: str) -> subprocess.Popen[bytes]:
-        # Without a nanny, which would start a killed worker anew: the others must take over.
-        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard")
-        return self.start("dask", "worker", scheduler, *options, **environment)
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    (tmp_path / "servers").mkdir()
-    running = Servers(tmp_path / "servers")
-    yield running
-    for process in running.processes:
-        process.kill()
-        process.wait(HANG_SECONDS)
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """A bucket of an S3 server on loopback."""
-
-    client: Any
-
-    def list_keys(self) -> dict[str, int]:
-        """Return the size of every object in bytes."""
-        listed = self.client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
-        return {item["Key"]: item["Size"] for item in listed}
-
-    def read(self, key: str) -> bytes:
-        return bytes(self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
-
-    def write(self, key: str, content: bytes) -> None:
-        self.client.put_object(Bucket=BUCKET, Key=key, Body=content)
-
-    def download(self, prefix: str, folder: Path) -> Path:
-        for key in self.list_keys():
-            path = folder / key.removeprefix(f"{prefix}/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.read(key))
-        return folder
-
-
-@pytest.fixture
-def bucket(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """An empty bucket; processes that are started from now on find its server."""
-    port = free_port()
-    servers.start("moto.server", "-H", "127.0.0.1", "-p", str(port))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    client = boto3.client("s3")
-    wait_until(lambda: answers(port), "the start of the S3 server")
-    client.create_bucket(Bucket=BUCKET)
-    return Bucket(client)
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as caller:
-        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
