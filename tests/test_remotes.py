@@ -191,6 +191,7 @@ def test_plain_dvc_reads_what_is_published(tiny_dataset: DatasetFolder, tmp_path
     run("get", checkout.origin, "data/tiny/test", "--rev", "tiny@v1.0.0", "--out", "only_test")
     got = hash_files(tmp_path / "artifact")
     assert got.pop("README.md")
+    assert got.pop(".gitignore")
     assert got == hash_files(tiny_dataset.root)
     assert hash_files(tmp_path / "only_test") == hash_files(tiny_dataset.root / "test")
     manifest = dvc.api.read("data/tiny/manifest.json", checkout.origin, "tiny@v1.0.0")
