@@ -1,7 +1,9 @@
 """A version is published whole or not at all: what is refused, what a dry run leaves, what interruptions and races do."""
 
+import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 from contextlib import suppress
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from checkouts import Checkout
 from conftest import wait_until
+from ruamel.yaml import YAML
 
 from captcha_registry.dataset.folder import DatasetFolder
 
@@ -48,6 +51,11 @@ def test_a_version_is_an_annotated_tag_at_the_origin_and_every_object_at_the_rem
     assert len(checkout.list_remote()) == 15
 
 
+def test_json_is_all_that_a_process_prints(checkout: Checkout) -> None:
+    output, _ = checkout.start("publish", "tiny", "1.0.0", "--json").communicate()
+    assert json.loads(output)["tag"] == "tiny@v1.0.0"
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(checkout: Checkout) -> None:
     done = checkout.run("publish", "tiny", "1.0.0", "--dry-run")
     assert done.returncode == 0
@@ -73,7 +81,73 @@ def test_a_dirty_tree_is_refused(checkout: Checkout) -> None:
 
 def test_a_stale_pipeline_is_refused(checkout: Checkout) -> None:
     (checkout.root / "source/README.md").write_text("# another card\n")
-    refuse(checkout, "1.0.0", "tiny is stale: stage make has changed")
+    refuse(checkout, "1.0.0", "tiny is not what the pipeline would make now (make): run `dvc repro make` and commit")
+
+
+def test_what_the_data_was_made_from_need_not_be_here(checkout: Checkout) -> None:
+    shutil.rmtree(checkout.root / "source")
+    publish(checkout, "1.0.0")
+
+
+def test_data_that_was_changed_by_hand_is_refused(checkout: Checkout) -> None:
+    (checkout.root / "data/tiny/README.md").unlink()
+    (checkout.root / "data/tiny/README.md").write_text("# changed\n")
+    refuse(checkout, "1.0.0", "tiny is not what the pipeline would make now (make)")
+
+
+def test_a_cache_that_lost_an_object_is_refused_with_what_mends_it(checkout: Checkout) -> None:
+    (checkout.root / "data/tiny/train/00000.tfrecord").chmod(0o644)
+    content = (checkout.root / "data/tiny/train/00000.tfrecord").read_bytes()
+    (lost,) = [p for p in (checkout.root / ".dvc/cache/files").rglob("*") if p.is_file() and p.read_bytes() == content]
+    lost.unlink()
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert done.returncode == 2
+    assert "run `dvc commit`" in done.stderr or "`dvc push` failed" in done.stderr
+    assert checkout.list_origin_tags() == []
+    checkout.dvc("commit", "--quiet", "--force", "make")
+    publish(checkout, "1.0.0")
+
+
+def test_a_commit_that_others_have_built_upon_is_published(checkout: Checkout) -> None:
+    other = checkout.root.parent / "other"
+    checkout.git("clone", "--quiet", checkout.origin, str(other))
+    Checkout(other).commit("later")
+    before = checkout.git("for-each-ref")
+    assert checkout.run("publish", "tiny", "1.0.0", "--dry-run").returncode == 0
+    assert checkout.git("for-each-ref") == before
+    publish(checkout, "1.0.0")
+
+
+def test_a_version_that_was_withdrawn_stays_withdrawn(checkout: Checkout) -> None:
+    publish(checkout, "1.0.0")
+    checkout.git("push", "--quiet", "origin", "HEAD:refs/tags/tiny@v1.0.0!")
+    refuse(checkout, "1.0.0", "tiny@v1.0.0 was withdrawn")
+
+
+def test_a_repository_without_an_origin_is_refused(checkout: Checkout) -> None:
+    checkout.git("remote", "remove", "origin")
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert "there is no Git remote 'origin' to publish at: add one with `git remote add origin URL`" in done.stderr
+
+
+def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Checkout) -> None:
+    weights, folder = b"weights", checkout.root / "reader"
+    folder.mkdir()
+    (folder / "model.keras").write_bytes(weights)
+    (folder / "model.json").write_text(json.dumps({"model_sha256": hashlib.sha256(weights).hexdigest(), "family": "cnn"}))
+    pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
+    pipeline["artifacts"]["reader"] = {"path": "reader", "type": "model"}
+    YAML().dump(pipeline, checkout.root / "dvc.yaml")
+    checkout.dvc("add", "--quiet", "reader")
+    checkout.commit("a model")
+    done = checkout.run("publish", "reader", "1.0.0")
+    assert (done.returncode, "cnn" in done.stdout) == (0, True), done.stderr
+    (folder / "model.keras").unlink()
+    (folder / "model.keras").write_bytes(b"others")
+    checkout.dvc("add", "--quiet", "reader")
+    checkout.commit("another model")
+    done = checkout.run("publish", "reader", "1.1.0")
+    assert (done.returncode, "is not the model that" in done.stderr) == (2, True)
 
 
 def test_a_commit_that_the_origin_does_not_have_is_refused(checkout: Checkout) -> None:

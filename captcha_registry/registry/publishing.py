@@ -5,7 +5,7 @@ the same call made again goes on from there; a version that can be seen is whole
 """
 
 import hashlib
-import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +100,8 @@ def prepare_release(repo: Repo, name: str, version: Version) -> Release:
     commit = _git(root, "rev-parse", "HEAD")
     _require_known_commit(root, commit)
     taken = _find_remote_tags(root, name)
+    if f"{tag}!" in taken:
+        raise UserError(f"{tag} was withdrawn, and a version never changes: choose a higher one")
     if taken.get(tag, commit) != commit:
         raise UserError(f"{tag} is published already, from commit {taken[tag][:8]}; a version never changes: choose a higher one")
     artifact = _find_artifact(repo, name)
@@ -133,18 +135,22 @@ def _require_clean_tree(root: Path) -> None:
 
 def _require_known_commit(root: Path, commit: str) -> None:
     """Refuse a commit that is on no branch of the Git remote: a clone would not have it, or lose it."""
-    heads = [line.split("\t")[0] for line in _git(root, "ls-remote", "--heads", GIT_REMOTE).splitlines()]
-    containing = _git(root, "for-each-ref", "--format=%(objectname)", "--contains", commit).splitlines()
-    if not set(heads) & {commit, *containing}:
+    if GIT_REMOTE not in _git(root, "remote").split():
+        raise UserError(f"there is no Git remote {GIT_REMOTE!r} to publish at: add one with `git remote add {GIT_REMOTE} URL`")
+    heads = sorted({line.split("\t")[0] for line in _git(root, "ls-remote", "--heads", GIT_REMOTE).splitlines()})
+    if heads and commit not in heads:
+        # Objects only, of what others have built upon it; no branch and no tag is written.
+        _git(root, "fetch", "--quiet", "--no-tags", "--refmap=", GIT_REMOTE, *heads)
+    if not heads or _git(root, "rev-list", "--max-count=1", commit, "--not", *heads):
         raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push` first")
 
 
 def _find_remote_tags(root: Path, name: str) -> dict[str, str]:
-    """Return the commits of the artifact's versions at the Git remote, by tag."""
+    """Return the commits of the artifact's versions at the Git remote, by tag; of a withdrawn one too."""
     lines = _git(root, "ls-remote", "--tags", GIT_REMOTE, f"refs/tags/{name}@v*").splitlines()
     # An annotated tag is followed by the commit that it stands on, under the name with `^{}`.
     commits = {ref.removeprefix("refs/tags/").removesuffix("^{}"): sha for sha, ref in (line.split("\t") for line in lines)}
-    return {tag: sha for tag, sha in commits.items() if Version.is_valid(tag.removeprefix(f"{name}@v"))}
+    return {tag: sha for tag, sha in commits.items() if Version.is_valid(tag.removeprefix(f"{name}@v").removesuffix("!"))}
 
 
 def _find_artifact(repo: Repo, name: str) -> Artifact:
@@ -164,12 +170,27 @@ def _find_outputs(repo: Repo, artifact: Artifact, name: str) -> list[Output]:
 
 
 def _require_fresh(repo: Repo, outputs: list[Output], name: str) -> None:
-    """Refuse outputs that are not what the pipeline would make now."""
+    """Refuse outputs that are not what the pipeline would make now; what they were made from need not be here."""
     stages = sorted({out.stage.addressing for out in outputs})
-    stale = repo.status(targets=stages, with_deps=True)
+    with _keep_quiet("dvc"):
+        stale = repo.reproduce(targets=stages, dry=True, allow_missing=True)
     if stale:
-        stage, reasons = min(stale.items())
-        raise UserError(f"{name} is stale: stage {stage} has changed ({json.dumps(reasons)}): run `dvc repro` and commit")
+        names = ", ".join(stage.addressing for stage in stale)
+        raise UserError(
+            f"{name} is not what the pipeline would make now ({names}): run `dvc repro {' '.join(stages)}` and commit"
+        )
+
+
+@contextmanager
+def _keep_quiet(logger_name: str) -> Iterator[None]:
+    """Hold back what a library would print on stdout, where results go."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _prove(root: Path) -> DatasetVersion | ModelVersion:
@@ -242,6 +263,10 @@ def _push_data(repo: Repo, targets: list[str]) -> None:
     local: HashFileDB = repo.cache.local
     remote: HashFileDB = repo.cloud.get_remote_odb(command="push")
     hashes = sorted({info.value for infos in repo.used_objs(targets, push=True).values() for info in infos})
+    if lost := [value for value in hashes if not local.fs.exists(local.oid_to_path(value))]:
+        raise UserError(
+            f"DVC's cache has lost {len(lost)} of {len(hashes)} objects, such as {lost[0]}: run `dvc commit` and again this"
+        )
     if lacking := _find_lacking(local, remote, hashes):
         remote.add([local.oid_to_path(value) for value in lacking], local.fs, lacking, check_exists=False)
     if lacking := _find_lacking(local, remote, hashes):
