@@ -1,7 +1,7 @@
 """Check a dataset to the last byte, then describe it: `python -m stages.describe digits`.
 
-Reads `data/<name>/`; writes `metrics/<name>.json`, `metrics/plots/<name>/samples.png` and the card `data/<name>/README.md`.
-A dataset that is not what its manifest says fails the run.
+Reads `data/<name>/`; writes `metrics/<name>.json`, `metrics/plots/<name>/samples.png` and, below `data/<name>/`, the card
+`README.md` and `croissant.json`. A dataset that is not what its manifest says fails the run.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from captcha_registry.errors import UserError, report_errors
 from captcha_registry.generation.executors import count_usable_cores, local_processes
 from captcha_registry.plots import save_contact_sheet
 from captcha_registry.registry.card import write_dataset_card
+from captcha_registry.registry.croissant import write_croissant
 from captcha_registry.workspace import write_atomically
 
 MAX_PROBLEMS_SHOWN = 10
@@ -42,6 +43,7 @@ def main(name: str) -> None:
     samples_path = Path("metrics/plots") / name / "samples.png"
     save_contact_sheet(samples_path, [s.image for s in pictures], [s.label for s in pictures])
     write_atomically(dataset.root / "README.md", write_dataset_card(dataset.manifest, metrics).encode())
+    write_atomically(dataset.root / "croissant.json", write_croissant(dataset.manifest).encode())
     write_atomically(Path("metrics") / f"{name}.json", f"{json.dumps(metrics, indent=2)}\n".encode())
     print(f"{name}: {metrics['samples']:,} samples checked, nothing wrong, {time.perf_counter() - started:.0f} s")
 

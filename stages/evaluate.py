@@ -1,7 +1,7 @@
 """Read the test split with a trained model and score it: `python -m stages.evaluate cnn`.
 
-Reads `models/<name>/` and the dataset that its card names; writes `metrics/<name>.json` and, below
-`metrics/plots/<name>/`, `learning_curves.csv`, `confusion.csv`, `slices.csv` and `errors.png`.
+Reads `models/<name>/` and the dataset that its card names; writes `metrics/<name>.json`, the card `models/<name>/README.md`
+and, below `metrics/plots/<name>/`, `learning_curves.csv`, `confusion.csv`, `slices.csv` and `errors.png`.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from captcha_registry.plots import save_contact_sheet
 from captcha_registry.recognition.reading import read_split
 from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, worst_errors
 from captcha_registry.recognition.trained import load_model, read_history
+from captcha_registry.registry.model_card import write_model_card
 from captcha_registry.workspace import write_atomically
 
 NUM_ERRORS_SHOWN = 30
@@ -37,6 +38,7 @@ def main(name: str) -> None:
     pictures = [sample.image for sample in dataset.read_samples(dataset.index.take(worst["id"].to_numpy()))]
     captions = [f"{label} read {text or '-'}" for label, text in zip(worst["label"], worst["text"], strict=True)]
     save_contact_sheet(plots_dir / "errors.png", pictures, captions)
+    write_atomically(Path("models") / name / "README.md", write_model_card(name, card, metrics).encode())
     write_atomically(Path("metrics") / f"{name}.json", f"{json.dumps(metrics, indent=2)}\n".encode())
 
     seconds = time.perf_counter() - started

@@ -1,49 +1,115 @@
-"""The dataset card: README.md in the dataset's folder, for people who find the dataset without the project."""
+"""The cards: README.md in the folder of a dataset or a model, for people who find it without the project.
+
+Both begin with the front matter that Hugging Face reads.
+Sources: https://huggingface.co/docs/hub/datasets-cards, https://huggingface.co/docs/hub/model-cards
+"""
 
 from collections.abc import Mapping
 
 from captcha_registry.dataset.index import SCHEMA
 from captcha_registry.dataset.manifest import Manifest
+from captcha_registry.dataset.spec import DatasetSpec
+
+Metrics = Mapping[str, int | float]
+
+LICENSE_NAMES = {
+    "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+    "other": "the licences of the fonts named in the card",
+}
+# How the Hub names sizes, by the samples that they stay below.
+SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M", 10**8: "10M<n<100M"}
+
+COLUMNS = {
+    "id": "number of the sample, from 0",
+    "label": "the text on the picture",
+    "split": "train or test; nothing before the dataset is split",
+    "shard": "path of the TFRecord file that holds the sample",
+    "offset": "byte at which the sample's record starts in its shard",
+    "length": "bytes of the whole record, framing included",
+    "pixel_sha256": "SHA-256 of the decoded pixels, row by row, RGB; survives another encoding",
+    "ink": "colour of text, dots and curve",
+    "background": "colour of the ground",
+    "ink_luminance": "Rec. 601 luma of the ink, 0 to 255",
+}
+FACTS = {
+    "samples": "captchas, each with its text",
+    "train_samples": "of these, to learn from",
+    "test_samples": "of these, to be judged by; no sample ever changes sides",
+    "shards": "TFRecord files",
+    "size_bytes": "bytes of all shards",
+    "duplicate_pictures": "pictures that an earlier sample shows already",
+    "labels": "distinct texts",
+    "labels_in_train_and_test": "texts that stand on both sides, on different pictures",
+    "mean_ink_luminance": "mean brightness of the ink, 0 to 255",
+    "balance_position": "rarest character's count over the commonest's at this position, 1 is even",
+}
 
 
-def write_dataset_card(manifest: Manifest, metrics: Mapping[str, int | float]) -> str:
-    """Compose the card as Markdown, from the manifest and the dataset's metrics."""
-    spec, split = manifest.spec, manifest.split
-    how_split = f"by {split.by}, {split.test_size:.0%} test, seed {split.seed}" if split else "not split"
-    facts = "\n".join(f"| {name.replace('_', ' ')} | {value:,} |" for name, value in metrics.items())
-    columns = "\n".join(f"| {field.name} | {field.type} |" for field in SCHEMA)
-    fonts = (
-        f"the font{'s' * (len(spec.fonts) > 1)} {', '.join(spec.fonts)}" if spec.fonts else "the font that comes with `captcha`"
-    )
-    tools = ", ".join(f"{tool} {version}" for tool, version in manifest.tool_versions.items())
-    return f"""# {manifest.name}
+def find_license(manifest: Manifest) -> str:
+    """Name the licence of the pictures as the Hub does: that of the fonts drawn with, unknown unless they are the package's."""
+    return "other" if manifest.spec.fonts else "apache-2.0"
 
-{spec.count:,} captchas of {spec.described_length} characters, {spec.width}x{spec.height} pixels, each with its text.
+
+def write_dataset_card(manifest: Manifest, metrics: Metrics) -> str:
+    """Compose a dataset's card as Markdown, from its manifest and metrics."""
+    spec = manifest.spec
+    columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)
+    facts = "\n".join(f"| {name.replace('_', ' ')} | {value:,} | {_explain(name)} |" for name, value in metrics.items())
+    return f"""---
+license: {find_license(manifest)}
+pretty_name: {manifest.name}
+task_categories:
+- image-to-text
+tags:
+- captcha
+- ocr
+- synthetic
+size_categories:
+- {_name_size(spec.count)}
+configs:
+- config_name: index
+  data_files: {manifest.index.path}
+---
+
+# {manifest.name}
+
+{spec.count:,} synthetic captchas of {spec.described_length} characters, {spec.width}x{spec.height} pixels, each with its text.
 The alphabet is `{spec.alphabet}`.
 
-| fact | value |
-|---|---|
+| fact | value | meaning |
+|---|---:|---|
 {facts}
 
 ## How it was made
 
-Drawn from the seed {spec.seed}, in the style `{spec.style}`, as the `captcha` package draws. Sample *i* follows from the seed and
-*i* alone. Split {how_split}.
-Drawing version {manifest.drawing_version}, with {tools}.
-The dataset id is `{manifest.dataset_id}`.
+{_describe_drawing(manifest)}
+
+The dataset id, a hash of all that the manifest says, is `{manifest.dataset_id}`.
 
 ## What is in it
 
 - `train/` and `test/`: TFRecord shards of at most {spec.shard_size:,} records. A record is a `tf.train.Example` with
   `id` (int64), `image` (PNG bytes) and `label` (bytes).
-- `index.parquet`: one row per sample.
+- `index.parquet`: one row per sample, which says where its record lies.
 - `manifest.json`: every file with its size and SHA-256.
+- `croissant.json`: the same as metadata that `mlcroissant` reads; its records are the rows of the index.
 
-| column of the index | type |
-|---|---|
+| column of the index | type | meaning |
+|---|---|---|
 {columns}
 
 ## Read it
+
+With `captcha_registry`, which proves each sample as it reads it:
+
+```python
+import captcha_registry
+
+samples = captcha_registry.load(".", split="train")
+image, label = samples[0].image, samples[0].label
+```
+
+With TensorFlow alone:
 
 ```python
 import tensorflow as tf
@@ -54,8 +120,58 @@ shards = tf.data.Dataset.list_files("train/*.tfrecord", shuffle=False)
 samples = tf.data.TFRecordDataset(shards).map(lambda record: tf.io.parse_single_example(record, features))
 ```
 
+## Intended use
+
+To teach and study reading text from pictures, with exact truth and in any number: to compare recognizers, to see how much
+data they need, to test a pipeline. It is no tool against anybody's site, and a model trained on it reads this one drawing style.
+
 ## Limits
 
-The pictures are synthetic, from {fonts} and one drawing program: a model that reads them reads nothing else for certain.
-Dark ink is drawn faint, and `0` and `O` differ by little where both are in the alphabet.
+{_describe_limits(manifest)}
+
+## Licence
+
+{_describe_license(manifest)}
 """
+
+
+def _explain(fact: str) -> str:
+    return FACTS["balance_position" if fact.startswith("balance_position") else fact]
+
+
+def _name_size(count: int) -> str:
+    return next((name for limit, name in SIZES.items() if count < limit), "100M<n<1B")
+
+
+def _describe_fonts(spec: DatasetSpec) -> str:
+    if not spec.fonts:
+        return "Droid Sans Mono, the font that comes with `captcha`"
+    return f"the font{'s' * (len(spec.fonts) > 1)} {', '.join(spec.fonts)}"
+
+
+def _describe_drawing(manifest: Manifest) -> str:
+    spec, split = manifest.spec, manifest.split
+    how_split = f"Split by {split.by}, {split.test_size:.0%} test, seed {split.seed}." if split else "Not split."
+    tools = ", ".join(f"{tool} {version}" for tool, version in manifest.tool_versions.items())
+    sizes = ", ".join(map(str, spec.font_sizes))
+    fonts = _describe_fonts(spec)
+    return f"""Drawn from the seed {spec.seed}, in the style `{spec.style}` of the package `captcha`, with {fonts},
+in sizes {sizes}. Sample *i* follows from the seed and *i* alone, so raising the number of samples changes none.
+{how_split} Drawing version {manifest.drawing_version}, with {tools}."""
+
+
+def _describe_limits(manifest: Manifest) -> str:
+    limits = [
+        f"- The pictures are synthetic, from {_describe_fonts(manifest.spec)} and one drawing program: a model that reads them",
+        "  reads nothing else for certain.",
+        "- Text is drawn fainter the darker its ink; `ink_luminance` in the index finds the hard ones.",
+    ]
+    if {"0", "O"} <= set(manifest.spec.alphabet):
+        limits.append("- Drawing stretches every character to one cell, so `0` and `O` differ by half a pixel of stroke width.")
+    return "\n".join([*limits, "- Nobody is shown or meant, and nothing was collected from people."])
+
+
+def _describe_license(manifest: Manifest) -> str:
+    if manifest.spec.fonts:
+        return "The pictures show glyphs of the fonts named above: what these allow decides what the pictures may be used for."
+    return "Apache-2.0, as the code that drew it and the font Droid Sans Mono."

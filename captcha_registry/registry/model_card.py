@@ -1,0 +1,82 @@
+"""The card of a model: README.md in its folder, for people who find it without the project.
+
+It begins with the front matter that Hugging Face reads. Source: https://huggingface.co/docs/hub/model-cards
+"""
+
+from collections.abc import Mapping
+
+from captcha_registry.recognition.trained import ModelCard
+
+FAMILIES = {
+    "cnn": "a convolutional network with one softmax head per position",
+    "crnn": "a convolutional network, a bidirectional recurrent layer and CTC",
+}
+
+
+def write_model_card(name: str, card: ModelCard, metrics: Mapping[str, int | float]) -> str:
+    """Compose a model's card as Markdown, from its model.json and what it reached on the test split."""
+    spec = card.spec
+    return f"""---
+license: apache-2.0
+library_name: keras
+pipeline_tag: image-to-text
+tags:
+- captcha
+- ocr
+model-index:
+- name: {name}
+  results:
+  - task:
+      type: image-to-text
+    dataset:
+      name: {card.dataset}
+      type: {card.dataset}
+      split: test
+      revision: {card.dataset_id}
+    metrics:
+    - type: exact_match
+      value: {metrics["exact_match"]}
+    - type: character_accuracy
+      value: {metrics["character_accuracy"]}
+---
+
+# {name}
+
+Reads captchas of {spec.described_length} characters of `{spec.alphabet}` from pictures of {spec.width}x{spec.height} pixels:
+{FAMILIES[card.family]}, {card.num_parameters:,} parameters, preset `{card.preset}`.
+
+| metric on the test split | value | meaning |
+|---|---:|---|
+| exact match | {metrics["exact_match"]:.4f} | share of texts that are right in every character |
+| 95 % interval | {metrics["exact_match_low"]:.4f} to {metrics["exact_match_high"]:.4f} | Wilson's, of the exact match |
+| character accuracy | {metrics["character_accuracy"]:.4f} | one minus the character error rate |
+| test samples | {metrics["test_samples"]:,} | none was seen in training or in the choice of the epoch |
+
+## Trained on
+
+The train split of the dataset `{card.dataset}` with the id `{card.dataset_id}`.
+`captcha-registry list` names the versions of a dataset, and its manifest.json has the id.
+
+## Use it
+
+```python
+from pathlib import Path
+
+from captcha_registry.recognition.trained import load_model
+
+network, card = load_model(Path("."))
+```
+
+The file's SHA-256 is compared with `model.json` before it is loaded, and a file that carries code is refused.
+Pictures go in as uint8 `(batch, {spec.height}, {spec.width}, 3)`; `captcha_registry.recognition.decoding` makes texts of what
+comes out.
+
+## Limits
+
+It has seen one drawing program, style and font, and reads nothing else for certain: no photographs, no other site's
+captchas, no other size or alphabet. Dark ink, which is drawn faint, is read worst{_name_hard_pair(spec.alphabet)}.
+"""
+
+
+def _name_hard_pair(alphabet: str) -> str:
+    return "; then come `0` and `O`, which differ by half a pixel" if {"0", "O"} <= set(alphabet) else ""

@@ -1,0 +1,128 @@
+"""Cards say what is so and are read by those they are for: people, Hugging Face, Croissant readers."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mlcroissant
+import pytest
+from huggingface_hub import DatasetCard
+from huggingface_hub import ModelCard as HubModelCard
+
+from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.index import SCHEMA
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.dataset.statistics import summarize_dataset
+from captcha_registry.recognition.trained import ModelCard
+from captcha_registry.registry.card import COLUMNS, FACTS, write_dataset_card
+from captcha_registry.registry.croissant import write_croissant
+from captcha_registry.registry.model_card import write_model_card
+
+METRICS = {
+    "exact_match": 0.9958,
+    "exact_match_low": 0.994804,
+    "exact_match_high": 0.996606,
+    "character_accuracy": 0.998938,
+    "test_samples": 20000,
+    "parameters": 886928,
+}
+
+
+@pytest.fixture
+def described(dataset_copy: Path, tiny_dataset: DatasetFolder) -> Path:
+    """A dataset with its descriptions."""
+    metrics = summarize_dataset(tiny_dataset)
+    (dataset_copy / "README.md").write_text(write_dataset_card(tiny_dataset.manifest, metrics))
+    (dataset_copy / "croissant.json").write_text(write_croissant(tiny_dataset.manifest))
+    return dataset_copy
+
+
+def test_hugging_face_reads_what_a_dataset_is(described: Path) -> None:
+    data = DatasetCard.load(described / "README.md").data.to_dict()
+    assert data["license"] == "apache-2.0"
+    assert data["task_categories"] == ["image-to-text"]
+    assert data["size_categories"] == ["n<1K"]
+    assert data["configs"] == [{"config_name": "index", "data_files": "index.parquet"}]
+
+
+def test_pictures_in_other_fonts_are_under_their_licence(tiny_dataset: DatasetFolder) -> None:
+    spec = tiny_dataset.manifest.spec.model_copy(update={"fonts": ("Own.ttf",)})
+    card = write_dataset_card(tiny_dataset.manifest.model_copy(update={"spec": spec}), {})
+    assert DatasetCard(card).data.license == "other"
+    assert "Own.ttf" in card
+    assert "Apache" not in card
+
+
+def test_every_column_and_fact_is_explained(tiny_dataset: DatasetFolder) -> None:
+    assert list(COLUMNS) == SCHEMA.names
+    card = write_dataset_card(tiny_dataset.manifest, summarize_dataset(tiny_dataset))
+    for meaning in (*COLUMNS.values(), *FACTS.values()):
+        assert meaning in card
+
+
+def test_the_examples_of_a_dataset_card_run(described: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", (described / "README.md").read_text(), re.DOTALL)
+    assert len(examples) == 2
+    code = "\n".join([*examples, "print(next(iter(samples))['label'].numpy(), label)"])
+    done = subprocess.run([sys.executable, "-c", code], cwd=described, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.split()
+    assert first == f"b'{second}'"
+
+
+# rdflib, with which mlcroissant parses, calls its own way of doing it old.
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Dataset.default_context is deprecated:DeprecationWarning")
+def test_a_croissant_reader_finds_nothing_wrong_and_reads_the_index(described: Path, tiny_dataset: DatasetFolder) -> None:
+    dataset = mlcroissant.Dataset(described / "croissant.json")
+    issues = dataset.metadata.ctx.issues
+    assert not issues.errors
+    # Only what is decided when it is published, after the file was made.
+    assert {re.findall(r"(\w+)\" is recommended", warning)[0] for warning in issues.warnings} == {
+        "citeAs",
+        "datePublished",
+        "version",
+    }
+    records = [{key.split("/")[1]: value for key, value in record.items()} for record in dataset.records("samples")]
+    expected = [
+        {name: value.encode() if isinstance(value, str) else value for name, value in row.items()}
+        for row in tiny_dataset.index.to_pylist()
+    ]
+    assert records == expected
+    assert [record["splits/name"] for record in dataset.records("splits")] == ["test", "train"]
+
+
+def test_croissant_names_every_file_with_its_hash(tiny_dataset: DatasetFolder) -> None:
+    files = json.loads(write_croissant(tiny_dataset.manifest))["distribution"]
+    manifest = tiny_dataset.manifest
+    assert {file["contentUrl"]: file["sha256"] for file in files} == {
+        e.path: e.sha256 for e in (*manifest.shards, manifest.index)
+    }
+
+
+@pytest.fixture
+def model_card(tiny_spec: DatasetSpec) -> str:
+    card = ModelCard(
+        family="crnn",
+        preset="fast",
+        dataset="tiny",
+        spec=tiny_spec,
+        dataset_id="d" * 64,
+        num_parameters=886928,
+        model_sha256="e" * 64,
+    )
+    return write_model_card("reader", card, METRICS)
+
+
+def test_hugging_face_reads_what_a_model_reached_and_on_what(model_card: str) -> None:
+    (result, other) = HubModelCard(model_card).data.eval_results
+    assert (result.dataset_name, result.dataset_revision, result.dataset_split) == ("tiny", "d" * 64, "test")
+    assert (result.metric_type, result.metric_value) == ("exact_match", 0.9958)
+    assert (other.metric_type, other.metric_value) == ("character_accuracy", 0.998938)
+
+
+def test_a_model_card_says_the_interval_and_the_dataset(model_card: str) -> None:
+    assert "0.9948 to 0.9966" in model_card
+    assert f"the dataset `tiny` with the id `{'d' * 64}`" in model_card
