@@ -72,7 +72,8 @@ def test_the_examples_of_a_dataset_card_run(described: Path) -> None:
     assert first == f"b'{second}'"
 
 
-# rdflib, with which mlcroissant parses, calls its own way of doing it old.
+# mlcroissant 1.1 uses rdflib and pandas in ways that these call old.
+@pytest.mark.filterwarnings("ignore:The inplace keyword")
 @pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Dataset.default_context is deprecated:DeprecationWarning")
 def test_a_croissant_reader_finds_nothing_wrong_and_reads_the_index(described: Path, tiny_dataset: DatasetFolder) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import pyarrow as pa
 import pytest
 from checkouts import Checkout
@@ -16,7 +17,9 @@ import captcha_registry
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.index import read_index, write_index
 from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest, write_manifest
+from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.recognition.trained import ModelCard, load_model
 
 
 @pytest.fixture
@@ -176,3 +179,36 @@ def test_a_card_cannot_steer_the_terminal(tiny_dataset: DatasetFolder, tmp_path:
     checkout.make(tiny_dataset.root, card="# tiny\n\x1b]0;owned\x07\x1b[2Jhidden\n")
     publish(checkout)
     assert checkout.run("show", "tiny").stdout == "# tiny\n]0;owned[2Jhidden\n\n"
+
+
+def save(folder: Path, spec: DatasetSpec, network: keras.Model, *, model_sha256: str | None = None) -> None:
+    """Write a model file with a card that fits, unless told otherwise."""
+    folder.mkdir()
+    network.save(folder / "model.keras")
+    found = hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest()
+    card = ModelCard(
+        family="cnn",
+        preset="fast",
+        dataset="tiny",
+        spec=spec,
+        dataset_id="d" * 64,
+        num_parameters=0,
+        model_sha256=model_sha256 or found,
+    )
+    (folder / "model.json").write_text(card.model_dump_json())
+
+
+def test_a_model_that_carries_code_is_refused_and_its_code_not_run(tiny_spec: DatasetSpec, tmp_path: Path) -> None:
+    owned = tmp_path / "owned"
+    run_me = keras.layers.Lambda(lambda pixels: (owned.touch(), pixels)[1], output_shape=(32, 48, 3))
+    save(tmp_path / "model", tiny_spec, keras.Sequential([keras.Input((32, 48, 3)), run_me]))
+    owned.unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"model\.keras"):
+        load_model(tmp_path / "model")
+    assert not owned.exists()
+
+
+def test_a_model_with_another_hash_than_its_card_says_is_refused(tiny_spec: DatasetSpec, tmp_path: Path) -> None:
+    save(tmp_path / "model", tiny_spec, keras.Sequential([keras.Input((32, 48, 3))]), model_sha256="0" * 64)
+    with pytest.raises(UserError, match=r"model\.keras"):
+        load_model(tmp_path / "model")
