@@ -201,7 +201,8 @@ def save(folder: Path, spec: DatasetSpec, network: keras.Model, *, model_sha256:
 def test_a_model_that_carries_code_is_refused_and_its_code_not_run(tiny_spec: DatasetSpec, tmp_path: Path) -> None:
     owned = tmp_path / "owned"
     run_me = keras.layers.Lambda(lambda pixels: (owned.touch(), pixels)[1], output_shape=(32, 48, 3))
-    save(tmp_path / "model", tiny_spec, keras.Sequential([keras.Input((32, 48, 3)), run_me]))
+    pixels = keras.Input((32, 48, 3))
+    save(tmp_path / "model", tiny_spec, keras.Model(pixels, run_me(pixels)))
     owned.unlink(missing_ok=True)
     with pytest.raises(UserError, match=r"model\.keras"):
         load_model(tmp_path / "model")
@@ -209,6 +210,7 @@ def test_a_model_that_carries_code_is_refused_and_its_code_not_run(tiny_spec: Da
 
 
 def test_a_model_with_another_hash_than_its_card_says_is_refused(tiny_spec: DatasetSpec, tmp_path: Path) -> None:
-    save(tmp_path / "model", tiny_spec, keras.Sequential([keras.Input((32, 48, 3))]), model_sha256="0" * 64)
+    pixels = keras.Input((32, 48, 3))
+    save(tmp_path / "model", tiny_spec, keras.Model(pixels, keras.layers.Flatten()(pixels)), model_sha256="0" * 64)
     with pytest.raises(UserError, match=r"model\.keras"):
         load_model(tmp_path / "model")
