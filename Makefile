@@ -35,6 +35,7 @@ test: setup ## run all tests
 bench: setup ## run all benchmarks, about 10 minutes on an idle machine
 	python benchmarks/lab_note.py
 	python benchmarks/generation.py
+	python benchmarks/access.py
 
 lint: setup ## check format, style, types and spelling
 	ruff format --check

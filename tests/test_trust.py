@@ -198,15 +198,19 @@ def save(folder: Path, spec: DatasetSpec, network: keras.Model, *, model_sha256:
     (folder / "model.json").write_text(card.model_dump_json())
 
 
-def test_a_model_that_carries_code_is_refused_and_its_code_not_run(tiny_spec: DatasetSpec, tmp_path: Path) -> None:
-    owned = tmp_path / "owned"
-    run_me = keras.layers.Lambda(lambda pixels: (owned.touch(), pixels)[1], output_shape=(32, 48, 3))
+def test_a_model_that_carries_code_is_refused_and_its_code_not_run(
+    tiny_spec: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     pixels = keras.Input((32, 48, 3))
+    run_me = keras.layers.Lambda(
+        lambda pixels: (__import__("pathlib").Path("owned").touch(), pixels)[1], output_shape=(32, 48, 3)
+    )
     save(tmp_path / "model", tiny_spec, keras.Model(pixels, run_me(pixels)))
-    owned.unlink(missing_ok=True)
+    (tmp_path / "owned").unlink()
     with pytest.raises(UserError, match=r"model\.keras"):
         load_model(tmp_path / "model")
-    assert not owned.exists()
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_model_with_another_hash_than_its_card_says_is_refused(tiny_spec: DatasetSpec, tmp_path: Path) -> None:
