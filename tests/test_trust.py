@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 import pyarrow as pa
 import pytest
 from checkouts import Checkout
