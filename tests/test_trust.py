@@ -204,10 +204,10 @@ def test_a_model_that_carries_code_is_refused_and_its_code_not_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pixels = keras.Input((32, 48, 3))
-    run_me = keras.layers.Lambda(
-        lambda pixels: (__import__("pathlib").Path("owned").touch(), pixels)[1], output_shape=(32, 48, 3)
-    )
-    save(tmp_path / "model", tiny_spec, keras.Model(pixels, run_me(pixels)))
+    touch = keras.layers.Lambda(lambda x: (__import__("pathlib").Path("owned").touch(), x)[1], output_shape=(32, 48, 3))
+    network = keras.Model(pixels, touch(pixels))
+    save(tmp_path / "model", tiny_spec, network)
+    network(np.zeros((1, 32, 48, 3)))
     (tmp_path / "owned").unlink()
     with pytest.raises(UserError, match=r"model\.keras"):
         load_model(tmp_path / "model")
