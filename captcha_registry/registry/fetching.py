@@ -26,6 +26,9 @@ from captcha_registry.workspace import link_or_copy
 
 # Remotes answer slowly rather than narrowly: several files are under way at once.
 PARALLEL_FETCHES = 4
+# File systems live as long as the process, as most of fsspec's do: it cannot close an HTTP session that becomes garbage in the
+# thread of its own event loop, and aiohttp then complains on stderr.
+_file_systems: set[FileSystem] = set()
 
 
 class Checksum(NamedTuple):
@@ -121,6 +124,7 @@ def find_files(repo: Repo, published: Published) -> dict[str, RemoteFile]:
     prefix = tuple(published.path.split("/"))
     with open_revision(repo, published.revision):
         index = repo.index.data["repo"]
+        _file_systems.update(storage.remote.fs for storage in index.storage_map.values() if storage.remote)
         try:
             entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
         except DataIndexDirError as error:
