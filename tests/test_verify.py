@@ -405,7 +405,7 @@ def test_a_good_dataset_is_described(described: Project) -> None:
     assert (metrics["samples"], metrics["train_samples"], metrics["test_samples"], metrics["shards"]) == (60, 48, 12, 10)
     assert metrics["duplicate_pictures"] == 0
     assert all(0 <= metrics[f"balance_position_{n}"] <= 1 for n in (1, 2, 3))
-    assert "60 captchas of 3 characters, 48x32 pixels" in (described.root / "data/tiny/README.md").read_text()
+    assert "60 synthetic captchas of 3 characters, 48x32 pixels" in (described.root / "data/tiny/README.md").read_text()
     with Image.open(described.root / "metrics/plots/tiny/samples.png") as sheet:
         assert sheet.width > 6 * 48
 
