@@ -134,7 +134,7 @@ def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Che
     weights, folder = b"weights", checkout.root / "reader"
     folder.mkdir()
     (folder / "model.keras").write_bytes(weights)
-    (folder / "model.json").write_text(json.dumps({"model_sha256": hashlib.sha256(weights).hexdigest(), "family": "cnn"}))
+    (folder / "model.json").write_text(json.dumps({"model_sha256": hashlib.sha256(weights).hexdigest(), "family": "cnn", "dataset_id": "d"}))
     pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
     pipeline["artifacts"]["reader"] = {"path": "reader", "type": "model"}
     YAML().dump(pipeline, checkout.root / "dvc.yaml")
@@ -142,6 +142,8 @@ def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Che
     checkout.commit("a model")
     done = checkout.run("publish", "reader", "1.0.0")
     assert (done.returncode, "cnn" in done.stdout) == (0, True), done.stderr
+    (row,) = json.loads(checkout.run("list", "--json").stdout)
+    assert (row["name"], row["samples"], row["dataset_id"]) == ("reader", None, "d")
     (folder / "model.keras").unlink()
     (folder / "model.keras").write_bytes(b"others")
     checkout.dvc("add", "--quiet", "reader")

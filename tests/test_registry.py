@@ -65,6 +65,7 @@ def test_list_names_versions_from_the_newest_with_samples_and_bytes(published: C
         ("tiny", "1.0.0", "dataset", 60),
     ]
     card = len("---\nlicense: apache-2.0\n---\n# tiny\n\nVersion 1.0.0.\n")
+    assert rows[1]["dataset_id"] == tiny_dataset.manifest.dataset_id != rows[0]["dataset_id"]
     assert rows[1]["size_bytes"] == card + sum(p.stat().st_size for p in tiny_dataset.root.rglob("*") if p.is_file())
 
 

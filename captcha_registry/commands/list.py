@@ -11,6 +11,7 @@ from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.errors import UserError
 from captcha_registry.registry.fetching import find_files, measure_version, read_published_manifest
 from captcha_registry.registry.repository import Published, list_published, open_repository
+from captcha_registry.registry.versions import MODEL_CARD, parse_model_card
 
 HELP = "list what a repository has published"
 DESCRIPTION = "List what a repository has published: artifacts, versions, samples, size. Exit code: 0, or 2 if it cannot be read."
@@ -18,12 +19,17 @@ DESCRIPTION = "List what a repository has published: artifacts, versions, sample
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the list; the number of samples is None for a model, or where the remote does not tell."""
+    """One line of the list; what a model does not have, or the remote does not tell, is None.
+
+    Attributes:
+        dataset_id: of a dataset its own, of a model that of the dataset it was trained on.
+    """
 
     name: str
     version: str
     type: str | None
     samples: int | None
+    dataset_id: str | None
     size_bytes: int
     description: str | None
 
@@ -59,11 +65,15 @@ def format_rows(rows: list[Row]) -> list[str]:
 
 
 def _describe(repo: Repo, published: Published) -> Row:
+    samples = dataset_id = None
     try:
         sources = find_files(repo, published)
-        samples = read_published_manifest(published, sources)[0].spec.count if MANIFEST_NAME in sources else None
+        if MANIFEST_NAME in sources:
+            manifest, _ = read_published_manifest(published, sources)
+            samples, dataset_id = manifest.spec.count, manifest.dataset_id
+        elif MODEL_CARD in sources:
+            dataset_id = parse_model_card(sources[MODEL_CARD].read_proved(), sources[MODEL_CARD].name).get("dataset_id")
     except UserError as error:
         print(f"note: {error}", file=sys.stderr)
-        samples = None
     size_bytes = measure_version(repo, published)
-    return Row(published.name, str(published.version), published.type, samples, size_bytes, published.description)
+    return Row(published.name, str(published.version), published.type, samples, dataset_id, size_bytes, published.description)

@@ -55,7 +55,7 @@ Reads captchas of {spec.described_length} characters of `{spec.alphabet}` from p
 ## Trained on
 
 The train split of the dataset `{card.dataset}` with the id `{card.dataset_id}`.
-`captcha-registry list` names the versions of a dataset, and its manifest.json has the id.
+`captcha-registry list --json` says which published version of the dataset has this id.
 
 ## Use it
 

@@ -45,7 +45,7 @@ def read_published(published: Published, sources: Mapping[str, RemoteFile]) -> V
         return DatasetVersion(manifest, index, described)
     if MODEL_CARD not in sources:
         raise UserError(f"{published} is neither a dataset nor a model: it has neither {MANIFEST_NAME} nor {MODEL_CARD}")
-    card = _parse_card(sources[MODEL_CARD].read_proved(), sources[MODEL_CARD].name)
+    card = parse_model_card(sources[MODEL_CARD].read_proved(), sources[MODEL_CARD].name)
     return ModelVersion(card, {path: source.md5 for path, source in sources.items()})
 
 
@@ -56,7 +56,7 @@ def read_folder(root: Path) -> Version:
         UserError: it holds neither.
     """
     if (root / MODEL_CARD).is_file():
-        return ModelVersion(_parse_card((root / MODEL_CARD).read_bytes(), str(root / MODEL_CARD)), _hash_files(root, set()))
+        return ModelVersion(parse_model_card((root / MODEL_CARD).read_bytes(), str(root / MODEL_CARD)), _hash_files(root, set()))
     if not root.is_dir():
         raise UserError(f"{root} is no folder; expected a dataset, a model, or NAME@VERSION")
     manifest = read_manifest(root)
@@ -64,14 +64,12 @@ def read_folder(root: Path) -> Version:
     return DatasetVersion(manifest, read_index(root / manifest.index.path), _hash_files(root, named))
 
 
-def _hash_files(root: Path, known: set[str]) -> dict[str, str]:
-    """Return the MD5, by which DVC knows them, of the files that are not known otherwise."""
-    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
-    wanted = {name: path for name, path in files.items() if name not in known and path.name != ".gitignore"}
-    return {name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for name, path in wanted.items()}
+def parse_model_card(content: bytes, where: str) -> dict[str, Any]:
+    """Parse a model.json, of any version of the project.
 
-
-def _parse_card(content: bytes, where: str) -> dict[str, Any]:
+    Raises:
+        UserError: it is no JSON object.
+    """
     try:
         card = json.loads(content)
     except ValueError as error:
@@ -79,3 +77,10 @@ def _parse_card(content: bytes, where: str) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise UserError(f"{where} holds a {type(card).__name__}; expected an object")
     return card
+
+
+def _hash_files(root: Path, known: set[str]) -> dict[str, str]:
+    """Return the MD5, by which DVC knows them, of the files that are not known otherwise."""
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    wanted = {name: path for name, path in files.items() if name not in known and path.name != ".gitignore"}
+    return {name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for name, path in wanted.items()}
