@@ -1,6 +1,7 @@
 """Fetch a published version, or a split of it, into a folder of one's own."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,11 @@ from captcha_registry.errors import UserError
 from captcha_registry.registry.cache import find_cache_dir
 from captcha_registry.registry.fetching import Checksum, RemoteFile, fetch_all, read_published_manifest
 from captcha_registry.registry.repository import Published
+
+# The path, inside an artifact that is one file, of that file.
+WHOLE = "."
+# What a killed call leaves of a file.
+LEFTOVER = re.compile(r"(.+)\.[0-9a-f]{12}\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +48,10 @@ def get_version(published: Published, sources: Mapping[str, RemoteFile], target:
     wanted = list_wanted(published, sources, split)
     locks = find_cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:32]}.lock"):
+    with FileLock(locks / f"{hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:32]}.lock"):
         _require_room(published, sources, wanted, target)
         missing = [path for path, checksum in wanted.checksums.items() if not checksum.fits(target / path)]
+        _require_nothing_lost(published, missing, target)
         # The manifest says that the rest is there.
         for paths in ([p for p in missing if p != MANIFEST_NAME], [p for p in missing if p == MANIFEST_NAME]):
             fetch_all(
@@ -81,8 +88,8 @@ def list_splits(manifest: Manifest) -> list[str]:
 
 
 def _require_room(published: Published, sources: Mapping[str, RemoteFile], wanted: Wanted, target: Path) -> None:
-    """Refuse a folder in which something would be lost, or from which a link leads elsewhere."""
-    if target.exists() and not target.is_dir():
+    """Refuse a folder that holds something else, or from which a link leads elsewhere."""
+    if target.exists() and not target.is_dir() and list(wanted.checksums) != [WHOLE]:
         raise UserError(f"{target} is a file; expected a folder, or a name that is free: choose another with --to")
     for path in wanted.checksums:
         if link := next(
@@ -93,13 +100,28 @@ def _require_room(published: Published, sources: Mapping[str, RemoteFile], wante
             )
     found = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
     # What a killed call left.
-    for leftover in [path for path in found if path.endswith(".tmp") and path.rsplit(".", 2)[0] in sources]:
+    for leftover in [path for path in found if (match := LEFTOVER.fullmatch(path)) and match[1] in sources]:
         (target / leftover).unlink()
         found.remove(leftover)
     if others := [path for path in found if path not in sources]:
         raise UserError(f"{target} holds {others[0]}, which is no part of {published}: choose an empty folder with --to")
     if MANIFEST_NAME in found and not Checksum("md5", sources[MANIFEST_NAME].md5).fits(target / MANIFEST_NAME):
         raise UserError(f"{target} holds another dataset or version than {published}: choose another folder with --to")
+
+
+def _require_nothing_lost(published: Published, missing: list[str], target: Path) -> None:
+    """Refuse to replace a file that may be somebody's own.
+
+    Files get their names when they are whole, so one with other bytes was damaged since, or never came from here; only the
+    manifest, which comes last, shows that all was fetched once.
+    """
+    if (target / MANIFEST_NAME).is_file():
+        return
+    if own := [path for path in missing if (target / path).exists()]:
+        raise UserError(
+            f"{target / own[0]} is there already, with other bytes than {published} has, and would be lost: "
+            "move it away, or choose another folder with --to"
+        )
 
 
 def _is_below(path: Path, root: Path) -> bool:
