@@ -14,12 +14,15 @@ from pathlib import Path
 
 import boto3
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from checkouts import GIT_ENVIRONMENT, Checkout
 from ruamel.yaml import YAML
 from servers import BUCKET, Bucket, Servers, answers, free_port
 
 from captcha_registry.dataset.folder import DatasetFolder, open_folder
+from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
@@ -72,6 +75,15 @@ def hash_files(root: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, by its path inside it."""
     files = [path for path in root.rglob("*") if path.is_file()]
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def replace_index(root: Path, rows: pa.Table) -> None:
+    """Give a dataset another index, and a manifest that names it."""
+    with pq.ParquetWriter(root / "new.parquet", rows.schema) as writer:
+        writer.write_table(rows)
+    (root / "new.parquet").replace(root / "index.parquet")
+    fields = {name: content for name, content in read_manifest(root) if name != "dataset_id"}
+    write_manifest(root, Manifest.create(**fields | {"index": FileEntry.of(root, "index.parquet", rows.num_rows)}))
 
 
 def wait_until(is_true: Callable[[], object], what: str, seconds: float = HANG_SECONDS, *, pause_seconds: float = 0.005) -> None:

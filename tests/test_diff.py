@@ -10,16 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from checkouts import Checkout
+from conftest import replace_index
 from hypothesis import given
 from hypothesis import strategies as st
 
+import captcha_registry
 from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.errors import UserError
 from captcha_registry.registry.diff import DatasetDiff, DatasetVersion, ModelVersion, diff_datasets, diff_models
 from captcha_registry.registry.versions import read_folder
 
-KINDS = ("added", "removed", "redrawn", "relabelled", "moved")
+KINDS = ("added", "removed", "redrawn", "relabelled", "moved", "altered")
 COUNT = 60
 
 
@@ -38,14 +41,15 @@ def change_rows(index: pa.Table, ids: set[int], column: str, change: Callable[[o
 id_sets = st.sets(st.integers(0, COUNT - 1), max_size=8)
 
 
-@given(changed=st.tuples(id_sets, id_sets, id_sets), removed=id_sets, added=st.integers(0, 5), order=st.randoms())
+@given(changed=st.tuples(id_sets, id_sets, id_sets, id_sets), removed=id_sets, added=st.integers(0, 5), order=st.randoms())
 def test_exactly_the_samples_that_changed_are_found_in_any_order_of_rows(
-    version: DatasetVersion, changed: tuple[set[int], set[int], set[int]], removed: set[int], added: int, order: Random
+    version: DatasetVersion, changed: tuple[set[int], ...], removed: set[int], added: int, order: Random
 ) -> None:
-    redrawn, relabelled, moved = changed
+    redrawn, relabelled, moved, altered = changed
     index = change_rows(version.index, redrawn, "pixel_sha256", lambda old: bytes(reversed(old)))  # type: ignore[call-overload]
     index = change_rows(index, relabelled, "label", lambda old: f"{old}x")
     index = change_rows(index, moved, "split", lambda old: {"train": "test", "test": "train"}[str(old)])
+    index = change_rows(index, altered, "ink", lambda old: f"{old}0")
     rows = [row for row in index.to_pylist() if row["id"] not in removed]
     rows += [index.slice(0, 1).to_pylist()[0] | {"id": COUNT + number} for number in range(added)]
     order.shuffle(rows)
@@ -56,6 +60,7 @@ def test_exactly_the_samples_that_changed_are_found_in_any_order_of_rows(
         "redrawn": redrawn - removed,
         "relabelled": relabelled - removed,
         "moved": moved - removed,
+        "altered": altered - removed,
     }
     assert {kind: set(ids.tolist()) for kind, ids in diff.samples.items()} == expected
     lost = any(ids for kind, ids in expected.items() if kind != "added")
@@ -141,6 +146,14 @@ def test_the_command_compares_versions_and_folders(published: Checkout, grown_da
     lines = published.run("diff", "tiny@v1.1.0", "tiny@1.0.0").stdout
     assert "samples removed                30   ids 60, 61, 62, 63, 64, ..." in lines
     assert "calls for MAJOR" in lines
+
+
+def test_a_release_that_adds_a_column_can_be_read_and_compared(published: Checkout, dataset_copy: Path) -> None:
+    index = read_index(dataset_copy / "index.parquet").append_column("weight", pa.array(np.ones(COUNT)))
+    replace_index(dataset_copy, index)
+    diff = json.loads(published.run("diff", "tiny@1.0.0", str(dataset_copy), "--json").stdout)
+    assert (diff["bump"], diff["columns"]["added"]) == ("minor", ["weight double"])
+    assert captcha_registry.load(dataset_copy).filter("weight > 0").index.num_rows == COUNT
 
 
 def test_a_dataset_and_a_model_cannot_be_compared(published: Checkout, tmp_path: Path) -> None:

@@ -83,10 +83,10 @@ def write_index(path: Path, rows: pa.Table) -> None:
 
 
 def read_index(path: Path) -> pa.Table:
-    """Read index rows.
+    """Read index rows; columns that a later release may have added are kept.
 
     Raises:
-        UserError: the file is missing, is no Parquet, or has other columns.
+        UserError: the file is missing, is no Parquet, or lacks a column of `SCHEMA`.
     """
     try:
         # `pq.read_table` would import pandas, which takes as long as the reading.
@@ -96,6 +96,8 @@ def read_index(path: Path) -> pa.Table:
         raise UserError(f"{path} is missing: run `dvc repro`, or `dvc pull` in a clone") from None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
-    if not rows.schema.equals(SCHEMA):
-        raise UserError(f"{path} has the columns {rows.schema.names}; expected {SCHEMA.names} with the types of SCHEMA")
+    for field in SCHEMA:
+        found = rows.schema.field(field.name) if rows.schema.names.count(field.name) == 1 else None
+        if found is None or not found.equals(field):
+            raise UserError(f"{path} has the columns {rows.schema.names}; expected one of them to be {field}")
     return rows

@@ -22,6 +22,10 @@ from captcha_registry.errors import UserError
 Bump = Literal["none", "patch", "minor", "major"]
 Ids = npt.NDArray[np.int64]
 
+# What a change of a column is called; of any other column, altered.
+KINDS = {"pixel_sha256": "redrawn", "label": "relabelled", "split": "moved"}
+# Columns that only say where a sample lies.
+PLACE = {"id", "shard", "offset", "length"}
 # Parameters whose effect is seen in the samples themselves, or that only say how these lie in files.
 LAYOUT = {"drawing_version", "spec.count", "spec.shard_size"}
 # What of a model's card decides what it can read.
@@ -56,7 +60,17 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class DatasetDiff:
-    """Ids of the samples that differ and how, other differences, and the bump that all this calls for."""
+    """What differs, and the bump that this calls for.
+
+    Attributes:
+        samples: ids by what happened to them: added, removed, redrawn, relabelled, moved to another split, or altered in some
+            other column of the index.
+        columns_added: columns of the index, each with its type.
+        columns_removed: the same.
+        params: what of the manifest decides the samples.
+        files: paths of the files whose bytes differ.
+        bump: the least that a version with these changes has to say.
+    """
 
     samples: Mapping[str, Ids]
     columns_added: list[str]
@@ -124,12 +138,19 @@ def _diff_samples(old: DatasetVersion, new: DatasetVersion) -> dict[str, Ids]:
     (old_ids, old_rows), (new_ids, new_rows) = _sort_rows(old), _sort_rows(new)
     common, old_places, new_places = np.intersect1d(old_ids, new_ids, assume_unique=True, return_indices=True)
     samples = {"added": np.setdiff1d(new_ids, old_ids), "removed": np.setdiff1d(old_ids, new_ids)}
-    for kind, column in (("redrawn", "pixel_sha256"), ("relabelled", "label"), ("moved", "split")):
-        before, after = (rows[column].take(pa.array(places)) for rows, places in ((old_rows, old_places), (new_rows, new_places)))
-        # A split that is null on both sides is the same.
-        same = pc.fill_null(pc.equal(before, after), pc.and_(pc.is_null(before), pc.is_null(after)))
-        samples[kind] = common[~np.asarray(same)]
+    samples |= dict.fromkeys((*KINDS.values(), "altered"), np.empty(0, np.int64))
+    before, after = old_rows.take(pa.array(old_places)), new_rows.take(pa.array(new_places))
+    for field in before.schema:
+        if field.name not in PLACE and field.name in after.schema.names and after.schema.field(field.name).type == field.type:
+            kind = KINDS.get(field.name, "altered")
+            samples[kind] = np.union1d(samples[kind], common[_find_differences(before[field.name], after[field.name])])
     return samples
+
+
+def _find_differences(before: pa.ChunkedArray, after: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Tell for each place whether two columns differ there; what is null in both, such as a split, is the same."""
+    same = pc.fill_null(pc.equal(before, after), pc.and_(pc.is_null(before), pc.is_null(after)))
+    return ~np.asarray(same)
 
 
 def _sort_rows(version: DatasetVersion) -> tuple[Ids, pa.Table]:
