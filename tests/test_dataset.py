@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import ROOT
+from conftest import ROOT, replace_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.index import SCHEMA, read_index, write_index
 from captcha_registry.dataset.manifest import read_manifest
-from captcha_registry.dataset.records import DamagedRecordError
+from captcha_registry.dataset.records import DamagedRecordError, ShardWriter, decode_sample, encode_sample, iterate_records
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer
@@ -85,6 +85,21 @@ def test_a_number_outside_is_an_index_error(tiny: CaptchaDataset, number: int) -
         tiny[number]
     with pytest.raises(IndexError):
         tiny[[number]]
+
+
+def test_a_mask_selects_where_it_is_true(tiny: CaptchaDataset) -> None:
+    dark = tiny.index["ink_luminance"].to_numpy() < 90
+    assert 0 < dark.sum() < 60
+    assert tiny[dark].index["id"].to_pylist() == np.flatnonzero(dark).tolist()
+    assert tiny[dark.tolist()].index.equals(tiny[dark].index)
+    with pytest.raises(IndexError):
+        tiny[dark[:10]]
+
+
+@pytest.mark.parametrize("key", [True, 1.0, [1.9, 2.2], ["1"], [[1, 2]], None, "1"], ids=str)
+def test_what_is_no_number_selects_nothing(tiny: CaptchaDataset, key: object) -> None:
+    with pytest.raises(TypeError, match="selected by whole numbers, a slice or a mask"):
+        tiny[key]
 
 
 FILTERS = [
@@ -213,15 +228,48 @@ def change_row(root: Path, number: int, **values: object) -> pa.Table:
     ids=str,
 )
 def test_an_index_that_points_outside_its_shards_is_refused(dataset_copy: Path, values: dict[str, object]) -> None:
-    write_index(dataset_copy / "index.parquet", change_row(dataset_copy, 7, **values))
+    replace_index(dataset_copy, change_row(dataset_copy, 7, **values))
     with pytest.raises(UserError, match=r"the index of tiny points outside its shards: sample 7, "):
         captcha_registry.load(dataset_copy)
 
 
+@pytest.mark.parametrize("split", ["/root/owned", "../owned", "validation", None])
+def test_an_index_with_a_split_that_is_not_the_shards_folder_is_refused(dataset_copy: Path, split: str | None) -> None:
+    replace_index(dataset_copy, change_row(dataset_copy, 7, split=split))
+    with pytest.raises(UserError, match=rf"the index of tiny has the split {split!r} for 't.*'; expected the shard's folder"):
+        captcha_registry.load(dataset_copy)
+
+
+@pytest.mark.parametrize("sample_id", [60, -3, 8])
+def test_an_index_that_does_not_number_its_samples_is_refused(dataset_copy: Path, sample_id: int) -> None:
+    replace_index(dataset_copy, change_row(dataset_copy, 7, id=sample_id))
+    with pytest.raises(UserError, match=r"the index of tiny has 60 rows, .*expected one for each of 60 samples"):
+        captcha_registry.load(dataset_copy)
+
+
+def test_an_index_that_is_not_the_manifests_is_refused(dataset_copy: Path) -> None:
+    write_index(dataset_copy / "index.parquet", change_row(dataset_copy, 7, label="AAA"))
+    with pytest.raises(UserError, match=r"index\.parquet has other bytes than the manifest says"):
+        captcha_registry.load(dataset_copy)
+
+
+def test_shards_are_proved_before_they_are_read_whole(dataset_copy: Path) -> None:
+    samples = captcha_registry.load(dataset_copy)
+    first = samples.index.slice(0, 1).to_pylist()[0]
+    records = [decode_sample(data) for _, data in iterate_records(dataset_copy / first["shard"])]
+    # Records in another order: every checksum is right.
+    with ShardWriter(dataset_copy / first["shard"]) as writer:
+        for record in reversed(records):
+            writer.write(encode_sample(record))
+    for read in (samples.to_numpy, samples.to_huggingface, lambda: samples.to_tf(batch_size=2)):
+        with pytest.raises(UserError, match=f"{first['shard']} has other bytes than the manifest says"):
+            read()
+
+
 def test_an_index_of_other_rows_is_refused(dataset_copy: Path) -> None:
     rows = read_index(dataset_copy / "index.parquet").slice(1)
-    with pytest.raises(UserError, match="the index of tiny has 59 rows; the manifest says 60"):
-        make_dataset(LocalFiles(dataset_copy), read_manifest(dataset_copy), rows)
+    with pytest.raises(UserError, match=r"the index of tiny has 59 rows, .*expected one for each of 60 samples"):
+        make_dataset(LocalFiles(dataset_copy, {}), read_manifest(dataset_copy), rows)
 
 
 def test_a_record_that_is_not_the_one_of_the_index_is_refused(dataset_copy: Path) -> None:
@@ -233,7 +281,7 @@ def test_a_record_that_is_not_the_one_of_the_index_is_refused(dataset_copy: Path
         "are no record": change_row(dataset_copy, 1, length=first["length"] - 1),
     }
     for message, index in rows.items():
-        samples = make_dataset(LocalFiles(dataset_copy), manifest, index)
+        samples = make_dataset(LocalFiles(dataset_copy, {}), manifest, index)
         with pytest.raises(DamagedRecordError, match=message):
             samples[1]
 
@@ -246,7 +294,7 @@ def test_no_flipped_byte_is_read(tiny_dataset: DatasetFolder, place: int, flip: 
 
     class Flipped:
         def read(self, path: str, offset: int, length: int) -> bytes:
-            content = bytearray(LocalFiles(tiny_dataset.root).read(path, offset, length))
+            content = bytearray(LocalFiles(tiny_dataset.root, {}).read(path, offset, length))
             content[place % length] ^= flip
             return bytes(content)
 

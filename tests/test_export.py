@@ -9,15 +9,18 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
-from conftest import ROOT, hash_files
+from conftest import ROOT, hash_files, replace_index
 from PIL import Image
 
 import captcha_registry
 from captcha_registry.cli import main
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import DatasetFolder
-from captcha_registry.dataset.records import iterate_records
+from captcha_registry.dataset.index import SCHEMA, read_index
+from captcha_registry.dataset.records import DamagedRecordError, iterate_records
+from captcha_registry.errors import UserError
 from captcha_registry.registry.export import FORMATS, Format, export_dataset
 
 
@@ -102,12 +105,24 @@ def test_two_processes_write_the_same_bytes(
 
 
 @pytest.mark.parametrize("export_format", FORMATS)
-def test_a_damaged_sample_leaves_nothing_behind(dataset_copy: Path, tmp_path: Path, export_format: Format) -> None:
+def test_a_damaged_shard_is_refused_before_anything_is_written(dataset_copy: Path, tmp_path: Path, export_format: Format) -> None:
     shard = next((dataset_copy / "test").iterdir())
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(Exception, match=shard.name):
+    with pytest.raises(UserError, match=f"{shard.name} has other bytes than the manifest says"):
+        export_dataset(captcha_registry.load(dataset_copy), export_format, tmp_path / "out" / "export")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("export_format", [name for name in FORMATS if name != "tfrecord"])
+def test_a_sample_that_the_index_contradicts_leaves_nothing_behind(
+    dataset_copy: Path, tmp_path: Path, export_format: Format
+) -> None:
+    rows = read_index(dataset_copy / "index.parquet").to_pylist()
+    rows[50]["label"] = "ABC"
+    replace_index(dataset_copy, pa.Table.from_pylist(rows, schema=SCHEMA))
+    with pytest.raises(DamagedRecordError, match=r"holds sample 50, .* the index says 50, 'ABC'"):
         export_dataset(captcha_registry.load(dataset_copy), export_format, tmp_path / "out" / "export")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -134,7 +134,9 @@ def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Che
     weights, folder = b"weights", checkout.root / "reader"
     folder.mkdir()
     (folder / "model.keras").write_bytes(weights)
-    (folder / "model.json").write_text(json.dumps({"model_sha256": hashlib.sha256(weights).hexdigest(), "family": "cnn", "dataset_id": "d"}))
+    (folder / "model.json").write_text(
+        json.dumps({"model_sha256": hashlib.sha256(weights).hexdigest(), "family": "cnn", "dataset_id": "d"})
+    )
     pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
     pipeline["artifacts"]["reader"] = {"path": "reader", "type": "model"}
     YAML().dump(pipeline, checkout.root / "dvc.yaml")

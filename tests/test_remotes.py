@@ -190,7 +190,9 @@ def test_plain_dvc_reads_what_is_published(tiny_dataset: DatasetFolder, tmp_path
     publish(checkout, tiny_dataset.root, "1.0.0")
 
     def run(*arguments: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -5,8 +5,8 @@
     dark = digits.filter("ink_luminance < 40")
     batches = digits.to_tf(batch_size=64, shuffle=True, seed=1)
 
-No framework is imported before it is asked for. Every sample that is read is proved: by the checksums of its record, and by
-the hash of its pixels in the index, whose own SHA-256 the manifest holds.
+No framework is imported before it is asked for. Nothing is read unproved: a single sample by the checksums of its record and by
+the hash of its pixels in the index, whole shards by their SHA-256 in the manifest.
 """
 
 import hashlib
@@ -70,13 +70,25 @@ class CaptchaDataset:
     @overload
     def __getitem__(self, key: int) -> DecodedSample: ...
     @overload
-    def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[np.integer[Any]]) -> "CaptchaDataset": ...
+    def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[np.integer[Any] | np.bool_]) -> "CaptchaDataset": ...
     def __getitem__(self, key: Any) -> "DecodedSample | CaptchaDataset":
-        """Read one sample, or select several by a slice or a list of numbers; negative ones count from the end."""
-        if isinstance(key, Integral):
+        """Read one sample, or select several by a slice, a list of numbers, or a mask with a truth value for each.
+
+        Negative numbers count from the end.
+
+        Raises:
+            IndexError: there is no such number, or the mask is longer or shorter.
+            TypeError: it is none of these.
+        """
+        if isinstance(key, Integral) and not isinstance(key, bool):
             return self._decode(self.read_sample(int(key)), int(key))
-        numbers = np.arange(len(self))[key if isinstance(key, slice) else np.asarray(key, dtype=np.int64)]
-        return self._of(self.index.take(numbers))
+        if not isinstance(key, slice):
+            key = np.asarray(key)
+            # An empty list has no type that numbers could have.
+            key = key if key.size else key.astype(np.int64)
+            if key.ndim != 1 or key.dtype.kind not in "iub":
+                raise TypeError(f"samples are selected by whole numbers, a slice or a mask, not by {key.dtype} {key.shape}")
+        return self._of(self.index.take(np.arange(len(self))[key]))
 
     def __iter__(self) -> Iterator[DecodedSample]:
         return (self[number] for number in range(len(self)))
@@ -122,9 +134,17 @@ class CaptchaDataset:
             raise DamagedRecordError(Path(shard), offset, found)
         return sample
 
+    def make_local(self) -> Path:
+        """Fetch the shards of these samples if they are not on this disk, prove them, and return the folder that holds them.
+
+        Raises:
+            UserError: one cannot be fetched, or has other bytes than the manifest says.
+        """
+        return self.files.make_local(sorted(self._shard_paths))
+
     def to_numpy(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
         """Read all into memory: images `(samples, height, width, 3)` uint8, and their labels."""
-        self._make_local()
+        self.make_local()
         spec = self.manifest.spec
         images = np.empty((len(self), spec.height, spec.width, 3), np.uint8)
         for number, sample in enumerate(self):
@@ -143,7 +163,7 @@ class CaptchaDataset:
 
         if len(pc.unique(self.index["id"])) != len(self):
             raise UserError("a sample is selected more than once; expected each once: use `.repeat()` of tf.data, or `to_numpy`")
-        root = self._make_local()
+        root = self.make_local()
         paths = [str(root / shard.path) for shard in self.manifest.shards if shard.path in self._shard_paths]
         wanted = np.zeros(self.manifest.spec.count, dtype=bool)
         wanted[self.index["id"].to_numpy()] = True
@@ -155,7 +175,7 @@ class CaptchaDataset:
         from captcha_registry.dataset.torch_samples import TorchSamples  # noqa: PLC0415
 
         # A connection to a remote cannot be handed to worker processes.
-        return TorchSamples(replace(self, files=LocalFiles(self._make_local())))
+        return TorchSamples(replace(self, files=LocalFiles(self.make_local(), self.manifest.entries)))
 
     def to_huggingface(self) -> "datasets.Dataset":
         """Make a `datasets.Dataset` with the columns image, label, id and split; the encoded images lie in memory."""
@@ -163,7 +183,7 @@ class CaptchaDataset:
             import datasets  # noqa: PLC0415
         except ImportError:
             raise UserError("to_huggingface needs the package datasets: pip install 'captcha-registry[huggingface]'") from None
-        self._make_local()
+        self.make_local()
         columns = {name: self.index[name].to_pylist() for name in ("label", "id", "split")}
         images = [{"bytes": self.read_sample(number).image, "path": None} for number in range(len(self))]
         text = datasets.Value("string")
@@ -188,9 +208,6 @@ class CaptchaDataset:
     def _shard_paths(self) -> set[str]:
         return set(pc.unique(self.index["shard"]).to_pylist())
 
-    def _make_local(self) -> Path:
-        return self.files.make_local(sorted(self._shard_paths))
-
     def _decode(self, sample: Sample, number: int) -> DecodedSample:
         try:
             image = _decode_image(sample.image, self.manifest.spec, self._pixel_hashes[number])
@@ -214,13 +231,24 @@ def _decode_image(encoded: bytes, spec: DatasetSpec, pixel_sha256: bytes) -> npt
 
 
 def make_dataset(files: Files, manifest: Manifest, index: pa.Table) -> CaptchaDataset:
-    """Make a dataset of all samples, if its index stays inside its shards.
+    """Make a dataset of all samples, if its index has a row for each and stays inside the shards.
 
     Raises:
-        UserError: the index has other rows than the manifest says, or points outside the shards.
+        UserError: the index has other rows than the manifest says, points outside the shards, or names no known split.
     """
-    if index.num_rows != manifest.spec.count:
-        raise UserError(f"the index of {manifest.name} has {index.num_rows:,} rows; the manifest says {manifest.spec.count:,}")
+    ids = np.from_dlpack(index["id"].combine_chunks())
+    if index.num_rows != manifest.spec.count or not np.array_equal(np.sort(ids), np.arange(len(ids))):
+        raise UserError(
+            f"the index of {manifest.name} has {index.num_rows:,} rows, with ids up to {ids.max(initial=-1):,}; "
+            f"expected one for each of {manifest.spec.count:,} samples"
+        )
+    _require_places_inside(manifest, index)
+    _require_known_splits(manifest, index)
+    return CaptchaDataset(files, manifest, index)
+
+
+def _require_places_inside(manifest: Manifest, index: pa.Table) -> None:
+    """Refuse an index that points outside the shards."""
     sizes = {shard.path: shard.size_bytes for shard in manifest.shards}
     shards = index["shard"].combine_chunks().dictionary_encode()
     # Not `to_numpy`, which imports pandas; that takes longer than all the rest.
@@ -234,4 +262,14 @@ def make_dataset(files: Files, manifest: Manifest, index: pa.Table) -> CaptchaDa
             f"the index of {manifest.name} points outside its shards: sample {row['id']}, {row['length']:,} bytes at "
             f"{row['offset']:,} of {row['shard']}, which has {sizes.get(row['shard'], 0):,}"
         )
-    return CaptchaDataset(files, manifest, index)
+
+
+def _require_known_splits(manifest: Manifest, index: pa.Table) -> None:
+    """Refuse a split that is not the shard's folder; exports make file names of it."""
+    for row in index.group_by(["shard", "split"]).aggregate([]).to_pylist():
+        folder = row["shard"].rpartition("/")[0] or None
+        if row["split"] != folder or folder not in {None, "train", "test"}:
+            raise UserError(
+                f"the index of {manifest.name} has the split {row['split']!r} for {row['shard']!r}; expected the shard's folder, "
+                "which is train, test or none"
+            )

@@ -1,9 +1,12 @@
 """Where the files of a dataset are: in a folder, or somewhere that other rooms know how to reach."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from captcha_registry.dataset.manifest import FileEntry
+from captcha_registry.errors import UserError
 
 
 class Files(Protocol):
@@ -13,14 +16,19 @@ class Files(Protocol):
         """Read some bytes of a file; fewer than asked for where it ends."""
 
     def make_local(self, paths: Iterable[str]) -> Path:
-        """Return a folder of this disk that holds these files whole, each under its path."""
+        """Return a folder of this disk that holds these files, each under its path and proved by its SHA-256.
+
+        Raises:
+            UserError: one is missing, or has other bytes than the manifest says.
+        """
 
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """A dataset in a folder of this disk."""
+    """A dataset in a folder of this disk, and what the manifest says of each file by its path."""
 
     root: Path
+    entries: Mapping[str, FileEntry]
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Read some bytes of a file with one seek."""
@@ -28,6 +36,12 @@ class LocalFiles:
             file.seek(offset)
             return file.read(length)
 
-    def make_local(self, paths: Iterable[str]) -> Path:  # noqa: ARG002 - they are there
-        """Return the folder."""
+    def make_local(self, paths: Iterable[str]) -> Path:
+        """Prove the files, and return the folder."""
+        for path in paths:
+            entry = self.entries[path]
+            if FileEntry.of(self.root, path, entry.num_samples) != entry:
+                raise UserError(
+                    f"{self.root / path} has other bytes than the manifest says: `captcha-registry verify {self.root}` tells more"
+                )
         return self.root

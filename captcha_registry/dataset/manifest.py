@@ -56,6 +56,11 @@ class Manifest(Section):
     index: FileEntry
     tool_versions: dict[str, str]
 
+    @property
+    def entries(self) -> dict[str, FileEntry]:
+        """Every file that the manifest names, by its path."""
+        return {entry.path: entry for entry in (*self.shards, self.index)}
+
     @classmethod
     def create(cls, **fields: Any) -> Self:
         """Make a manifest with its dataset id: a hash of all that it says but for the tool versions."""

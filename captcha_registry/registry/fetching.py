@@ -187,7 +187,7 @@ class PublishedFiles:
                 return content
             # A server that sends the whole file for a part of it is asked once.
             self.make_local([path])
-        return LocalFiles(self.folder).read(path, offset, length)
+        return LocalFiles(self.folder, self.entries).read(path, offset, length)
 
     def make_local(self, paths: Iterable[str]) -> Path:
         """Fetch the files that are not here yet, several at once, with a progress bar."""

@@ -26,7 +26,8 @@ def load(source: str | Path, *, repo: str | None = None, version: str | None = N
 
 def _load_folder(root: Path) -> CaptchaDataset:
     manifest = read_manifest(root)
-    return make_dataset(LocalFiles(root), manifest, read_index(root / manifest.index.path))
+    files = LocalFiles(root, manifest.entries)
+    return make_dataset(files, manifest, read_index(files.make_local([manifest.index.path]) / manifest.index.path))
 
 
 def _load_published(name: str, repo: str | None, version: str | None) -> CaptchaDataset:
