@@ -99,11 +99,14 @@ class CaptchaDataset:
         Raises:
             UserError: the dataset has no such split.
         """
-        if name not in (known := [side for side in pc.unique(self.index["split"]).to_pylist() if side]):
+        splits = self.index["split"]
+        known = {value.as_py(): value for value in pc.unique(splits) if value.is_valid}
+        if name not in known:
             raise UserError(
                 f"{self.manifest.name} has no split {name!r}; expected {' or '.join(known) or 'none, it is not split'}"
             )
-        return self._of(self.index.filter(pc.equal(self.index["split"], name)))
+        # Not with `name`, for which PyArrow would import pandas, as it does to make any of its values.
+        return self._of(self.index.filter(pc.equal(splits, known[name])))
 
     def filter(self, expression: str) -> "CaptchaDataset":
         """Select the samples whose index rows fulfil an expression, such as `ink_luminance < 40` (see `dataset.filtering`).
@@ -266,10 +269,14 @@ def _require_places_inside(manifest: Manifest, index: pa.Table) -> None:
 
 def _require_known_splits(manifest: Manifest, index: pa.Table) -> None:
     """Refuse a split that is not the shard's folder; exports make file names of it."""
-    for row in index.group_by(["shard", "split"]).aggregate([]).to_pylist():
-        folder = row["shard"].rpartition("/")[0] or None
-        if row["split"] != folder or folder not in {None, "train", "test"}:
+    # Not `group_by`, which imports pandas, too.
+    shards, splits = (index[name].combine_chunks().dictionary_encode("encode") for name in ("shard", "split"))
+    paths, names = shards.dictionary.to_pylist(), splits.dictionary.to_pylist()
+    codes = [np.from_dlpack(column.indices).astype(np.int64) for column in (shards, splits)]
+    for code in np.unique(codes[0] * len(names) + codes[1]).tolist():
+        path, split = paths[code // len(names)], names[code % len(names)]
+        if split != (path.rpartition("/")[0] or None) or split not in {None, "train", "test"}:
             raise UserError(
-                f"the index of {manifest.name} has the split {row['split']!r} for {row['shard']!r}; expected the shard's folder, "
+                f"the index of {manifest.name} has the split {split!r} for {path!r}; expected the shard's folder, "
                 "which is train, test or none"
             )
