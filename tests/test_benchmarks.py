@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.cost_model import TERMS, Cost, Job, fit_cost, fit_costs, predict_dataset, recommend_shard_size, relative_errors
 from benchmarks.timing import format_table, measure_in_turn, median_rates, median_ratios, parse_arguments
+from captcha_registry.dataset.folder import DatasetFolder
 
 ROOT = Path(__file__).parent.parent
 WAYS = {
@@ -35,9 +36,9 @@ COSTS = {
 }
 
 
-def run_benchmark(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_benchmark(name: str, *arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "benchmarks" / name, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def find_numbers(value: object) -> list[float]:
@@ -155,6 +156,23 @@ def test_predicted_hours_divide_drawing_but_not_assembling() -> None:
 @pytest.mark.parametrize(("bytes_per_sample", "size"), [(1500, 100_000), (7400, 20_000), (10_000, 20_000), (10**6, 5000)])
 def test_the_largest_shard_within_200_mb_is_recommended(bytes_per_sample: float, size: int) -> None:
     assert recommend_shard_size(bytes_per_sample) == size
+
+
+def test_access_benchmark_reads_opens_and_compares_a_dataset(tiny_dataset: DatasetFolder, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/digits").symlink_to(tiny_dataset.root)
+    finished = run_benchmark("access.py", "--samples", "10", "--pairs", "1", "--json", "-", folder=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout)
+    assert list(result["images_per_second"]["random"]) == ["files", "ours"]
+    assert result["rows"] == 60
+    assert list(result["seconds"]) == ["import", "open", "diff"]
+    assert all(math.isfinite(number) and number > 0 for number in find_numbers([result["images_per_second"], result["seconds"]]))
+
+
+def test_access_benchmark_without_a_dataset_says_how_to_make_one(tmp_path: Path) -> None:
+    finished = run_benchmark("access.py", folder=tmp_path)
+    assert (finished.returncode, "run `make repro`, or `dvc pull data/digits`" in finished.stderr) == (2, True)
 
 
 @pytest.mark.slow
