@@ -34,6 +34,12 @@ HANG_SECONDS = 120
 Section = dict[str, object]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the long tests, so that neither of two processes waits for the other at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @dataclass(frozen=True)
 class Project:
     """A folder with a params.yaml of its own, in which stages of this checkout run in fresh processes."""
