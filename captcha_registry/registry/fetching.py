@@ -166,7 +166,7 @@ def _locate(name: str, entry: DataIndexEntry, storage: StorageInfo) -> RemoteFil
 
 @dataclass
 class PublishedFiles:
-    """The files of a published dataset (see `dataset.files.Files`); what was fetched once is kept and proved before each use.
+    """The files of a published dataset (see `dataset.files.Files`); what was fetched once is kept and proved when first used.
 
     Attributes:
         sources: where each file lies, by its path inside the dataset.
