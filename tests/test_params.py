@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, Project
 from ruamel.yaml import YAML
 
+from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
 from captcha_registry.params import ParamsError, load_section, read_params
@@ -209,6 +210,24 @@ def test_generate_refuses_what_the_disk_cannot_hold_before_it_draws(project: Pro
     assert not [path for path in project.root.rglob("*") if path.is_file() and path.name not in {"params.yaml", "tiny.lock"}]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"width": 120, "height": 100, "length": 4}, id="digits"),
+        pytest.param({"width": 200, "height": 100, "dots": 0, "curves": 0}, id="plain"),
+        pytest.param({"width": 16, "height": 16}, id="smallest"),
+        pytest.param({"width": 1024, "height": 1024, "dots": 0, "curves": 0, "length": 1, "font_sizes": (8,)}, id="empty"),
+        pytest.param({"width": 120, "height": 100, "font_sizes": (500,), "length": 1}, id="large characters"),
+    ],
+)
+def test_the_size_is_estimated_low_but_not_by_far(
+    generate: Callable[..., DatasetFolder], tiny_spec: DatasetSpec, changes: dict[str, object]
+) -> None:
+    spec = DatasetSpec(**tiny_spec.model_dump() | {"count": 20, "shard_size": 20} | changes)
+    size_bytes = sum(shard.size_bytes for shard in generate(spec).manifest.shards)
+    assert 0.2 * size_bytes < spec.estimated_bytes <= size_bytes
+
+
 def test_generate_needs_a_worker(project: Project) -> None:
     done = project.run("generate", "tiny", "--workers", "0")
     assert error_lines(done.stderr) == ["error: 0 worker processes are asked for; expected at least 1"]
@@ -272,7 +291,7 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
         ),
         pytest.param(
             {f"datasets.digits.{key}": value for key, value in {"count": 10**9, "width": 1024, "height": 1024}.items()},
-            r"data needs about 94\d,\d{3}\.\d GB and the disk has .* GB free: free some space, or lower `count`",
+            r"data needs about 7,2\d{2}\.\d GB and the disk has .* GB free: free some space, or lower `count`",
             id="larger than the disk",
         ),
         pytest.param(
