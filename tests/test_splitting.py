@@ -1,5 +1,6 @@
 """Train and test are exact, disjoint and complete, and no record changes on its way."""
 
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,12 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from captcha_registry.dataset.folder import DatasetFolder, open_folder
-from captcha_registry.dataset.records import DamagedRecordError, read_record
+from captcha_registry.dataset.index import read_index, write_index
+from captcha_registry.dataset.records import read_record, shard_name
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
-from captcha_registry.generation.splitting import check_split, choose_test_samples, is_test_shard, split_dataset
+from captcha_registry.generation.splitting import check_split, choose_test_samples, is_test_shard, shard_order, split_dataset
 
 Way = Literal["shard", "sample", "label"]
 WAYS: tuple[Way, ...] = ("shard", "sample", "label")
@@ -179,14 +181,44 @@ def test_a_split_that_leaves_a_side_empty_is_refused(
         check_split(tiny_spec.model_copy(update=change), SplitRule(test_size=0.2, by=way, seed=1))
 
 
-def test_a_damaged_record_is_not_copied(generated_dataset: DatasetFolder, tmp_path: Path) -> None:
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def change_a_row(path: Path) -> None:
+    rows = read_index(path)
+    write_index(path, rows.set_column(1, rows.schema.field(1), pa.array(["000", *rows["label"].to_pylist()[1:]])))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        pytest.param("00003.tfrecord", flip, id="flipped shard"),
+        pytest.param("00003.tfrecord", lambda path: shutil.copy(path.with_name("00004.tfrecord"), path), id="another shard"),
+        pytest.param("00003.tfrecord", Path.unlink, id="missing shard"),
+        pytest.param("index.parquet", flip, id="flipped index"),
+        pytest.param("index.parquet", change_a_row, id="readable index"),
+        pytest.param("index.parquet", Path.unlink, id="missing index"),
+    ],
+)
+def test_a_damaged_source_is_named_and_gives_no_manifest(
+    generated_dataset: DatasetFolder, tmp_path: Path, way: Way, name: str, damage: Callable[[Path], object]
+) -> None:
     source = Path(shutil.copytree(generated_dataset.root, tmp_path / "source"))
-    damaged = bytearray((source / "00003.tfrecord").read_bytes())
-    damaged[-5] ^= 1
-    (source / "00003.tfrecord").write_bytes(damaged)
-    with pytest.raises(DamagedRecordError, match=r"00003\.tfrecord: record at byte [\d,]+: wrong checksum of the data"):
-        split(open_folder(source), "sample", tmp_path / "out")
+    damage(source / name)
+    message = f"{source / name} is missing, or has other bytes than the manifest says: `captcha-registry repair {source}` draws"
+    with pytest.raises(UserError, match=re.escape(message)):
+        split(open_folder(source), way, tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_shards_are_in_the_order_of_their_numbers_however_many() -> None:
+    paths = [f"{side}/{shard_name(number)}" for side in ("test", "train") for number in (0, 9, 99_999, 100_000, 1_000_000)]
+    assert sorted(paths[::-1], key=shard_order) == paths
+    assert sorted(paths[:2] + paths[5:7]) == sorted(paths[:2] + paths[5:7], key=shard_order)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from math import floor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -104,15 +105,16 @@ def split_dataset(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> Man
     """Write the split dataset into `work_dir`: shards below `train/` and `test/`, the index, and the manifest last.
 
     Raises:
-        UserError: the split would leave one side empty, or cannot be exact.
+        UserError: the split would leave one side empty, cannot be exact, or a file of the source is not what its manifest says.
         DamagedRecordError: a record to be copied is damaged.
     """
     spec = source.manifest.spec
     check_split(spec, rule)
+    _require_entry(source.root, source.manifest.index)
     rows = _link_shards(source, rule, work_dir) if rule.by == "shard" else _copy_records(source, rule, work_dir)
     write_index(work_dir / INDEX_NAME, rows.sort_by("id"))
 
-    samples_by_shard = sorted(pc.value_counts(rows["shard"]).to_pylist(), key=lambda pair: str(pair["values"]))
+    samples_by_shard = sorted(pc.value_counts(rows["shard"]).to_pylist(), key=lambda pair: shard_order(pair["values"]))
     manifest = Manifest.create(
         name=source.manifest.name,
         spec=spec,
@@ -123,14 +125,50 @@ def split_dataset(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> Man
         index=FileEntry.of(work_dir, INDEX_NAME, num_samples=rows.num_rows),
         tool_versions=source.manifest.tool_versions,
     )
+    if rule.by == "shard":
+        _require_same_shards(source, manifest)
     write_manifest(work_dir, manifest)
     return manifest
+
+
+def shard_order(path: str) -> tuple[str, int, str]:
+    """Return what sorts the paths of shards by side and number; from 100,000 on, a number has more digits."""
+    side, _, name = path.rpartition("/")
+    return side, len(name), name
+
+
+def _require_entry(root: Path, entry: FileEntry) -> None:
+    """Make sure that a file is what the manifest says before it is read.
+
+    Raises:
+        UserError: it has other bytes, or is missing.
+    """
+    path = root / entry.path
+    if not path.is_file() or FileEntry.of(root, entry.path, entry.num_samples) != entry:
+        _refuse(root, entry.path)
+
+
+def _require_same_shards(source: DatasetFolder, manifest: Manifest) -> None:
+    """Make sure that linked shards, hashed at their new places, are those of the source's manifest."""
+    entries = {entry.path: entry for entry in source.manifest.shards}
+    for shard in manifest.shards:
+        name = shard.path.rpartition("/")[2]
+        if shard.model_copy(update={"path": name}) != entries.get(name):
+            _refuse(source.root, name)
+
+
+def _refuse(root: Path, path: str) -> NoReturn:
+    raise UserError(
+        f"{root / path} is missing, or has other bytes than the manifest says: `captcha-registry repair {root}` draws it again"
+    )
 
 
 def _link_shards(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> pa.Table:
     """Link every shard to its side; return the index rows with their new places."""
     sides = {shard.path: SPLITS[is_test_shard(n, rule)] for n, shard in enumerate(source.manifest.shards)}
     for path, side in sides.items():
+        if not (source.root / path).is_file():
+            _refuse(source.root, path)
         link_or_copy(source.root / path, work_dir / side / path)
     shards = source.index["shard"].to_pylist()
     return _with_columns(
@@ -140,6 +178,8 @@ def _link_shards(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> pa.T
 
 def _copy_records(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> pa.Table:
     """Copy every record to its side, in the order of the ids; return the index rows with their new places."""
+    for shard in source.manifest.shards:
+        _require_entry(source.root, shard)
     is_test = choose_test_samples(source.index, rule)
     copied = []
     with tqdm(total=source.index.num_rows, unit=" samples", desc="splitting", disable=None) as progress:
