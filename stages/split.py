@@ -25,14 +25,15 @@ def main(name: str) -> None:
     rule = load_section(SplitRule, "split")
     source = open_folder(Path("data/generated") / name)
     out_dir = Path("data") / name
-    with lock_work("split", name) as folder:
-        work_dir = folder / "dataset"
+    # Beside its place, as links and renames do not cross disks; `.work` may lie on another one than `data`.
+    work_dir = out_dir.with_name(f".{name}.split")
+    with lock_work("split", name):
         if work_dir.exists():
             shutil.rmtree(work_dir)
         work_dir.mkdir()
         manifest = split_dataset(source, rule, work_dir)
 
-        out_dir.mkdir(parents=True, exist_ok=True)
+        out_dir.mkdir(exist_ok=True)
         (out_dir / MANIFEST_NAME).unlink(missing_ok=True)
         # The card and DVC's own files in this folder stay.
         for part in (*SPLITS, INDEX_NAME, MANIFEST_NAME):

@@ -1,8 +1,12 @@
 """Train and test are exact, disjoint and complete, and no record changes on its way."""
 
+import os
+import random
 import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Project
+from conftest import HANG_SECONDS, Project, hash_files, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
@@ -217,7 +221,7 @@ def test_a_damaged_source_is_named_and_gives_no_manifest(
 
 def test_shards_are_in_the_order_of_their_numbers_however_many() -> None:
     paths = [f"{side}/{shard_name(number)}" for side in ("test", "train") for number in (0, 9, 99_999, 100_000, 1_000_000)]
-    assert sorted(paths[::-1], key=shard_order) == paths
+    assert sorted(paths[3:] + paths[:3], key=shard_order) == paths
     assert sorted(paths[:2] + paths[5:7]) == sorted(paths[:2] + paths[5:7], key=shard_order)
 
 
@@ -234,6 +238,66 @@ def test_the_stage_replaces_what_was_there(
     assert done.stdout.startswith(f"tiny: 48 train and 12 test samples, by {way}, ")
     dataset = open_folder(project.root / "data/tiny")
     assert sorted(dataset.shard_paths("test")) == sorted((project.root / "data/tiny/test").iterdir())
+    assert {path.name for path in (project.root / "data").iterdir()} == {"generated", "tiny"}
+
+
+@pytest.fixture
+def other_disk(project: Project) -> Iterator[Path]:
+    """The project's data folder, on a disk of its own."""
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a disk")
+    folder = project.root / "data"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("is_killed_before", [False, True], ids=["first run", "rerun"])
+def test_the_stage_splits_data_on_another_disk(
+    project: Project, generated_dataset: DatasetFolder, tiny_dataset: DatasetFolder, other_disk: Path, is_killed_before: bool
+) -> None:
+    shutil.copytree(generated_dataset.root, other_disk / "generated/tiny")
+    if is_killed_before:
+        shutil.copytree(tiny_dataset.root, other_disk / "tiny")
+        (other_disk / ".tiny.split/train").mkdir(parents=True)
+    done = project.run("split", "tiny")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hash_files(other_disk / "tiny") == hash_files(tiny_dataset.root)
+    assert {path.name for path in other_disk.iterdir()} == {"generated", "tiny"}
+    shard = other_disk / "generated/tiny/00000.tfrecord"
+    assert shard.stat().st_nlink == 2, "linked, not copied"
+
+
+NUM_KILLS = 20
+
+
+@pytest.mark.slow
+def test_a_split_that_is_killed_at_any_moment_is_done_again(
+    make_project: Callable[[str], Project], generated_dataset: DatasetFolder, shard_rule: SplitRule, tiny_dataset: DatasetFolder
+) -> None:
+    expected = hash_files(tiny_dataset.root)
+    project = make_project("killed")
+    project.write_params(datasets={"tiny": generated_dataset.manifest.spec.model_dump()}, split=shard_rule.model_dump())
+    shutil.copytree(generated_dataset.root, project.root / "data/generated/tiny")
+    staging, choices = project.root / "data/.tiny.split", random.Random(1)  # noqa: S311 - moments, not secrets
+    num_kills = 0
+    while num_kills < NUM_KILLS:
+        shutil.rmtree(staging, ignore_errors=True)
+        process = project.start("split", "tiny")
+        wait_until(lambda: staging.exists() or process.poll() is not None, "the start of the split", pause_seconds=0.001)  # noqa: B023
+        # The rest of an undisturbed run takes about 0.5 seconds.
+        time.sleep(choices.uniform(0, 0.5))
+        num_kills += process.poll() is None
+        process.kill()
+        process.communicate(timeout=HANG_SECONDS)
+        # Whatever looks finished is finished.
+        assert not (project.root / "data/tiny/manifest.json").exists() or hash_files(project.root / "data/tiny") == expected
+    done = project.run("split", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert hash_files(project.root / "data/tiny") == expected
+    assert hash_files(project.root / "data/generated/tiny") == hash_files(generated_dataset.root)
+    assert {path.name for path in (project.root / "data").iterdir()} == {"generated", "tiny"}
 
 
 def test_the_stage_says_what_to_do_without_a_dataset(project: Project) -> None:
