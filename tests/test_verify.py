@@ -1,15 +1,17 @@
 """Verification finds whatever is wrong with a dataset and names file and sample; manifest and index are read strictly."""
 
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -109,6 +111,17 @@ def swap_splits(rows: list[Row]) -> None:
             lambda rows: rows[5].update(shard="train/9.tfrecord"), "1 rows for train/9.tfrecord, which the man", id="shard"
         ),
         pytest.param(lambda rows: rows[5].update(shard="train/9.tfrecord"), "5 rows for {shard}; the manifest says 6", id="rows"),
+        pytest.param(
+            lambda rows: rows[5].update(ink="red"), "sample 5 ({shard}) has the ink 'red'; expected a colour such as", id="ink"
+        ),
+        pytest.param(
+            lambda rows: rows[5].update(background="#FFFFFF"), "sample 5 ({shard}) has the background '#FFFFFF'", id="background"
+        ),
+        pytest.param(
+            lambda rows: rows[5].update(ink="#010203", ink_luminance=3),
+            "sample 5 ({shard}) has the ink_luminance 3; expected 2, that of #010203",
+            id="luminance",
+        ),
         pytest.param(swap_splits, "sample 5 is in {shard}, its split is ", id="split"),
         pytest.param(lambda rows: rows[5].update(split=None), "sample 5 is in {shard}, its split is None", id="no split"),
     ],
@@ -283,6 +296,73 @@ def test_a_missing_shard_is_named(dataset_copy: Path) -> None:
     assert find_problems(dataset_copy) == [f"{path}: missing, with 6 samples"]
 
 
+def test_a_folder_in_the_place_of_a_shard_is_named(dataset_copy: Path) -> None:
+    path = dataset_copy / find_shard_of(dataset_copy, 0)
+    path.unlink()
+    path.mkdir()
+    for depth in ("quick", "full", "deep"):
+        (problem,) = verify(dataset_copy, depth)
+        assert str(problem) == f"{path}: a folder; expected a file with 6 samples: move the folder away"
+
+
+def test_folders_and_links_that_the_manifest_does_not_name_are_found(dataset_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/file").touch()
+    (dataset_copy / "train/linked").symlink_to(tmp_path / "elsewhere")
+    (dataset_copy / "train/dangling").symlink_to("nowhere")
+    (dataset_copy / "outer/empty").mkdir(parents=True)
+    for depth in ("quick", "full", "deep"):
+        assert sorted(str(problem) for problem in verify(dataset_copy, depth)) == [
+            f"{dataset_copy}/outer/empty: an empty folder that the manifest does not name",
+            f"{dataset_copy}/train/dangling: a file that the manifest does not name",
+            f"{dataset_copy}/train/linked: a file that the manifest does not name",
+        ]
+
+
+@pytest.mark.parametrize("name", [INDEX_NAME, "shard"])
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_checked(
+    dataset_copy: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (bad, gone) = open_folder(dataset_copy).shard_paths("train")[:2]
+    bad = dataset_copy / name if name == INDEX_NAME else bad
+    gone.unlink()
+    digest = hashlib.file_digest
+
+    def fail(file: BufferedReader, kind: str) -> object:
+        if file.name == str(bad):
+            # As a bad disk has it: no name of a file.
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return digest(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", fail)
+    for depth in ("full", "deep"):
+        assert sorted((p.path, p.kind, p.what) for p in verify(dataset_copy, depth)) == sorted(
+            [(bad, "unreadable", "cannot be read: Input/output error"), (gone, "missing", "missing, with 6 samples")]
+        )
+
+
+def test_only_so_many_shards_wait_at_a_time_and_each_with_its_own_rows(
+    tiny_dataset: DatasetFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captcha_registry.dataset.verify.MAX_SHARDS_IN_FLIGHT", 3)
+    running: set[Future[object]] = set()
+    seen = []
+
+    class CountingExecutor(ThreadPoolExecutor):
+        def submit(self, function, root, shard, rows, spec, *, deep):  # type: ignore[no-untyped-def,override] # noqa: ANN001, ANN202
+            future = super().submit(function, root, shard, rows, spec, deep=deep)
+            running.add(future)
+            future.add_done_callback(running.discard)
+            assert len(running) <= 3
+            seen.append((shard.path, rows["offset"].to_pylist() == sorted(rows["offset"].to_pylist()), rows["shard"].unique()))
+            return future
+
+    with CountingExecutor(2) as executor:
+        assert verify_dataset(tiny_dataset.root, "deep", executor) == []
+    assert [(path, True, [path]) for path, *_ in seen] == [(path, sort, names.to_pylist()) for path, sort, names in seen]
+    assert [path for path, *_ in seen] == [shard.path for shard in tiny_dataset.manifest.shards]
+
+
 def swap(one: Path, other: Path) -> None:
     one.rename(one.with_suffix(".aside"))
     other.rename(one)
@@ -354,7 +434,7 @@ def test_an_index_with_other_columns_is_refused(dataset_copy: Path) -> None:
     rewrite_manifest(dataset_copy, index=FileEntry.of(dataset_copy, INDEX_NAME, 60))
     (problem,) = find_problems(dataset_copy)
     assert f"{INDEX_NAME}: has the columns [" in problem
-    with pytest.raises(UserError, match=r"index\.parquet has the columns .*; expected \['id', 'label', 'split'"):
+    with pytest.raises(UserError, match=r"index\.parquet has the columns .*; expected one of them to be .*ink: string"):
         open_folder(dataset_copy).rows("train")
 
 

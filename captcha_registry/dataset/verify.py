@@ -3,19 +3,25 @@
 | depth | reads                       | finds                                                                     |
 |-------|-----------------------------|---------------------------------------------------------------------------|
 | quick | manifest, names, sizes      | what is missing, extra, cut or longer; a manifest that contradicts itself |
-| full  | every byte                  | flipped bytes; swapped and renamed files                                  |
+| full  | every byte                  | flipped bytes; swapped, renamed and unreadable files                      |
 | deep  | every record and picture    | which samples are hit; an index that is wrong though its hash is right    |
+
+Of ink and background, deep checks that they are colours, and that the luminance is that of the ink; whether the picture was drawn
+in these colours is not looked at.
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -29,10 +35,15 @@ from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 
 Depth = Literal["quick", "full", "deep"]
-Kind = Literal["missing", "extra", "renamed", "swapped", "changed", "record", "index", "manifest"]
+Kind = Literal["missing", "extra", "renamed", "swapped", "changed", "unreadable", "folder", "record", "index", "manifest"]
 
 # What may lie beside the files that a manifest names: itself, descriptions, and what DVC writes.
 COMPANIONS = {MANIFEST_NAME, "README.md", "croissant.json", ".gitignore"}
+
+# Shards that wait for a worker or are with one; each has its index rows in memory.
+MAX_SHARDS_IN_FLIGHT = 2 * (os.cpu_count() or 1)
+
+COLOUR_PATTERN = "^#[0-9a-f]{6}$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,7 @@ def verify_dataset(root: Path, depth: Depth, executor: Executor) -> list[Problem
     require_dataset(root)
     try:
         manifest = read_manifest(root)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return [Problem(root / MANIFEST_NAME, "manifest", str(error).removeprefix(f"{root / MANIFEST_NAME} "))]
     problems = [*find_manifest_problems(root, manifest), *find_name_and_size_problems(root, manifest)]
     if depth == "quick":
@@ -111,13 +122,16 @@ def find_name_and_size_problems(root: Path, manifest: Manifest) -> Iterator[Prob
     """Compare names and sizes of the files with the manifest, and the number of index rows."""
     for entry in (*manifest.shards, manifest.index):
         path = root / entry.path
-        if not path.is_file():
-            yield _missing(path, entry)
-        elif (size_bytes := path.stat().st_size) != entry.size_bytes:
-            yield Problem(path, "changed", f"{size_bytes:,} bytes; the manifest says {entry.size_bytes:,}")
-        elif entry is manifest.index:
-            yield from _count_index_rows(path, entry)
-    yield from (_extra(root / path) for path in list_extra_files(root, manifest))
+        try:
+            if absent := _find_absence(path, entry):
+                yield absent
+            elif (size_bytes := path.stat().st_size) != entry.size_bytes:
+                yield Problem(path, "changed", f"{size_bytes:,} bytes; the manifest says {entry.size_bytes:,}")
+            elif entry is manifest.index:
+                yield from _count_index_rows(path, entry)
+        except OSError as error:
+            yield _unreadable(path, error)
+    yield from (_extra(root / path) for path in list_extra_paths(root, manifest))
 
 
 def _count_index_rows(path: Path, entry: FileEntry) -> Iterator[Problem]:
@@ -130,43 +144,67 @@ def _count_index_rows(path: Path, entry: FileEntry) -> Iterator[Problem]:
         yield Problem(path, "index", f"{num_rows:,} rows; the manifest says {entry.num_samples:,}")
 
 
-def list_extra_files(root: Path, manifest: Manifest) -> list[str]:
-    """List the files of a dataset's folder that its manifest does not name, as paths inside it."""
-    known = {entry.path for entry in (*manifest.shards, manifest.index)} | COMPANIONS
-    files = (path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
-    return sorted(path for path in files if path not in known)
+def list_extra_paths(root: Path, manifest: Manifest) -> list[str]:
+    """List the files, links and empty folders of a dataset's folder that its manifest does not name, as paths inside it."""
+    known = {*manifest.entries, *COMPANIONS}
+    known |= {parent.as_posix() for path in manifest.entries for parent in Path(path).parents}
+    found = []
+    for folder, subfolders, names in os.walk(root):
+        # What a link leads to is not walked through.
+        links = [name for name in subfolders if Path(folder, name).is_symlink()]
+        found += [Path(folder, name) for name in (*names, *links)] if names or subfolders else [Path(folder)]
+    return sorted({path.relative_to(root).as_posix() for path in found} - known)
 
 
-def _missing(path: Path, entry: FileEntry) -> Problem:
+def _find_absence(path: Path, entry: FileEntry) -> Problem | None:
+    """Tell what is there in place of a file, if it is not there."""
+    if path.is_file():
+        return None
+    if path.is_dir() and not path.is_symlink():
+        return Problem(path, "folder", f"a folder; expected a file with {entry.num_samples:,} samples: move the folder away")
     return Problem(path, "missing", f"missing, with {entry.num_samples:,} samples")
 
 
+def _unreadable(path: Path, error: OSError) -> Problem:
+    return Problem(path, "unreadable", f"cannot be read: {error.strerror or error}")
+
+
 def _extra(path: Path) -> Problem:
-    return Problem(path, "extra", "a file that the manifest does not name")
+    what = "an empty folder" if path.is_dir() and not path.is_symlink() else "a file"
+    return Problem(path, "extra", f"{what} that the manifest does not name")
 
 
-def _measure(root: Path, entry: FileEntry) -> FileEntry | None:
-    """Measure and hash the file of an entry; None if it is missing."""
-    return FileEntry.of(root, entry.path, entry.num_samples) if (root / entry.path).is_file() else None
+def _measure(root: Path, entry: FileEntry) -> FileEntry | Problem:
+    """Measure and hash the file of an entry, or tell why that cannot be done."""
+    path = root / entry.path
+    try:
+        return _find_absence(path, entry) or FileEntry.of(root, entry.path, entry.num_samples)
+    except OSError as error:
+        return _unreadable(path, error)
 
 
-def _hash_extras(root: Path, manifest: Manifest) -> dict[str, FileEntry | None]:
+def _hash_extras(root: Path, manifest: Manifest) -> dict[str, FileEntry | Problem]:
     """Hash those extra files that may be a missing one under another name."""
-    sizes = {entry.size_bytes for entry in (*manifest.shards, manifest.index) if not (root / entry.path).is_file()}
-    extras = [path for path in list_extra_files(root, manifest) if (root / path).is_file()]
-    return {path: FileEntry.of(root, path, 0) for path in extras if (root / path).stat().st_size in sizes}
+    sizes = {entry.size_bytes for entry in manifest.entries.values() if not (root / entry.path).is_file()}
+    extras = [path for path in list_extra_paths(root, manifest) if (root / path).is_file()]
+    return {
+        path: _measure(root, manifest.index.model_copy(update={"path": path}))
+        for path in extras
+        if (root / path).stat().st_size in sizes
+    }
 
 
-def _compare_files(root: Path, manifest: Manifest, found: dict[str, FileEntry | None]) -> Iterator[Problem]:
+def _compare_files(root: Path, manifest: Manifest, found: dict[str, FileEntry | Problem]) -> Iterator[Problem]:
     """Compare every byte of the files, by their hashes, with the manifest."""
-    entries = {entry.path: entry for entry in (*manifest.shards, manifest.index)}
+    entries = manifest.entries
     owners = {entry.sha256: entry.path for entry in entries.values()}
-    renamed = {owners[f.sha256] for path, f in found.items() if path not in entries and f is not None and f.sha256 in owners}
+    hashes = {path: file.sha256 for path, file in found.items() if isinstance(file, FileEntry)}
+    renamed = {owners[sha256] for path, sha256 in hashes.items() if path not in entries and sha256 in owners}
     for path, entry in entries.items():
         file = found[path]
-        if file is None:
-            if path not in renamed:
-                yield _missing(root / path, entry)
+        if isinstance(file, Problem):
+            if file.kind != "missing" or path not in renamed:
+                yield file
         elif file.sha256 != entry.sha256:
             if owner := owners.get(file.sha256):
                 yield Problem(root / path, "swapped", f"holds the bytes of {owner}", holds=owner)
@@ -177,9 +215,9 @@ def _compare_files(root: Path, manifest: Manifest, found: dict[str, FileEntry | 
                     f"{file.size_bytes:,} bytes with SHA-256 {file.sha256}; "
                     f"the manifest says {entry.size_bytes:,} bytes with {entry.sha256}",
                 )
-    for path in list_extra_files(root, manifest):
-        file = found.get(path)
-        if file and (owner := owners.get(file.sha256)) and found[owner] is None:
+    for path in list_extra_paths(root, manifest):
+        owner = owners.get(hashes.get(path, ""))
+        if owner and owner not in hashes:
             yield Problem(root / path, "renamed", f"is {owner} under another name", holds=owner)
         else:
             yield _extra(root / path)
@@ -199,26 +237,48 @@ def _inspect_index(root: Path, manifest: Manifest, depth: Depth) -> tuple[pa.Tab
 
 def _inspect_shards(
     root: Path, manifest: Manifest, index: pa.Table | None, depth: Depth, executor: Executor
-) -> tuple[dict[str, FileEntry | None], list[Problem]]:
-    """Hash every shard and, at depth, look into it; return what each file is, None for a missing one, and the problems."""
-    found: dict[str, FileEntry | None] = {}
+) -> tuple[dict[str, FileEntry | Problem], list[Problem]]:
+    """Hash every shard and, at depth, look into it; return what each file is, or why it has no hash, and the problems."""
+    found: dict[str, FileEntry | Problem] = {}
     problems: list[Problem] = []
+    rows, waiting = None if index is None else ShardRows(index), iter(manifest.shards)
+    running: dict[Future[tuple[FileEntry | Problem, list[Problem]]], FileEntry] = {}
     with tqdm(total=manifest.spec.count, unit=" samples", desc="verifying", disable=None) as progress:
-        futures = {}
-        for shard in manifest.shards:
-            rows = None if index is None else index.filter(pc.equal(index["shard"], shard.path))
-            futures[executor.submit(inspect_shard, root, shard, rows, manifest.spec, deep=depth == "deep")] = shard
-        for future in as_completed(futures):
-            shard = futures.pop(future)
-            found[shard.path], found_problems = future.result()
-            problems += found_problems
-            progress.update(shard.num_samples)
-    return found, problems
+        while True:
+            for shard in islice(waiting, MAX_SHARDS_IN_FLIGHT - len(running)):
+                mine = rows and rows.take(shard.path)
+                running[executor.submit(inspect_shard, root, shard, mine, manifest.spec, deep=depth == "deep")] = shard
+            if not running:
+                return found, problems
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                shard = running.pop(future)
+                found[shard.path], found_problems = future.result()
+                problems += found_problems
+                progress.update(shard.num_samples)
+
+
+class ShardRows:
+    """The index rows of each shard, sorted once: to search them all for every shard would take long with many."""
+
+    def __init__(self, index: pa.Table) -> None:
+        """Sort the rows by shard and offset."""
+        # In one chunk, or each `take` would copy all of the column.
+        self._index = index.combine_chunks()
+        self._order = pc.sort_indices(self._index, sort_keys=[("shard", "ascending"), ("offset", "ascending")])
+        self._places: dict[str, tuple[int, int]] = {}
+        start = 0
+        for pair in sorted(pc.value_counts(self._index["shard"]).to_pylist(), key=lambda pair: str(pair["values"]).encode()):
+            self._places[pair["values"]] = (start, pair["counts"])
+            start += pair["counts"]
+
+    def take(self, shard_path: str) -> pa.Table:
+        """Return the rows of a shard in the order of their offsets."""
+        return self._index.take(self._order.slice(*self._places.get(shard_path, (0, 0))))
 
 
 def inspect_shard(
     root: Path, shard: FileEntry, rows: pa.Table | None, spec: DatasetSpec, *, deep: bool
-) -> tuple[FileEntry | None, list[Problem]]:
+) -> tuple[FileEntry | Problem, list[Problem]]:
     """Hash one shard, and look into it if asked to.
 
     Args:
@@ -228,10 +288,13 @@ def inspect_shard(
         spec: the dataset's.
         deep: check every record and picture.
     """
-    found = _measure(root, shard)
-    if found is None or not deep:
+    found, path = _measure(root, shard), root / shard.path
+    if isinstance(found, Problem) or not deep:
         return found, []
-    return found, [Problem(root / shard.path, "record", what) for what in find_record_problems(root / shard.path, rows, spec)]
+    try:
+        return found, [Problem(path, "record", what) for what in find_record_problems(path, rows, spec)]
+    except OSError as error:
+        return _unreadable(path, error), []
 
 
 def find_record_problems(path: Path, rows: pa.Table | None, spec: DatasetSpec) -> Iterator[str]:
@@ -273,8 +336,28 @@ def find_index_problems(manifest: Manifest, rows: pa.Table) -> Iterator[str]:
             f"sample {row['id']} ({row['shard']}) has the label {row['label']!r}; "
             f"expected {spec.described_length} characters of {spec.alphabet!r}"
         )
+    yield from _find_colour_problems(rows)
     yield from _find_shard_count_problems(manifest, rows)
     yield from _find_split_problems(manifest, rows)
+
+
+def _find_colour_problems(rows: pa.Table) -> Iterator[str]:
+    """Check that ink and background are colours, and that the luminance is that of the ink."""
+    for name in ("ink", "background"):
+        for row in rows.filter(pc.invert(pc.match_substring_regex(rows[name], COLOUR_PATTERN))).to_pylist():
+            yield f"sample {row['id']} ({row['shard']}) has the {name} {row[name]!r}; expected a colour such as '#0a64c8'"
+    rows = rows.filter(pc.match_substring_regex(rows["ink"], COLOUR_PATTERN))
+    digits = "".join(ink[1:] for ink in rows["ink"].to_pylist())
+    channels = np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(-1, 3).astype(np.float64)
+    # As `generation.drawing` computes it, half to even.
+    expected = np.rint(0.299 * channels[:, 0] + 0.587 * channels[:, 1] + 0.114 * channels[:, 2]).astype(np.uint8)
+    found = rows["ink_luminance"].to_numpy()
+    for number in np.flatnonzero(found != expected).tolist():
+        row = rows.slice(number, 1).to_pylist()[0]
+        yield (
+            f"sample {row['id']} ({row['shard']}) has the ink_luminance {row['ink_luminance']}; "
+            f"expected {expected[number]}, that of {row['ink']}"
+        )
 
 
 def _find_shard_count_problems(manifest: Manifest, rows: pa.Table) -> Iterator[str]:
