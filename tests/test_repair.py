@@ -1,29 +1,32 @@
 """Whatever happens to a dataset, `verify` names it and `repair` restores it to the byte."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
 from conftest import HANG_SECONDS, ROOT, hash_files
-from filelock import FileLock
 
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.index import INDEX_NAME, read_index
-from captcha_registry.dataset.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.records import ShardWriter, decode_sample, encode_sample, iterate_records
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.dataset.verify import Depth, verify_dataset
+from captcha_registry.dataset.verify import Depth, Problem, verify_dataset
 from captcha_registry.errors import UserError
+from captcha_registry.generation import repair as repair_module
 from captcha_registry.generation.repair import repair_dataset
 from captcha_registry.generation.splitting import split_dataset
 
@@ -47,11 +50,13 @@ def verify(root: Path, depth: Depth) -> list[str]:
         return [f"{p.path.relative_to(root).as_posix()}: {p.kind}: {p.what}" for p in verify_dataset(root, depth, executor)]
 
 
-def repair(root: Path, *, extras: tuple[str, ...] = ()) -> list[str]:
+def repair(root: Path, *, extras: tuple[str, ...] = (), failed: tuple[str, ...] = ()) -> list[str]:
+    """Repair a dataset; return a line for each file that was mended, or else was not."""
     with ThreadPoolExecutor(1) as executor:
-        mended, left = repair_dataset(root, executor)
-    assert left == [root / path for path in extras]
-    return mended
+        done = repair_dataset(root, executor)
+    assert done.extras == [root / path for path in extras]
+    assert tuple(done.failed) == failed
+    return [f"{path}: {what}" for path, what in (done.mended | done.failed).items()]
 
 
 @dataclass(frozen=True)
@@ -268,21 +273,83 @@ def rewrite_manifest(root: Path, **changes: object) -> None:
         ),
         pytest.param(
             {"tool_versions": {"pillow": "12.0"}},
-            r"nothing was changed. It was drawn with pillow 12.0, here 13.\S+ install",
+            r"and was left as it is. It was drawn with pillow 12.0, here 13.\S+ install",
             id="tool",
         ),
     ],
 )
-def test_what_cannot_be_redrawn_to_the_byte_is_refused_and_left_as_it_is(
-    patient: Patient, changes: dict[str, object], message: str
-) -> None:
+def test_what_cannot_be_redrawn_to_the_byte_is_left_as_it_is(patient: Patient, changes: dict[str, object], message: str) -> None:
     # Another SHA-256 than the samples give stands for what another tool would have written.
     shards = read_manifest(patient.root).shards
     rewrite_manifest(patient.root, shards=(shards[0].model_copy(update={"sha256": "0" * 64}), *shards[1:]), **changes)
     before = hash_files(patient.root)
-    with pytest.raises(UserError, match=message):
-        repair(patient.root)
+    (line,) = repair(patient.root, failed=(shards[0].path,))
+    assert re.search(message, line)
     assert hash_files(patient.root) == before
+
+
+def test_a_file_that_can_be_proved_is_mended_beside_one_that_cannot(patient: Patient) -> None:
+    manifest = read_manifest(patient.root)
+    before = hash_files(patient.root)
+    # As another version of pyarrow would have written it.
+    rewrite_manifest(patient.root, index=manifest.index.model_copy(update={"sha256": "0" * 64}))
+    patient.shard.unlink()
+    (patient.root / manifest.shards[1].path).rename(patient.root / "moved")
+    back, drawn, failed = repair(patient.root, failed=(INDEX_NAME,))
+    assert back.startswith(f"{manifest.shards[1].path}: put back from moved, ")
+    assert drawn.startswith(f"{patient.row['shard']}: drawn again, ")
+    assert "has other bytes than the manifest says, and was left as it is. `dvc pull` it" in failed
+    assert {name: sha for name, sha in hash_files(patient.root).items() if name != MANIFEST_NAME} == {
+        name: sha for name, sha in before.items() if name != MANIFEST_NAME
+    }
+
+
+@pytest.mark.parametrize("name", ["shard", INDEX_NAME])
+def test_a_folder_in_the_place_of_a_file_is_left_and_the_rest_mended(patient: Patient, name: str) -> None:
+    before = hash_files(patient.root)
+    path = patient.shard if name == "shard" else patient.root / name
+    other = patient.root / next(s.path for s in read_manifest(patient.root).shards if patient.root / s.path != path)
+    path.unlink()
+    path.mkdir()
+    other.unlink()
+    mended, failed = repair(patient.root, failed=(path.relative_to(patient.root).as_posix(),))
+    assert ": drawn again, " in mended
+    assert failed.endswith(" samples: move the folder away")
+    path.rmdir()
+    repair(patient.root)
+    assert hash_files(patient.root) == before
+
+
+def test_a_file_that_cannot_be_read_is_drawn_again(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = hash_files(patient.root)
+    digest, bad_inode = hashlib.file_digest, patient.shard.stat().st_ino
+
+    def fail(file: BufferedReader, kind: str) -> object:
+        if os.fstat(file.fileno()).st_ino == bad_inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return digest(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", fail)
+    (line,) = repair(patient.root)
+    assert line.startswith(f"{patient.row['shard']}: drawn again, ")
+    assert hash_files(patient.root) == before
+
+
+def test_of_two_copies_of_a_missing_shard_one_is_put_back_and_the_other_stays(patient: Patient) -> None:
+    before = hash_files(patient.root)
+    for name in ("one", "two"):
+        shutil.copy(patient.shard, patient.root / name)
+    patient.shard.unlink()
+    (line,) = repair(patient.root, extras=("one",))
+    assert f"{patient.row['shard']}: put back from two, " in line
+    assert hash_files(patient.root) == before | {"one": before[str(patient.row["shard"])]}
+
+
+def test_an_index_that_is_wrong_under_its_right_hash_is_not_called_good(patient: Patient) -> None:
+    (patient.root / INDEX_NAME).write_bytes(b"PAR1")
+    rewrite_manifest(patient.root, index=FileEntry.of(patient.root, INDEX_NAME, 60))
+    (line,) = repair(patient.root, failed=(INDEX_NAME,))
+    assert "not a readable Parquet file" in line
 
 
 def test_a_manifest_that_contradicts_itself_proves_nothing(patient: Patient) -> None:
@@ -294,16 +361,25 @@ def test_a_manifest_that_contradicts_itself_proves_nothing(patient: Patient) -> 
     assert hash_files(patient.root) == before
 
 
-def test_two_repairs_at_once_are_one_too_many(patient: Patient) -> None:
-    (patient.root / ".repair").mkdir()
-    with FileLock(patient.root / ".repair/lock"), pytest.raises(UserError, match=r"another repair of .* is at work: wait"):
-        repair(patient.root)
+def test_two_repairs_at_once_are_one_too_many(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    (patient.root.parent / "link").symlink_to(patient.root)
+    verify_now = repair_module.verify_dataset
+
+    def verify_during_another_repair(root: Path, depth: Depth, executor: Executor) -> list[Problem]:
+        with pytest.raises(UserError, match=r"another repair of .*link is at work: wait for it to end, or stop it"):
+            repair(patient.root.parent / "link")
+        return verify_now(root, depth, executor)
+
+    monkeypatch.setattr(repair_module, "verify_dataset", verify_during_another_repair)
+    patient.flip(20)
+    assert len(repair(patient.root)) == 1
 
 
 def test_what_a_killed_repair_left_is_cleared(patient: Patient) -> None:
     before = hash_files(patient.root)
     (patient.root / ".repair/new/train").mkdir(parents=True)
     (patient.root / ".repair/new/train/00000.tfrecord").write_bytes(b"half")
+    (patient.root / ".repair/empty").mkdir()
     assert any(line.startswith(".repair/new/train/00000.tfrecord: extra") for line in verify(patient.root, "quick"))
     assert repair(patient.root) == []
     assert hash_files(patient.root) == before
@@ -331,14 +407,29 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{patient.row['shard']}: drawn again, 6 samples, SHA-256 ")
     done = run_command("repair", "tiny", cwd=folder)
-    assert done.stdout.startswith("tiny: nothing to repair, ")
+    assert done.stdout.startswith("tiny: nothing to repair at depth full, ")
 
     (folder / "tiny/notes.txt").touch()
     done = run_command("repair", "tiny", cwd=folder)
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "tiny/notes.txt: left alone, the manifest does not name it"
-    assert lines[1].startswith("tiny: nothing to repair; 1 left alone: delete what you do not need, ")
+    assert lines[1].startswith("tiny: nothing to repair at depth full; 1 left alone: delete what you do not need, ")
+
+    patient.flip(20)
+    shards = [shard.path for shard in read_manifest(patient.root).shards if shard.path != patient.row["shard"]]
+    (folder / "tiny" / shards[0]).unlink()
+    (folder / "tiny" / shards[0]).mkdir()
+    done = run_command("repair", "tiny", "--json", cwd=folder)
+    assert (done.returncode, done.stderr) == (2, "")
+    told = json.loads(done.stdout)
+    assert (told["path"], told["depth"], told["ok"], told["left_alone"]) == ("tiny", "full", False, ["notes.txt"])
+    assert [[file["path"] for file in told[key]] for key in ("mended", "not_mended")] == [[patient.row["shard"]], [shards[0]]]
+    done = run_command("repair", "tiny", cwd=folder)
+    assert (done.returncode, done.stderr) == (2, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{shards[0]}: NOT repaired: a folder; expected a file with 6 samples: move the folder away"
+    assert lines[2].startswith("tiny: 0 repaired, 1 NOT repaired; 1 left alone: delete what you do not need, ")
 
 
 @pytest.mark.parametrize("command", ["verify", "repair"])

@@ -1,15 +1,20 @@
 """`captcha-registry repair`: redraw exactly what is damaged in a dataset."""
 
 import argparse
+import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captcha_registry.generation.executors import count_usable_cores, local_processes
+
+if TYPE_CHECKING:
+    from captcha_registry.generation.repair import Repair
 
 HELP = "redraw exactly what is damaged"
 DESCRIPTION = (
     "Put back renamed and swapped files, redraw damaged ones, and prove that the bytes are the old ones. "
-    "Exit code: 0 all is well, 1 files that the manifest does not name are left, 2 it could not be repaired."
+    "Exit code: 0 all is well, 1 files that the manifest does not name are left, 2 a file could not be repaired."
 )
 
 
@@ -17,21 +22,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("path", help="folder of the dataset, such as data/digits")
     parser.add_argument("--workers", type=int, default=count_usable_cores(), help="processes (default: every core)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with what was mended and what was left")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Redraw what is damaged in a dataset; return 1 if something is left that does not belong there."""
+    """Redraw what is damaged in a dataset; return 1 if something is left that does not belong there, 2 if damage is left."""
     # The compiler and all else that drawing needs take seconds to load, which the other commands should not wait for.
-    from captcha_registry.generation.repair import repair_dataset  # noqa: PLC0415
+    from captcha_registry.generation.repair import REPAIR_DEPTH, repair_dataset  # noqa: PLC0415
 
-    started = time.perf_counter()
+    started, root = time.perf_counter(), Path(arguments.path)
     with local_processes(arguments.workers) as executor:
-        mended, extras = repair_dataset(Path(arguments.path), executor)
-    for line in mended:
-        print(line)
-    for path in extras:
-        print(f"{path}: left alone, the manifest does not name it")
-    done = "repaired" if mended else "nothing to repair"
-    left = f"; {len(extras)} left alone: delete what you do not need" if extras else ""
-    print(f"{arguments.path}: {done}{left}, {time.perf_counter() - started:.1f} s")
-    return 1 if extras else 0
+        repair = repair_dataset(root, executor)
+    if arguments.json:
+        print(json.dumps(_to_json(root, REPAIR_DEPTH, repair), indent=2))
+    else:
+        _print_lines(repair)
+        print(f"{root}: {_sum_up(repair, REPAIR_DEPTH)}, {time.perf_counter() - started:.1f} s")
+    return 2 if repair.failed else 1 if repair.extras else 0
+
+
+def _to_json(root: Path, depth: str, repair: "Repair") -> dict[str, object]:
+    mended, failed = ([{"path": path, "what": what} for path, what in files.items()] for files in (repair.mended, repair.failed))
+    extras = [extra.relative_to(root).as_posix() for extra in repair.extras]
+    told = {"mended": mended, "not_mended": failed, "left_alone": extras}
+    return {"path": str(root), "depth": depth, "ok": not (failed or extras), **told}
+
+
+def _print_lines(repair: "Repair") -> None:
+    for path, what in repair.mended.items():
+        print(f"{path}: {what}")
+    for path, why in repair.failed.items():
+        print(f"{path}: NOT repaired: {why}")
+    for extra in repair.extras:
+        print(f"{extra}: left alone, the manifest does not name it")
+
+
+def _sum_up(repair: "Repair", depth: str) -> str:
+    """Say in a few words what was done and what is left."""
+    done = "repaired" if repair.mended else f"nothing to repair at depth {depth}"
+    if repair.failed:
+        done = f"{len(repair.mended):,} repaired, {len(repair.failed):,} NOT repaired"
+    return done + (f"; {len(repair.extras)} left alone: delete what you do not need" if repair.extras else "")

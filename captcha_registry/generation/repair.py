@@ -1,15 +1,19 @@
 """Put a damaged dataset right: what is under a wrong name goes back, the rest is drawn again from the seed.
 
-Every file is proved to have the SHA-256 that the manifest says before it takes its place; the good ones are not touched.
+Every file is proved to have the SHA-256 that the manifest says before it takes its place; the good ones are not touched, and one
+that cannot be proved is left as it is.
 """
 
+import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
+import platformdirs
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -17,7 +21,7 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest
 from captcha_registry.dataset.records import ShardWriter
-from captcha_registry.dataset.verify import require_dataset, verify_dataset
+from captcha_registry.dataset.verify import Depth, Problem, ShardRows, require_dataset, verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards
@@ -28,54 +32,77 @@ from captcha_registry.workspace import link_or_copy, tool_versions
 # Inside the dataset, so that a finished file takes its place in one step.
 STAGING_NAME = ".repair"
 
+# What is looked for; what only `deep` finds lies under the hashes of the manifest, which a repair restores.
+REPAIR_DEPTH: Depth = "full"
 
-def repair_dataset(root: Path, executor: Executor) -> tuple[list[str], list[Path]]:
-    """Repair a dataset in place.
 
-    Returns:
-        A line for each file that was put right, and the files that belong to nobody: it is not for a repair to delete them.
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What became of a dataset.
+
+    Attributes:
+        mended: a line for each file that was put right, by its path inside the dataset.
+        failed: why a file could not be put right, by its path inside the dataset.
+        extras: files that belong to nobody: it is not for a repair to delete them.
+    """
+
+    mended: dict[str, str]
+    failed: dict[str, str]
+    extras: list[Path]
+
+
+def repair_dataset(root: Path, executor: Executor) -> Repair:
+    """Repair a dataset in place, as far as its files can be proved.
 
     Raises:
-        UserError: there is no dataset, its manifest is damaged, it was drawn by another version or other tools, or another
-            repair runs.
+        UserError: there is no dataset, its manifest is damaged, or another repair runs.
     """
     require_dataset(root)
-    manifest = read_manifest(root)
     with _open_staging(root) as staging:
-        problems = verify_dataset(root, "full", executor)
+        problems = verify_dataset(root, REPAIR_DEPTH, executor)
         if broken := [problem for problem in problems if problem.kind == "manifest"]:
             raise UserError(f"{broken[0]}: nothing can be proved with it; restore it from Git or with `dvc checkout`")
-        wrong = {problem.path for problem in problems if problem.kind in {"missing", "changed", "swapped"}}
-        # A file may also be a copy of one, or a link to one, that is where it belongs.
-        sources = {p.holds: p.path for p in problems if p.holds and (p.kind == "renamed" or root / p.holds in wrong)}
-        damaged = [e for e in (*manifest.shards, manifest.index) if e.path in sources or root / e.path in wrong]
+        manifest = read_manifest(root)
+        sources = _find_sources(root, problems)
+        wrong = {p.path for p in problems if p.kind in {"missing", "changed", "swapped", "unreadable"}}
+        damaged = [entry for path, entry in manifest.entries.items() if path in sources or root / path in wrong]
 
-        for entry in damaged:
-            if entry.path in sources:
-                link_or_copy(sources[entry.path].resolve(), staging / entry.path)
-        redrawn = [entry for entry in damaged if entry.path not in sources]
-        if redrawn:
-            _draw_again(root, manifest, redrawn, staging, executor)
-        _prove(staging, damaged, manifest)
-        for entry in damaged:
+        failed = {_inside(root, p.path): p.what for p in problems if p.kind in {"folder", "index"}}
+        failed |= _stage_files(root, manifest, damaged, sources, staging, executor)
+        mended = [entry for entry in damaged if entry.path not in failed]
+        for entry in mended:
             (root / entry.path).parent.mkdir(parents=True, exist_ok=True)
             (staging / entry.path).replace(root / entry.path)
+        used = {sources[entry.path] for entry in mended if entry.path in sources}
         for problem in problems:
-            if problem.kind == "renamed":
+            if problem.kind == "renamed" and problem.path in used:
                 problem.path.unlink()
-    extras = [problem.path for problem in problems if problem.kind == "extra"]
-    return [_describe(entry, sources, root) for entry in damaged], [path for path in extras if staging.parent not in path.parents]
+    extras = [p.path for p in problems if p.kind == "extra" or (p.kind == "renamed" and p.path not in used)]
+    extras = [path for path in extras if STAGING_NAME not in path.relative_to(root).parts]
+    return Repair({entry.path: _describe(entry, sources, root) for entry in mended}, failed, extras)
+
+
+def _find_sources(root: Path, problems: list[Problem]) -> dict[str, Path]:
+    """Find where the bytes of damaged files are, by the paths of these inside the dataset."""
+    absent = {problem.path for problem in problems if problem.kind in {"missing", "changed", "swapped", "unreadable"}}
+    # A file may also be a copy of one, or a link to one, that is where it belongs.
+    return {p.holds: p.path for p in problems if p.holds and (p.kind == "renamed" or root / p.holds in absent)}
+
+
+def _inside(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 @contextmanager
 def _open_staging(root: Path) -> Iterator[Path]:
     """Make an empty folder for what will take its place; it is gone in the end."""
     staging = root / STAGING_NAME
-    staging.mkdir(exist_ok=True)
     try:
-        with FileLock(staging / "lock", timeout=0):
-            for left_by_a_killed_run in [path for path in staging.iterdir() if path.is_dir()]:
-                shutil.rmtree(left_by_a_killed_run)
+        with FileLock(_lock_path(root), timeout=0):
+            if staging.exists():
+                # A killed run left it.
+                shutil.rmtree(staging)
+            staging.mkdir()
             try:
                 yield staging / "new"
             finally:
@@ -84,20 +111,52 @@ def _open_staging(root: Path) -> Iterator[Path]:
         raise UserError(f"another repair of {root} is at work: wait for it to end, or stop it") from None
 
 
+def _lock_path(root: Path) -> Path:
+    """Name the lock of a dataset: outside of it, as a lock that is deleted keeps nobody away, and nothing is to be left there."""
+    cache = Path(os.environ.get("CAPTCHA_REGISTRY_CACHE") or platformdirs.user_cache_path("captcha-registry"))
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    (cache / "locks").mkdir(parents=True, exist_ok=True)
+    return cache / "locks" / f"repair-{name}.lock"
+
+
+def _stage_files(
+    root: Path, manifest: Manifest, damaged: list[FileEntry], sources: dict[str, Path], staging: Path, executor: Executor
+) -> dict[str, str]:
+    """Make the damaged files anew in `staging`; return why some could not be made, by their paths."""
+    failed: dict[str, str] = {}
+    for entry in damaged:
+        if entry.path in sources:
+            link_or_copy(sources[entry.path].resolve(), staging / entry.path)
+    redrawn = [entry for entry in damaged if entry.path not in sources]
+    if redrawn:
+        try:
+            _draw_again(root, manifest, redrawn, staging, executor)
+        except UserError as error:
+            failed = {entry.path: str(error) for entry in redrawn}
+    made = [entry for entry in damaged if entry.path not in failed]
+    return failed | {entry.path: _explain_other_bytes(manifest) for entry in made if not _is_proved(staging, entry)}
+
+
+def _is_proved(staging: Path, entry: FileEntry) -> bool:
+    """Tell whether a file is, to the byte, what the manifest says."""
+    return (staging / entry.path).is_file() and FileEntry.of(staging, entry.path, entry.num_samples) == entry
+
+
 def _draw_again(root: Path, manifest: Manifest, entries: list[FileEntry], staging: Path, executor: Executor) -> None:
-    """Draw files of a dataset into `staging`: all of the dataset if the index is among them, as it tells who is where."""
+    """Draw files of a dataset into `staging`: all of the dataset if there is no good index, as it tells who is where."""
     drawer = _make_drawer(manifest)
-    if manifest.index in entries:
+    index_paths = [path for folder in (staging, root) if (path := folder / manifest.index.path).is_file()]
+    if manifest.index in entries or not index_paths:
         whole = _draw_dataset(manifest, drawer, staging.with_name("drawing"), executor)
         for entry in entries:
-            link_or_copy(whole / entry.path, staging / entry.path)
+            if (whole / entry.path).exists():
+                link_or_copy(whole / entry.path, staging / entry.path)
         return
-    index_path = staging / manifest.index.path
-    rows = read_index(index_path if index_path.exists() else root / manifest.index.path)
+    rows = ShardRows(read_index(index_paths[0]))
     with tqdm(total=sum(e.num_samples for e in entries), unit=" samples", desc="drawing", disable=None) as progress:
         futures = {}
         for entry in entries:
-            ids = rows.filter(pc.equal(rows["shard"], entry.path)).sort_by("offset")["id"].to_pylist()
+            ids = rows.take(entry.path)["id"].to_pylist()
             (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
             futures[executor.submit(_draw_records, drawer, ids, staging / entry.path)] = entry
         for future in as_completed(futures):
@@ -138,18 +197,14 @@ def _draw_dataset(manifest: Manifest, drawer: Drawer, folder: Path, executor: Ex
     return folder / "split"
 
 
-def _prove(staging: Path, entries: list[FileEntry], manifest: Manifest) -> None:
-    """Make sure that every file in `staging` is, to the byte, what the manifest says."""
-    for entry in entries:
-        if FileEntry.of(staging, entry.path, entry.num_samples) != entry:
-            here = tool_versions(DATASET_PACKAGES)
-            other = [f"{n} {v}, here {here.get(n)}" for n, v in manifest.tool_versions.items() if here.get(n) != v]
-            raise UserError(
-                f"{entry.path} drawn again has other bytes than the manifest says; nothing was changed. "
-                + (f"It was drawn with {', '.join(other)}: install these" if other else "The manifest is of another dataset.")
-            )
+def _explain_other_bytes(manifest: Manifest) -> str:
+    """Say why a file may have come out different."""
+    here = tool_versions(DATASET_PACKAGES)
+    other = [f"{n} {v}, here {here.get(n)}" for n, v in manifest.tool_versions.items() if here.get(n) != v]
+    cure = f"It was drawn with {', '.join(other)}: install these" if other else "`dvc pull` it if DVC has it"
+    return f"drawn again it has other bytes than the manifest says, and was left as it is. {cure}"
 
 
 def _describe(entry: FileEntry, sources: dict[str, Path], root: Path) -> str:
-    how = f"put back from {sources[entry.path].relative_to(root)}" if entry.path in sources else "drawn again"
-    return f"{entry.path}: {how}, {entry.num_samples:,} samples, SHA-256 {entry.sha256} as the manifest says"
+    how = f"put back from {_inside(root, sources[entry.path])}" if entry.path in sources else "drawn again"
+    return f"{how}, {entry.num_samples:,} samples, SHA-256 {entry.sha256} as the manifest says"
