@@ -78,7 +78,8 @@ def main() -> None:
             drawer.check_fonts()
             tools[f"drawing/{name}"] = tool_versions(DATASET_PACKAGES) | hash_fonts(spec.fonts, drawer.font_files)
             num_test = check_split(spec, rule)
-        print(f"{name}: {spec.count - num_test:,} train and {num_test:,} test samples, by {rule.by}")
+        growth = "" if rule.by == "shard" else "; they change sides when `count` does"
+        print(f"{name}: {spec.count - num_test:,} train and {num_test:,} test samples, by {rule.by}{growth}")
     for name, model in models.items():
         if model.dataset not in specs:
             raise ParamsError(f"{PARAMS_PATH}: models.{name}.dataset is {model.dataset!r}; expected one of {', '.join(specs)}")

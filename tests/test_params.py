@@ -275,6 +275,17 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
     assert {path.name for path in workplace.rglob("*.*")} == {"params.yaml", "digits.json", "alnum.json", "training.json"}
 
 
+@pytest.mark.parametrize("way", ["sample", "label"])
+def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
+    workplace: Path, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    text = (workplace / "params.yaml").read_text(encoding="utf-8")
+    (workplace / "params.yaml").write_text(text.replace("by: shard", f"by: {way}"), encoding="utf-8")
+    check.main()
+    said = f"digits: 80,000 train and 20,000 test samples, by {way}; they change sides when `count` does\n"
+    assert said in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

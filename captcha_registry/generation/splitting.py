@@ -2,7 +2,8 @@
 
 By whole shard, the default, no record is copied: every sample is an independent draw, so whole shards are an honest split,
 and people can fetch the test set alone. Which side a shard is on depends on its number alone, never on how many there are,
-so a dataset that grows keeps its split. By sample and by label copy records, without re-encoding them.
+so a dataset that grows keeps its split. By sample and by label copy records, without re-encoding them; they are exact for the
+samples that are there, as in scikit-learn, and so divide a dataset that grows anew.
 """
 
 import hashlib
