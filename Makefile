@@ -36,6 +36,7 @@ bench: setup ## run all benchmarks, about 10 minutes on an idle machine
 	python benchmarks/lab_note.py
 	python benchmarks/generation.py
 	python benchmarks/access.py
+	python benchmarks/verify.py
 
 lint: setup ## check format, style, types and spelling
 	ruff format --check

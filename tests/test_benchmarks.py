@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import hash_files
 
 from benchmarks.cost_model import TERMS, Cost, Job, fit_cost, fit_costs, predict_dataset, recommend_shard_size, relative_errors
 from benchmarks.timing import format_table, measure_in_turn, median_rates, median_ratios, parse_arguments
@@ -173,6 +174,20 @@ def test_access_benchmark_reads_opens_and_compares_a_dataset(tiny_dataset: Datas
 def test_access_benchmark_without_a_dataset_says_how_to_make_one(tmp_path: Path) -> None:
     finished = run_benchmark("access.py", folder=tmp_path)
     assert (finished.returncode, "run `make repro`, or `dvc pull data/digits`" in finished.stderr) == (2, True)
+
+
+def test_verify_benchmark_measures_every_depth_and_a_repair_and_leaves_the_dataset_alone(
+    tiny_dataset: DatasetFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/digits").symlink_to(tiny_dataset.root)
+    before = hash_files(tiny_dataset.root)
+    finished = run_benchmark("verify.py", "--pairs", "1", "--json", "-", folder=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout)
+    assert (result["rows"], result["shards"], list(result["seconds"])) == (60, 10, ["quick", "full", "deep", "repair"])
+    assert all(math.isfinite(number) and number > 0 for number in find_numbers(result["seconds"]))
+    assert hash_files(tiny_dataset.root) == before
 
 
 @pytest.mark.slow
