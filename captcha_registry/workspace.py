@@ -24,6 +24,9 @@ from captcha_registry.errors import UserError
 
 WORK_ROOT = Path(".work")
 
+# To delete a folder in which files come and go.
+_NUM_TRIES = 10
+
 
 def fingerprint(*facts: object, packages: Iterable[str]) -> str:
     """Hash JSON-like facts, the versions of `packages` and the source of every project module imported so far."""
@@ -68,15 +71,33 @@ def open_work_dir(stage: str, name: str, work_fingerprint: str) -> Iterator[Path
         UserError: another run is at work on it.
     """
     with lock_work(stage, name) as parent:
-        for stale in parent.iterdir():
+        for stale in list(parent.iterdir()):
             if stale.name != work_fingerprint:
-                shutil.rmtree(stale)
+                _delete_folder(stale)
         folder = parent / work_fingerprint
         folder.mkdir(exist_ok=True)
-        for half_written in folder.glob("*.*.tmp"):
-            half_written.unlink()
+        for half_written in list(folder.glob("*.*.tmp")):
+            half_written.unlink(missing_ok=True)
         yield folder
-        shutil.rmtree(folder)
+        _delete_folder(folder)
+
+
+def _delete_folder(folder: Path) -> None:
+    """Delete a folder of work, though workers of a cluster whose run was killed may not have stopped writing to it.
+
+    Under another name they find it no more. What they have just made there takes another try, and what a network file
+    system keeps nevertheless is stale work to the next run.
+    """
+    renamed = folder.with_name(f"deleted-{uuid4().hex[:12]}")
+    folder.rename(renamed)
+    for _ in range(_NUM_TRIES):
+        try:
+            shutil.rmtree(renamed)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENOTEMPTY}:
+                raise
+        else:
+            return
 
 
 @contextmanager

@@ -2,6 +2,11 @@
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,6 +97,59 @@ def test_work_of_another_fingerprint_is_deleted_and_other_work_kept() -> None:
         assert not stale.exists()
         assert other_name.exists()
         assert other_stage.exists()
+
+
+@contextmanager
+def keep_writing(folder: Path) -> Iterator[None]:
+    """Write to a folder, as a worker does that has not noticed the end of its run, for as long as the block takes."""
+    is_over = threading.Event()
+
+    def write() -> None:
+        for number in count():
+            if is_over.is_set():
+                return
+            with suppress(FileNotFoundError), open_atomically(folder / f"{number % 50:05d}.tfrecord") as file:
+                file.write(b"late")
+
+    with ThreadPoolExecutor(4) as executor:
+        writers = [executor.submit(write) for _ in range(4)]
+        try:
+            yield
+        finally:
+            is_over.set()
+        for writer in writers:
+            writer.result()
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("work_fingerprint", ["aaaa", "bbbb"], ids=["the same work", "other work"])
+def test_a_folder_is_reopened_and_deleted_though_others_still_write_to_it(work_fingerprint: str) -> None:
+    folder = Path(".work/generate/tiny/aaaa")
+    for _ in range(20):
+        folder.mkdir(parents=True)
+        with keep_writing(folder):
+            with open_work_dir("generate", "tiny", work_fingerprint) as work_dir:
+                assert work_dir.is_dir()
+            assert list(Path(".work/generate/tiny").iterdir()) == []
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_file_that_is_gone_before_it_is_deleted_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(".work/generate/tiny/aaaa")
+    folder.mkdir(parents=True)
+    for name in ("00000.tfrecord.77.tmp", "00001.tfrecord.77.tmp"):
+        (folder / name).touch()
+    unlink = os.unlink
+
+    def come_too_late(path: str, **options: int) -> None:
+        unlink(path, **options)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", come_too_late)
+    with open_work_dir("generate", "tiny", "aaaa") as work_dir:
+        assert list(work_dir.iterdir()) == []
+        (work_dir / "00000.tfrecord").touch()
+    assert list(Path(".work/generate/tiny").iterdir()) == []
 
 
 @pytest.mark.usefixtures("workplace")
