@@ -99,11 +99,17 @@ def test_a_disk_without_room_is_refused_before_anything_is_drawn(drawing_project
     assert not [*disk.glob("generate/tiny/*/*")]
 
 
-@pytest.mark.parametrize("folder", [".work", "data"])
+@pytest.mark.parametrize(
+    ("folder", "is_there_already"),
+    [(".work", False), ("data", False), ("data", True)],
+    ids=["work folder", "outputs", "an earlier output"],
+)
 def test_a_read_only_folder_ends_in_one_line_and_a_rerun_gives_the_same_bytes(
-    drawing_project: Project, mount: Callable[..., Path], expected: dict[str, str], folder: str
+    drawing_project: Project, mount: Callable[..., Path], expected: dict[str, str], folder: str, *, is_there_already: bool
 ) -> None:
     disk = mount(drawing_project.root / folder, "64m")
+    if is_there_already:
+        assert_as_expected(drawing_project, expected)
     remount(disk, "ro")
     done = drawing_project.run("generate", "tiny")
     assert (done.returncode, done.stdout) == (2, "")

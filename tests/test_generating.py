@@ -1,8 +1,9 @@
 """A dataset's bytes follow from its spec, whoever draws it, in how many goes, and whatever comes in between."""
 
+import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -105,6 +106,37 @@ def test_the_manifest_comes_last(tmp_path: Path, tiny_spec: DatasetSpec) -> None
         assemble_dataset("tiny", Drawer(tiny_spec), shards, work, out)
     assert (out / "00000.tfrecord").exists()
     assert not (out / "manifest.json").exists()
+
+
+class Killed(BaseException):
+    """What nothing catches, like the end of a process."""
+
+
+def test_an_old_dataset_looks_finished_as_long_as_it_is_whole(
+    tmp_path: Path, tiny_spec: DatasetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    work.mkdir()
+    drawer = Drawer(tiny_spec)
+    shards = [draw_shard(drawer, number, work) for number in range(tiny_spec.num_shards)]
+    assemble_dataset("tiny", drawer, shards, work, out)
+    num_files, unlink = len(list(out.iterdir())), os.unlink
+    for num_deleted in range(num_files):
+        moments = iter(range(num_deleted))
+
+        def unlink_until_killed(path: str, moments: Iterator[int] = moments, **options: int) -> None:
+            if next(moments, None) is None:
+                raise Killed
+            unlink(path, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink_until_killed)
+            with pytest.raises(Killed):
+                assemble_dataset("tiny", drawer, shards, work, out)
+        left = {path.name for path in out.iterdir()}
+        assert (len(left), "manifest.json" in left) == (num_files - num_deleted, num_deleted == 0)
+        assemble_dataset("tiny", drawer, shards, work, out)
+        assert len(list(out.iterdir())) == num_files
 
 
 def start_drawing(project: Project, wanted: str, num_wanted: int) -> tuple[subprocess.Popen[str], Path]:

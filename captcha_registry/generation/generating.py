@@ -11,7 +11,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from captcha_registry.dataset.index import INDEX_NAME, open_index
-from captcha_registry.dataset.manifest import FileEntry, Manifest, write_manifest
+from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, write_manifest
 from captcha_registry.generation.drawing import DRAWING_PACKAGES, DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.shards import draw_shard, read_finished_shard, read_shard_rows
 from captcha_registry.workspace import link_or_copy, require_free_space, tool_versions
@@ -71,7 +71,10 @@ def draw_missing_shards(drawer: Drawer, finished: dict[int, FileEntry], work_dir
 
 def assemble_dataset(name: str, drawer: Drawer, shards: list[FileEntry], work_dir: Path, out_dir: Path) -> Manifest:
     """Link the finished shards of `work_dir` into `out_dir` and write index and manifest, the manifest last."""
-    shutil.rmtree(out_dir, ignore_errors=True)
+    # First, lest what is left of a run that is killed in the midst of it look finished.
+    (out_dir / MANIFEST_NAME).unlink(missing_ok=True)
+    if out_dir.exists():
+        shutil.rmtree(out_dir)
     out_dir.mkdir(parents=True)
     for shard in shards:
         link_or_copy(work_dir / shard.path, out_dir / shard.path)
