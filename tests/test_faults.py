@@ -73,7 +73,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_a_rerun_with_room_goes_on(
     disk = mount(drawing_project.root / ".work", "9m")
     # Room enough at the start, and then someone else takes it.
     process = drawing_project.start("generate", "tiny", "--workers", "2")
-    wait_until(lambda: [*disk.glob("generate/tiny/*/*.parquet")], "the end of a shard")
+    wait_until(lambda: [*disk.glob("generate/tiny/*/*.sha256")], "the end of a shard")
     free = shutil.disk_usage(disk).free
     (disk / "someone").write_bytes(bytes(max(0, free - 1_000_000)))
     output, errors = process.communicate(timeout=HANG_SECONDS)
@@ -83,7 +83,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_a_rerun_with_room_goes_on(
     assert line.endswith(": No space left on device: free some space and run the same command again, it goes on from here")
     assert not (drawing_project.root / "data").exists()
     wait_until(lambda: not drawing_project.list_processes(), "the end of every worker")
-    finished = [*disk.glob("generate/tiny/*/*.parquet")]
+    finished = [*disk.glob("generate/tiny/*/*.sha256")]
     assert 0 < len(finished) < SPEC.num_shards
 
     (disk / "someone").unlink()

@@ -1,5 +1,6 @@
 """A dataset's bytes follow from its spec, whoever draws it, in how many goes, and whatever comes in between."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -82,18 +83,34 @@ def test_another_spec_gives_another_dataset(
 
 
 def test_a_shard_that_is_damaged_or_half_there_is_drawn_again(tmp_path: Path, tiny_spec: DatasetSpec) -> None:
-    entries = [draw_shard(Drawer(tiny_spec), number, tmp_path) for number in range(5)]
+    entries = [draw_shard(Drawer(tiny_spec), number, tmp_path) for number in range(6)]
     first = hash_files(tmp_path)
-    assert [read_finished_shard(number, tmp_path) for number in range(5)] == entries
+    assert [read_finished_shard(number, tmp_path) for number in range(6)] == entries
 
     (tmp_path / "00000.tfrecord").unlink()
     (tmp_path / "00001.parquet").unlink()
     (tmp_path / "00002.tfrecord").write_bytes(b"")
     (tmp_path / "00003.parquet").write_bytes(b"PAR1")
-    assert [read_finished_shard(number, tmp_path) for number in range(5)] == [None, None, None, None, entries[4]]
-    spec = tiny_spec.model_copy(update={"count": 30})
+    (tmp_path / "00004.sha256").unlink()
+    assert [read_finished_shard(number, tmp_path) for number in range(6)] == [None, None, None, None, None, entries[5]]
+    spec = tiny_spec.model_copy(update={"count": 36})
     with ThreadPoolExecutor(max_workers=1) as executor:
         assert draw_missing_shards(Drawer(spec), find_finished_shards(tmp_path), tmp_path, executor) == entries
+    assert hash_files(tmp_path) == first
+
+
+@pytest.mark.parametrize(("name", "step"), [("00000.tfrecord", 101), ("00000.parquet", 1), ("00000.sha256", 1)])
+def test_a_shard_with_any_wrong_byte_in_any_of_its_files_is_drawn_again(
+    tmp_path: Path, tiny_spec: DatasetSpec, name: str, step: int
+) -> None:
+    spec = tiny_spec.model_copy(update={"count": 6})
+    entry = draw_shard(Drawer(spec), 0, tmp_path)
+    first, content = hash_files(tmp_path), (tmp_path / name).read_bytes()
+    for place, mask in itertools.product(range(0, len(content), step), (0x01, 0xFF)):
+        (tmp_path / name).write_bytes(content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :])
+        assert find_finished_shards(tmp_path) == {}, f"byte {place:,} of {name} with {mask:#x}"
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        assert draw_missing_shards(Drawer(spec), {}, tmp_path, executor) == [entry]
     assert hash_files(tmp_path) == first
 
 
@@ -160,12 +177,12 @@ def long_project(make_project: Callable[[str], Project], shard_rule: SplitRule) 
 def test_a_killed_run_leaves_no_worker_and_is_taken_up_where_it_stopped(
     long_project: Project, generate: Callable[..., DatasetFolder]
 ) -> None:
-    process, work_dir = start_drawing(long_project, "*.parquet", 1)
+    process, work_dir = start_drawing(long_project, "*.sha256", 1)
     process.kill()
     process.communicate(timeout=HANG_SECONDS)
     wait_until(lambda: not long_project.list_processes(), "the end of every worker", seconds=10)
     assert not (long_project.root / "data").exists()
-    finished = {path.stem: (work_dir / f"{path.stem}.tfrecord").stat() for path in work_dir.glob("*.parquet")}
+    finished = {path.stem: (work_dir / f"{path.stem}.tfrecord").stat() for path in work_dir.glob("*.sha256")}
     assert 0 < len(finished) < LONG.num_shards
 
     done = long_project.run("generate", "long")
@@ -197,7 +214,7 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(
 
 
 def test_a_worker_that_is_killed_ends_the_run_with_a_remedy(long_project: Project) -> None:
-    process, _ = start_drawing(long_project, "*.parquet", 1)
+    process, _ = start_drawing(long_project, "*.sha256", 1)
     workers = [child for child in long_project.list_processes() if "spawn_main" in " ".join(child.cmdline())]
     assert len(workers) == 2
     workers[0].kill()

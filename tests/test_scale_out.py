@@ -99,6 +99,11 @@ def test_a_cluster_that_draws_to_s3_gives_the_same_bytes_though_a_worker_is_kill
     assert project.list_files() == {"params.yaml"}
 
 
+def flip_a_byte(content: bytes) -> bytes:
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
 def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
     bucket: Bucket, distributed_project: Callable[[str], Project], expected: dict[str, str], tmp_path: Path
 ) -> None:
@@ -106,13 +111,16 @@ def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
     url = f"s3://{BUCKET}/tiny"
     process = project.start("generate", "tiny", "--workers", "1", "--to", url)
     # Each look costs the server time that drawing could use.
-    wait_until(lambda: any(key.endswith(".parquet") for key in bucket.list_keys()), "the end of a shard", pause_seconds=0.1)
+    wait_until(lambda: any(key.endswith("1.sha256") for key in bucket.list_keys()), "the end of two shards", pause_seconds=0.1)
     process.kill()
     process.communicate(timeout=HANG_SECONDS)
     wait_until(lambda: not project.list_processes(), "the end of every worker")
-    done = {Path(key).stem for key in bucket.list_keys() if key.endswith(".parquet")}
-    assert 0 < len(done) < SPEC.num_shards
+    done = {Path(key).stem for key in bucket.list_keys() if key.endswith(".sha256")}
+    assert 1 < len(done) < SPEC.num_shards
     assert not [key for key in bucket.list_keys() if key.endswith(("index.parquet", "manifest.json"))]
+    # Index rows with a wrong byte are as good as none.
+    (rows,) = [key for key in bucket.list_keys() if key.endswith(f"{max(done)}.parquet")]
+    bucket.write(rows, flip_a_byte(bucket.read(rows)))
 
     # A finished shard of other bytes but the same size shows whether it is drawn again; then the true bytes go back.
     key = f"tiny/{min(done)}.tfrecord"

@@ -54,7 +54,7 @@ def draw_shards(
 
 def find_finished_shards(work_dir: Path) -> dict[int, FileEntry]:
     """Find the shards that an interrupted run finished, by their numbers."""
-    present = sorted(int(path.stem) for path in work_dir.glob("*.parquet"))
+    present = sorted(int(path.stem) for path in work_dir.glob("*.sha256"))
     return {number: entry for number in present if (entry := read_finished_shard(number, work_dir))}
 
 

@@ -1,7 +1,8 @@
 """Draw a dataset straight to a URL that fsspec knows, such as `s3://bucket/digits`, without a folder that workers share.
 
     <url>/00000.tfrecord ...                              each drawn into a temporary file of a worker, then uploaded whole
-    <url>/.unfinished-<fingerprint>/00000.parquet ...     the shard's index rows; with them the shard counts as done
+    <url>/.unfinished-<fingerprint>/00000.parquet ...     the shard's index rows
+    <url>/.unfinished-<fingerprint>/00000.sha256 ...      proves the rows; comes after them: with it the shard counts as done
     <url>/index.parquet
     <url>/manifest.json                                   comes last; then the unfinished folder goes
 
@@ -24,10 +25,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, write_manifest
+from captcha_registry.dataset.records import shard_name
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.generating import draw_shards, make_manifest, write_shard_rows
-from captcha_registry.generation.shards import draw_shard, parse_entry, rows_path
+from captcha_registry.generation.shards import draw_shard, proof_path, read_proved_entry, rows_path
 
 UNFINISHED = ".unfinished-"
 
@@ -80,15 +82,14 @@ def draw_remote_dataset(name: str, drawer: Drawer, url: str, fingerprint: str, e
 
 
 def draw_remote_shard(drawer: Drawer, shard_number: int, target: Target) -> FileEntry:
-    """Draw one shard and upload it, and after it its index rows."""
+    """Draw one shard and upload it, after it its index rows, and after them what proves them."""
     with tempfile.TemporaryDirectory() as folder, explain_remote_errors(target.url):
         entry = draw_shard(drawer, shard_number, Path(folder))
-        rows = rows_path(Path(folder), shard_number)
         fs, root = target.open()
         if isinstance(fs, LocalFileSystem):
             fs.makedirs(f"{root}/{target.unfinished}", exist_ok=True)
-        fs.put_file(f"{folder}/{entry.path}", f"{root}/{entry.path}")
-        fs.put_file(str(rows), f"{root}/{target.unfinished}/{rows.name}")
+        for name in _names_of(shard_number, target):
+            fs.put_file(f"{folder}/{Path(name).name}", f"{root}/{name}")
     return entry
 
 
@@ -139,27 +140,19 @@ def _find_finished_shards(drawer: Drawer, target: Target) -> dict[int, FileEntry
         raise UserError(f"{target.url} already holds {foreign[0]}: choose an empty place, or delete what is there")
     finished = {}
     for number in range(drawer.spec.num_shards):
-        shard, rows = _names_of(number, target)
-        if rows in sizes and shard in sizes:
-            entry = _read_entry(fs, f"{root}/{rows}")
+        shard, rows, proof = names = _names_of(number, target)
+        if all(name in sizes for name in names):
+            entry = read_proved_entry(*(fs.cat_file(f"{root}/{name}") for name in (rows, proof)))
             if entry and entry.size_bytes == sizes[shard]:
                 finished[number] = entry
     return finished
 
 
-def _names_of(shard_number: int, target: Target) -> tuple[str, str]:
-    """Name the two files of a shard inside the target."""
-    rows = rows_path(Path(target.unfinished), shard_number)
-    return rows.with_suffix(".tfrecord").name, rows.as_posix()
-
-
-def _read_entry(fs: Any, path: str) -> FileEntry | None:
-    """Read what a file of index rows says of its shard; None if the file is cut."""
-    try:
-        with fs.open(path) as file:
-            return parse_entry(pq.read_metadata(file))
-    except pa.ArrowInvalid:
-        return None
+def _names_of(shard_number: int, target: Target) -> tuple[str, str, str]:
+    """Name the files of a shard inside the target, in the order in which they are written."""
+    folder = Path(target.unfinished)
+    rows, proof = rows_path(folder, shard_number), proof_path(folder, shard_number)
+    return shard_name(shard_number), rows.as_posix(), proof.as_posix()
 
 
 def _finish(name: str, drawer: Drawer, shards: list[FileEntry], target: Target) -> Manifest:

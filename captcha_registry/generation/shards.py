@@ -1,9 +1,13 @@
 """Draw one shard from (spec, shard number): the same bytes whoever draws it, complete or absent.
 
-A finished shard is a pair of files, `00000.tfrecord` and `00000.parquet`. The second holds the shard's index rows, and in
-its metadata the shard's size and SHA-256. It is written last: with it the shard counts as done.
+A finished shard is three files, each proving the one before it:
+
+    00000.tfrecord   the samples
+    00000.parquet    their index rows, with the size and the SHA-256 of the shard in the metadata
+    00000.sha256     the SHA-256 of the index rows, in hex; written last: with it the shard counts as done
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from captcha_registry.dataset.manifest import FileEntry
 from captcha_registry.dataset.records import Sample, ShardWriter, encode_sample, shard_name
 from captcha_registry.generation.drawing import Drawer, describe_pixels
 from captcha_registry.generation.png import encode_png
+from captcha_registry.workspace import write_atomically
 
 _ENTRY_KEY = "shard"
 
@@ -34,6 +39,8 @@ def draw_shard(drawer: Drawer, shard_number: int, folder: Path) -> FileEntry:
                 index.write(pa.Table.from_pylist(rows, schema=SCHEMA))
         entry = FileEntry.of(folder, name, num_samples=len(ids))
         index.finish(**{_ENTRY_KEY: entry.model_dump_json()})
+    proof = hashlib.sha256(rows_path(folder, shard_number).read_bytes()).hexdigest()
+    write_atomically(proof_path(folder, shard_number), proof.encode())
     return entry
 
 
@@ -48,15 +55,19 @@ def draw_record(drawer: Drawer, sample_id: int, writer: ShardWriter, shard: str)
 def read_finished_shard(shard_number: int, folder: Path) -> FileEntry | None:
     """Return what is known of a shard that an earlier run finished in `folder`; None if it is absent or damaged."""
     try:
-        entry = parse_entry(pq.read_metadata(rows_path(folder, shard_number)))
-        return entry if entry == FileEntry.of(folder, entry.path, entry.num_samples) else None
-    except (FileNotFoundError, pa.ArrowInvalid):
+        rows = rows_path(folder, shard_number).read_bytes()
+        entry = read_proved_entry(rows, proof_path(folder, shard_number).read_bytes())
+        return entry if entry and entry == FileEntry.of(folder, entry.path, entry.num_samples) else None
+    except FileNotFoundError:
         return None
 
 
-def parse_entry(metadata: pq.FileMetaData) -> FileEntry:
-    """Return what the metadata of a shard's index rows say of the shard."""
-    return FileEntry.model_validate_json(metadata.metadata[_ENTRY_KEY.encode()])
+def read_proved_entry(rows: bytes, proof: bytes) -> FileEntry | None:
+    """Return what the bytes of a file of index rows say of its shard; None if they are not those that were written."""
+    if hashlib.sha256(rows).hexdigest().encode() != proof:
+        return None
+    metadata = pq.read_metadata(pa.BufferReader(rows)).metadata
+    return FileEntry.model_validate_json(metadata[_ENTRY_KEY.encode()])
 
 
 def read_shard_rows(num_shards: int, folder: Path) -> Iterator[pa.Table]:
@@ -68,3 +79,8 @@ def read_shard_rows(num_shards: int, folder: Path) -> Iterator[pa.Table]:
 def rows_path(folder: Path, shard_number: int) -> Path:
     """Name the file of a shard's index rows."""
     return folder / Path(shard_name(shard_number)).with_suffix(".parquet")
+
+
+def proof_path(folder: Path, shard_number: int) -> Path:
+    """Name the file that proves a shard's index rows."""
+    return rows_path(folder, shard_number).with_suffix(".sha256")
