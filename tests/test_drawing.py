@@ -324,7 +324,7 @@ def observe_choices(spec: DatasetSpec) -> tuple[list[PlacedGlyph], npt.NDArray[n
     glyphs: list[PlacedGlyph] = []
     arcs: list[tuple[int, ...]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "paint_glyph", lambda _picture, glyph, _ink: glyphs.append(glyph))
+        patch.setattr(drawing, "paint_glyph", lambda _picture, glyph, _ink, _opacities: glyphs.append(glyph))
         patch.setattr(ImageDraw.ImageDraw, "arc", lambda _draw, box, start, end, fill: arcs.append((*box, start, end, fill)))
         drawer = Drawer(spec)
         for sample_id in range(NUM_OBSERVED):
@@ -492,6 +492,31 @@ def test_a_fresh_process_draws_the_same_bytes(hash_seed: str, font_dir: Path) ->
         f"{one.label} {hashlib.sha256(one.pixels).hexdigest()} {hashlib.sha256(encode_png(one.pixels)).hexdigest()}"
         for one in drawn
     ]
+
+
+DRAW_WITH_ANOTHER_TABLE = """
+import sys
+from captcha.image import ImageCaptcha
+ImageCaptcha.lookup_table = list(range(256))
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.generation.drawing import Drawer
+from captcha_registry.generation.pixels import paint_glyph
+sys.stdout.buffer.write(Drawer(DatasetSpec.model_validate_json(sys.argv[1])).draw(0).pixels.tobytes())
+print(sum(paint_glyph.stats.cache_hits.values()), file=sys.stderr)
+"""
+
+
+def test_compiled_code_that_is_kept_follows_the_constants_of_captcha(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Drawer(WIDE).draw(0)
+    command = [sys.executable, "-c", DRAW_WITH_ANOTHER_TABLE, WIDE.model_dump_json()]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert int(done.stderr) > 0
+    pixels = np.frombuffer(done.stdout, np.uint8).reshape(own.pixels.shape)
+    assert (pixels != own.pixels).any()
+
+    monkeypatch.setattr(ImageCaptcha, "lookup_table", list(range(256)))
+    label, expected = draw_as_captcha_does(make_stock_captcha(WIDE, tmp_path), WIDE, make_stream(WIDE.seed, 0))
+    assert_same_picture(Captcha(pixels, label, own.ink, own.background), own.label, expected, "another table")
 
 
 # `ru_maxrss` of a child starts with what its parent held when it started it; VmHWM is the child's own.

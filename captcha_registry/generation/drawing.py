@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from captcha_registry.dataset.spec import ChannelRange, DatasetSpec
 from captcha_registry.errors import UserError
-from captcha_registry.generation.pixels import PlacedGlyph, cover, mark, paint_glyph, resize, smooth
+from captcha_registry.generation.pixels import OPACITIES, PlacedGlyph, cover, mark, paint_glyph, resize, smooth
 
 # Raise by one with every change that gives any sample other pixels, another label or other bytes.
 DRAWING_VERSION = 2
@@ -177,7 +177,7 @@ class Drawer:
         left = int(average * 0.1)
         for glyph in glyphs:
             if glyph.mask.size:
-                paint_glyph(picture, glyph._replace(left=left), ink)
+                paint_glyph(picture, glyph._replace(left=left), ink, OPACITIES)
             left += glyph.width - choices.below(int(ImageCaptcha.word_offset_dx * average) + 1)
         fitted: npt.NDArray[np.uint8] = resize(picture, self.spec.width, self.spec.height)
         return fitted

@@ -19,8 +19,9 @@ from numba import njit
 
 Pixels = npt.NDArray[np.uint8]
 
-# Opacity of a pixel by its luminance.
-_OPACITY = np.array([min(opacity, 255) for opacity in ImageCaptcha.lookup_table], np.uint8)
+# Opacity of a pixel by its luminance. Handed to compiled code, never named in it: that keeps the constants with which it was
+# compiled until this file changes, whatever becomes of the package that they are from.
+OPACITIES = np.array([min(opacity, 255) for opacity in ImageCaptcha.lookup_table], np.uint8)
 
 _PRECISION_BITS = 22
 _HALF = 1 << (_PRECISION_BITS - 1)
@@ -49,13 +50,14 @@ class PlacedGlyph(NamedTuple):
 
 
 @njit(cache=True)
-def paint_glyph(picture: Pixels, glyph: PlacedGlyph, ink: tuple[int, int, int, int]) -> None:
+def paint_glyph(picture: Pixels, glyph: PlacedGlyph, ink: tuple[int, int, int, int], opacities: Pixels) -> None:
     """Rotate, resize, warp and blend one glyph into the picture, half-way down.
 
     Args:
         picture: changed in place.
         glyph: what to paint, and where.
         ink: red, green, blue, alpha.
+        opacities: of a pixel, by its luminance, 256 of them.
     """
     x1, y1, x2, y2 = glyph.corners
     width, height = glyph.width + abs(x1) + abs(x2), glyph.height + abs(y1) + abs(y2)
@@ -73,7 +75,7 @@ def paint_glyph(picture: Pixels, glyph: PlacedGlyph, ink: tuple[int, int, int, i
         (float(xs[0]), (xs[3] - xs[0]) * across, (xs[1] - xs[0]) * down, (xs[2] - xs[1] - xs[3] + xs[0]) * across * down),
         (float(ys[0]), (ys[3] - ys[0]) * across, (ys[1] - ys[0]) * down, (ys[2] - ys[1] - ys[3] + ys[0]) * across * down),
     )
-    _blend_warped(picture, image, quad, glyph)
+    _blend_warped(picture, image, quad, glyph, opacities)
 
 
 @njit(cache=True)
@@ -299,7 +301,9 @@ def _transpose(image: Pixels) -> Pixels:
 
 
 @njit(cache=True)
-def _blend_warped(picture: Pixels, image: Pixels, quad: tuple[tuple[float, ...], tuple[float, ...]], glyph: PlacedGlyph) -> None:
+def _blend_warped(
+    picture: Pixels, image: Pixels, quad: tuple[tuple[float, ...], tuple[float, ...]], glyph: PlacedGlyph, opacities: Pixels
+) -> None:
     """Blend the part of `image` that `quad` maps the glyph's cell to into the picture, each pixel as opaque as it is light."""
     top = int((picture.shape[0] - glyph.height) / 2)
     of_x, of_y = quad
@@ -314,7 +318,7 @@ def _blend_warped(picture: Pixels, image: Pixels, quad: tuple[tuple[float, ...],
                 if red | green | blue:
                     alpha = np.int64(image[y0, x0, 3])
                     red, green, blue = _straighten(red, alpha), _straighten(green, alpha), _straighten(blue, alpha)
-                    opacity = np.int64(_OPACITY[(red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16])
+                    opacity = np.int64(opacities[(red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16])
                     _blend(picture, top + row, glyph.left + column, (red, green, blue), opacity)
 
 
