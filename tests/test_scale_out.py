@@ -1,24 +1,29 @@
 """A Dask cluster and object storage give the bytes of one local process, whatever dies on the way."""
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
+from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import HANG_SECONDS, ROOT, Project, hash_files, wait_until
+from ruamel.yaml import YAML
 from servers import BUCKET, Bucket, Servers, free_port
 
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
+from captcha_registry.generation import executors
 from captcha_registry.generation.drawing import Drawer
-from captcha_registry.generation.executors import _run_checked
+from captcha_registry.generation.executors import DrawingParams, _run_checked, open_executor
 from captcha_registry.generation.shards import draw_shard
 
 # A shard takes about a third of a second: long enough to be hit in the middle.
@@ -211,6 +216,51 @@ def test_a_scheduler_that_does_not_answer_is_named(distributed_project: Callable
     done = distributed_project(scheduler).run("generate", "tiny")
     assert done.stderr == f"error: no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, see the README\n"
     assert done.returncode == 2
+
+
+def test_a_scheduler_that_dies_ends_the_run_with_a_remedy(
+    servers: Servers, distributed_project: Callable[[str], Project], expected: dict[str, str]
+) -> None:
+    scheduler = servers.start_scheduler()
+    servers.start_worker(scheduler)
+    project = distributed_project(scheduler)
+    process = project.start("generate", "tiny")
+    wait_until(lambda: [*project.root.glob(".work/generate/tiny/*/*.sha256")], "the end of a shard")
+    servers.processes[0].kill()
+    _, errors = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 2
+    assert errors == (
+        f"error: the Dask scheduler at {scheduler} is gone: start it anew, with workers, and run the same command again, "
+        "it goes on from here\n"
+    )
+
+    scheduler = servers.start_scheduler()
+    servers.start_worker(scheduler)
+    drawing = {"executor": "dask", "scheduler": scheduler}
+    rule = YAML().load(project.root / "params.yaml")["split"]
+    project.write_params(datasets={"tiny": SPEC.model_dump()}, split=rule, drawing=drawing)
+    done = project.run("generate", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert " were there already), " in done.stdout
+    assert hash_files(project.root / "data/generated/tiny") == expected
+
+
+def test_a_cluster_that_loses_its_last_worker_is_not_waited_for(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = servers.start_scheduler()
+    worker = servers.start_worker(scheduler)
+    params = DrawingParams(executor="dask", scheduler=scheduler)
+    remedy = f"no worker for 2 seconds: start some, `dask worker {scheduler}`, and run the same command again"
+
+    def draw_until_the_worker_dies() -> None:
+        with open_executor(params, 1, dict) as executor:
+            monkeypatch.setattr(executors, "WORKERS_TIMEOUT_SECONDS", 2)
+            futures = [executor.submit(time.sleep, seconds) for seconds in (0, HANG_SECONDS, HANG_SECONDS)]
+            for future in as_completed(futures):
+                future.result()
+                worker.kill()
+
+    with pytest.raises(UserError, match=re.escape(remedy)):
+        draw_until_the_worker_dies()
 
 
 def test_a_worker_with_other_code_is_refused(

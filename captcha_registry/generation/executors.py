@@ -1,12 +1,14 @@
 """Where tasks run: processes of this machine or workers of a Dask cluster, both behind `concurrent.futures.Executor`."""
 
+import logging
 import multiprocessing
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +19,9 @@ from pydantic import Field
 from captcha_registry.errors import UserError
 from captcha_registry.params import Section
 
+# So long a cluster may be without any worker, at the start and later.
 WORKERS_TIMEOUT_SECONDS = 30
+_PAUSE_SECONDS = 1
 
 
 class DrawingParams(Section):
@@ -90,13 +94,17 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
     """Run tasks on the workers of a Dask cluster; what a worker has begun when it dies is begun anew by another.
 
     Raises:
-        UserError: the package is missing, no scheduler answers, it has no worker, or a worker has other tools than this process.
+        UserError: the package is missing, no scheduler answers, it is gone, it has no worker or none is left, or a worker has
+            other tools than this process.
     """
     try:
         # Part of an extra.
         from distributed import Client, KilledWorker  # noqa: PLC0415
     except ImportError:
         raise UserError("drawing.executor is dask, which is not installed: pip install 'captcha-registry[distributed]'") from None
+    # They would log in 50 lines that the scheduler is gone, which is one line of ours.
+    for name in ("distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(scheduler, timeout=10)
     except OSError:
@@ -107,11 +115,46 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
         except TimeoutError:
             raise UserError(f"the Dask scheduler at {scheduler} has no worker: start some, `dask worker {scheduler}`") from None
         # Not pure: Dask would take two tasks with equal arguments for one.
-        yield _CheckedExecutor(client.get_executor(pure=False), describe_tools)
+        executor = client.get_executor(pure=False)
+        with _cancel_without_workers(client, executor) as is_without_workers:
+            yield _CheckedExecutor(executor, describe_tools)
+    except CancelledError as error:
+        if is_without_workers.is_set():
+            lost = f"has had no worker for {WORKERS_TIMEOUT_SECONDS} seconds: start some, `dask worker {scheduler}`, and"
+        else:
+            lost = "is gone: start it anew, with workers, and"
+        raise UserError(f"the Dask scheduler at {scheduler} {lost} run the same command again, it goes on from here") from error
     except KilledWorker as error:
         raise UserError(f"{error} Run the same command again, it goes on from here") from error
     finally:
         client.close()
+
+
+@contextmanager
+def _cancel_without_workers(client: Any, executor: Any) -> Iterator[threading.Event]:
+    """Cancel the tasks of a Dask executor when its cluster has been without workers for too long; yield what tells of it."""
+    is_over, is_without_workers = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        last_seen = time.monotonic()
+        while not is_over.wait(_PAUSE_SECONDS):
+            try:
+                last_seen = time.monotonic() if client.nthreads() else last_seen
+            except (OSError, RuntimeError):
+                # Dask itself cancels the tasks when the scheduler is gone.
+                return
+            if time.monotonic() - last_seen > WORKERS_TIMEOUT_SECONDS:
+                is_without_workers.set()
+                executor.shutdown(wait=False)
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield is_without_workers
+    finally:
+        is_over.set()
+        watcher.join()
 
 
 class _CheckedExecutor(Executor):
