@@ -1,5 +1,7 @@
 """A Dask cluster and object storage give the bytes of one local process, whatever dies on the way."""
 
+import errno
+import hashlib
 import os
 import re
 import shutil
@@ -8,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +23,10 @@ from servers import BUCKET, Bucket, Servers, free_port
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
-from captcha_registry.generation import executors
+from captcha_registry.generation import executors, remote
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.executors import DrawingParams, _run_checked, open_executor
+from captcha_registry.generation.remote import CLAIM_SECONDS, Place, Target, draw_remote_dataset, draw_remote_shard
 from captcha_registry.generation.shards import draw_shard
 
 # A shard takes about a third of a second: long enough to be hit in the middle.
@@ -144,6 +147,86 @@ def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
     assert set(bucket.list_keys()) == {f"tiny/{name}" for name in expected}
 
 
+@pytest.fixture(params=["s3", "folder"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "place/tiny")
+    request.getfixturevalue("bucket")
+    return f"s3://{BUCKET}/tiny"
+
+
+def list_names(url: str) -> set[str]:
+    return set(Place(url).list_sizes())
+
+
+def test_two_runs_at_once_to_one_place_do_not_disturb_each_other(
+    distributed_project: Callable[[str], Project], expected: dict[str, str], url: str
+) -> None:
+    project = distributed_project("")
+    first = project.start("generate", "tiny", "--workers", "1", "--to", url)
+    wait_until(lambda: any(name.startswith(".claim-") for name in list_names(url)), "the claim", pause_seconds=0.1)
+    second = project.run("generate", "tiny", "--workers", "1", "--to", url)
+    assert first.poll() is None
+    assert (second.returncode, second.stdout) == (2, "")
+    assert second.stderr.startswith(
+        f"error: another run, process {first.pid} on {socket.gethostname()}, is at work in {url}: "
+        "wait for it to end, or stop it; if it was killed, run again in "
+    )
+    _, errors = first.communicate(timeout=HANG_SECONDS)
+    assert first.returncode == 0, errors
+    assert list_names(url) == set(expected)
+    place = Place(url)
+    assert {name: hashlib.sha256(place.read(name) or b"").hexdigest() for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "host", "is_refused"),
+    [
+        pytest.param(0, "elsewhere", True, id="fresh"),
+        pytest.param(CLAIM_SECONDS + 1, "elsewhere", False, id="old"),
+        pytest.param(0, socket.gethostname(), False, id="of a process of this host that is gone"),
+    ],
+)
+def test_a_place_belongs_to_a_run_as_long_as_it_may_live(
+    tmp_path: Path, tiny_spec: DatasetSpec, age_seconds: int, host: str, *, is_refused: bool
+) -> None:
+    claim = f".claim-{int(time.time()) - age_seconds}-{2**22 + 1}-{host}"
+    (tmp_path / claim).touch()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        draw = partial(draw_remote_dataset, "tiny", Drawer(tiny_spec), str(tmp_path), "aaaa", executor)
+        if is_refused:
+            with pytest.raises(UserError, match=rf"on elsewhere, is at work .* in \d+ seconds, or delete {tmp_path}/{claim}"):
+                draw()
+            assert [path.name for path in tmp_path.iterdir()] == [claim]
+        else:
+            draw()
+            assert len(list(tmp_path.iterdir())) == tiny_spec.num_shards + 2
+
+
+def test_a_claim_is_renewed_as_long_as_its_run_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_RENEWAL_SECONDS", 0.2)
+    place = Place(str(tmp_path))
+    with remote.claim_place(place):
+        first = set(place.list_sizes())
+        wait_until(lambda: place.list_sizes() and not first & set(place.list_sizes()), "a new claim")
+    assert place.list_sizes() == {}
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device", "00000.tfrecord"), KeyError("ours")], ids=repr
+)
+def test_what_goes_wrong_before_the_upload_is_not_blamed_on_the_place(
+    tmp_path: Path, tiny_spec: DatasetSpec, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(remote, "draw_shard", fail)
+    with pytest.raises(type(error)) as raised:
+        draw_remote_shard(Drawer(tiny_spec), 0, Target(str(tmp_path), ".unfinished-aaaa"))
+    assert raised.value is error
+
+
 def test_a_place_that_holds_something_else_is_left_alone(bucket: Bucket, distributed_project: Callable[[str], Project]) -> None:
     project = distributed_project("")
     bucket.write("mine/notes.txt", b"mine")
@@ -185,7 +268,8 @@ def test_a_folder_that_nobody_shares_gets_the_same_bytes(
 ) -> None:
     project = distributed_project("")
     root = tmp_path / "new/tiny"
-    for damage in (lambda: None, lambda: None, (root / "00001.tfrecord").unlink, lambda: os.truncate(root / "index.parquet", 9)):
+    cuts = [partial(os.truncate, root / name, 300) for name in ("index.parquet", "manifest.json")]
+    for damage in (lambda: None, lambda: None, (root / "00001.tfrecord").unlink, *cuts):
         damage()
         done = project.run("generate", "tiny", "--to", str(root))
         assert done.returncode == 0, done.stderr

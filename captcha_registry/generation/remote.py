@@ -1,22 +1,29 @@
 """Draw a dataset straight to a URL that fsspec knows, such as `s3://bucket/digits`, without a folder that workers share.
 
+    <url>/.claim-<seconds>-<process>-<host>               while a run is at work there, made anew every now and then
     <url>/00000.tfrecord ...                              each drawn into a temporary file of a worker, then uploaded whole
     <url>/.unfinished-<fingerprint>/00000.parquet ...     the shard's index rows
     <url>/.unfinished-<fingerprint>/00000.sha256 ...      proves the rows; comes after them: with it the shard counts as done
     <url>/index.parquet
     <url>/manifest.json                                   comes last; then the unfinished folder goes
 
-The bytes are those of a local run. A run that was stopped is taken up by the same command.
+The bytes are those of a local run. A run that was stopped is taken up by the same command: at once on the same host, elsewhere
+when its claim has become old.
 """
 
+import json
+import os
+import re
+import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -32,6 +39,11 @@ from captcha_registry.generation.generating import draw_shards, make_manifest, w
 from captcha_registry.generation.shards import draw_shard, proof_path, read_proved_entry, rows_path
 
 UNFINISHED = ".unfinished-"
+_CLAIM = re.compile(r"\.claim-(?P<seconds>\d+)-(?P<process>\d+)-(?P<host>.+)")
+
+# A claim that has not been made anew for so long is of a dead run.
+CLAIM_SECONDS = 120
+_RENEWAL_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -41,108 +53,214 @@ class Target:
     url: str
     unfinished: str
 
-    def open(self) -> tuple[Any, str]:
-        """Return the file system and the folder's path in it."""
-        # What another worker has just written must be seen.
-        fs, root = fsspec.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
-        return fs, root.rstrip("/")
 
+class Place:
+    """The folder at a URL. Names are paths inside it; whatever the file system calls its errors, they say what is the matter."""
 
-@contextmanager
-def explain_remote_errors(url: str) -> Iterator[None]:
-    """Say what could not be reached, whatever the file system calls its errors."""
-    try:
-        yield
-    except UserError:
-        raise
-    except ImportError as error:
-        raise UserError(
-            f"{url} needs a package that is not installed: {error}; for S3: pip install 'captcha-registry[s3]'"
-        ) from error
-    except Exception as error:
-        raise UserError(
-            f"{url}: {error or type(error).__name__}: check the address and your access, then run it again"
-        ) from error
+    def __init__(self, url: str) -> None:
+        """Find the file system; nothing is read yet."""
+        self.url = url
+        with self._explain_errors():
+            # What another worker has just written must be seen.
+            self._fs, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+        self._root = root.rstrip("/")
+
+    @contextmanager
+    def _explain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ImportError as error:
+            raise UserError(
+                f"{self.url} needs a package that is not installed: {error}; for S3: pip install 'captcha-registry[s3]'"
+            ) from error
+        except Exception as error:
+            raise UserError(
+                f"{self.url}: {error or type(error).__name__}: check the address and your access, then run it again"
+            ) from error
+
+    def list_sizes(self) -> dict[str, int]:
+        """List the sizes in bytes of all files, by their names."""
+        with self._explain_errors():
+            return {path[len(self._root) + 1 :]: info["size"] for path, info in self._fs.find(self._root, detail=True).items()}
+
+    def read(self, name: str) -> bytes | None:
+        """Read a file; None if there is none."""
+        with self._explain_errors():
+            try:
+                return bytes(self._fs.cat_file(f"{self._root}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, content: bytes = b"") -> None:
+        """Write a small file."""
+        self._make_folder_of(name)
+        with self._explain_errors():
+            self._fs.pipe_file(f"{self._root}/{name}", content)
+
+    def upload(self, file: Path, name: str) -> None:
+        """Write what a local file holds."""
+        self._make_folder_of(name)
+        with self._explain_errors():
+            self._fs.put_file(str(file), f"{self._root}/{name}")
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with self._explain_errors(), suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._root}/{name}")
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder with all that is in it, if it is there."""
+        with self._explain_errors(), suppress(FileNotFoundError):
+            self._fs.rm(f"{self._root}/{name}", recursive=True)
+
+    def _make_folder_of(self, name: str) -> None:
+        if isinstance(self._fs, LocalFileSystem):
+            with self._explain_errors():
+                self._fs.makedirs(os.path.dirname(f"{self._root}/{name}"), exist_ok=True)  # noqa: PTH120 - not always a path
 
 
 def draw_remote_dataset(name: str, drawer: Drawer, url: str, fingerprint: str, executor: Executor) -> tuple[Manifest, int]:
     """Draw a dataset to a URL, or the rest of it; return its manifest and how many of its shards were there already.
 
     Raises:
-        UserError: another dataset is there, or the URL cannot be reached.
+        UserError: another dataset is there, another run is at work there, or the URL cannot be reached.
     """
     target = Target(url.rstrip("/"), UNFINISHED + fingerprint)
-    with explain_remote_errors(target.url):
-        if manifest := _find_finished_dataset(drawer, target):
+    place = Place(target.url)
+    # Looks only: into a place of others nothing is written.
+    if _read_own_manifest(drawer, place) is None:
+        _list_own_sizes(drawer, place, target)
+    with claim_place(place):
+        if manifest := _find_finished_dataset(drawer, place, target):
             return manifest, len(manifest.shards)
-        finished = _find_finished_shards(drawer, target)
-    shards = draw_shards(drawer, finished, partial(draw_remote_shard, target=target), executor)
-    with explain_remote_errors(target.url):
-        return _finish(name, drawer, shards, target), len(finished)
+        finished = _find_finished_shards(drawer, place, target)
+        shards = draw_shards(drawer, finished, partial(draw_remote_shard, target=target), executor)
+        return _finish(name, drawer, shards, place, target), len(finished)
 
 
 def draw_remote_shard(drawer: Drawer, shard_number: int, target: Target) -> FileEntry:
     """Draw one shard and upload it, after it its index rows, and after them what proves them."""
-    with tempfile.TemporaryDirectory() as folder, explain_remote_errors(target.url):
+    with tempfile.TemporaryDirectory() as folder:
         entry = draw_shard(drawer, shard_number, Path(folder))
-        fs, root = target.open()
-        if isinstance(fs, LocalFileSystem):
-            fs.makedirs(f"{root}/{target.unfinished}", exist_ok=True)
+        place = Place(target.url)
         for name in _names_of(shard_number, target):
-            fs.put_file(f"{folder}/{Path(name).name}", f"{root}/{name}")
+            place.upload(Path(folder) / Path(name).name, name)
     return entry
 
 
-def _find_finished_dataset(drawer: Drawer, target: Target) -> Manifest | None:
-    """Return the manifest of the same dataset if it is complete at the target, names and sizes.
+@contextmanager
+def claim_place(place: Place) -> Iterator[None]:
+    """Keep other runs away from a place; of two that start at the same moment, both may give way.
 
     Raises:
-        UserError: the target holds another dataset.
+        UserError: another run is at work there.
     """
-    fs, root = target.open()
+    _refuse_other_runs(place)
+    claims, is_over = [_name_claim()], threading.Event()
+    place.write(claims[0])
+
+    def renew() -> None:
+        while not is_over.wait(_RENEWAL_SECONDS):
+            # What does not succeed now may do so next time.
+            with suppress(UserError):
+                claims.append(_name_claim())
+                place.write(claims[-1])
+                place.remove(claims[-2])
+
+    renewal = threading.Thread(target=renew, daemon=True)
+    renewal.start()
     try:
-        content = fs.cat_file(f"{root}/{MANIFEST_NAME}")
-    except FileNotFoundError:
+        _refuse_other_runs(place)
+        yield
+    finally:
+        is_over.set()
+        renewal.join()
+        for claim in claims[-2:]:
+            place.remove(claim)
+
+
+def _name_claim() -> str:
+    return f".claim-{int(time.time())}-{os.getpid()}-{socket.gethostname()}"
+
+
+def _refuse_other_runs(place: Place) -> None:
+    """Remove the claims of dead runs; raise if there is one of a run that may live."""
+    for claim in filter(None, map(_CLAIM.fullmatch, place.list_sizes())):
+        name, process, host = claim[0], int(claim["process"]), claim["host"]
+        seconds_left = int(claim["seconds"]) + CLAIM_SECONDS - int(time.time())
+        is_here = host == socket.gethostname()
+        if is_here and process == os.getpid():
+            continue
+        if seconds_left <= 0 or (is_here and not _is_alive(process)):
+            place.remove(name)
+            continue
+        raise UserError(
+            f"another run, process {process} on {host}, is at work in {place.url}: wait for it to end, or stop it; "
+            f"if it was killed, run again in {seconds_left} seconds, or delete {place.url}/{name}"
+        )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # It is someone else's.
+        return True
+    return True
+
+
+def _read_own_manifest(drawer: Drawer, place: Place) -> Manifest | None:
+    """Read the manifest of the same dataset; None if there is none, or a cut one.
+
+    Raises:
+        UserError: the place holds another dataset.
+    """
+    content = place.read(MANIFEST_NAME) or b""
+    try:
+        json.loads(content)
+    except ValueError:
         return None
-    manifest = parse_manifest(content, f"{target.url}/{MANIFEST_NAME}")
+    manifest = parse_manifest(content, f"{place.url}/{MANIFEST_NAME}")
     fonts = hash_fonts(drawer.spec.fonts, drawer.font_files)
     if (manifest.spec, manifest.drawing_version, manifest.fonts) != (drawer.spec, DRAWING_VERSION, fonts):
         raise UserError(
-            f"{target.url} holds another dataset: {manifest.name}, {manifest.spec.count:,} samples, seed {manifest.spec.seed}, "
+            f"{place.url} holds another dataset: {manifest.name}, {manifest.spec.count:,} samples, seed {manifest.spec.seed}, "
             f"id {manifest.dataset_id[:12]}: choose an empty place, or delete what is there"
         )
-    sizes = _list_sizes(fs, root)
-    if any(sizes.get(entry.path) != entry.size_bytes for entry in (*manifest.shards, manifest.index)):
-        # Without it the dataset counts as unfinished, and is drawn again.
-        fs.rm_file(f"{root}/{MANIFEST_NAME}")
-        return None
-    _remove_unfinished(fs, root, target)
     return manifest
 
 
-def _list_sizes(fs: Any, root: str) -> dict[str, int]:
-    """List the sizes in bytes of all files at the target, by their paths inside it."""
-    return {path[len(root) + 1 :]: info["size"] for path, info in fs.find(root, detail=True).items()}
+def _find_finished_dataset(drawer: Drawer, place: Place, target: Target) -> Manifest | None:
+    """Return the manifest of the same dataset if it is complete, names and sizes."""
+    manifest = _read_own_manifest(drawer, place)
+    sizes = place.list_sizes()
+    if manifest is None or any(sizes.get(entry.path) != entry.size_bytes for entry in manifest.entries.values()):
+        # Without it the dataset counts as unfinished, and is drawn again.
+        place.remove(MANIFEST_NAME)
+        return None
+    place.remove_folder(target.unfinished)
+    return manifest
 
 
-def _remove_unfinished(fs: Any, root: str, target: Target) -> None:
-    """Remove what only unfinished work needs."""
-    if fs.exists(f"{root}/{target.unfinished}"):
-        fs.rm(f"{root}/{target.unfinished}", recursive=True)
-
-
-def _find_finished_shards(drawer: Drawer, target: Target) -> dict[int, FileEntry]:
-    """Find what an earlier run of the same work left at the target; refuse a target that holds anything else."""
-    fs, root = target.open()
-    sizes = _list_sizes(fs, root)
-    own = {drawn_name for n in range(drawer.spec.num_shards) for drawn_name in _names_of(n, target)} | {INDEX_NAME}
-    if foreign := sorted(set(sizes) - own):
+def _list_own_sizes(drawer: Drawer, place: Place, target: Target) -> dict[str, int]:
+    """List the sizes of what runs of the same work left; refuse a place that holds anything else."""
+    sizes = {name: size for name, size in place.list_sizes().items() if not _CLAIM.fullmatch(name)}
+    own = {name for number in range(drawer.spec.num_shards) for name in _names_of(number, target)}
+    if foreign := sorted(set(sizes) - own - {INDEX_NAME, MANIFEST_NAME}):
         raise UserError(f"{target.url} already holds {foreign[0]}: choose an empty place, or delete what is there")
+    return sizes
+
+
+def _find_finished_shards(drawer: Drawer, place: Place, target: Target) -> dict[int, FileEntry]:
+    """Find the shards that an earlier run of the same work finished."""
+    sizes = _list_own_sizes(drawer, place, target)
     finished = {}
     for number in range(drawer.spec.num_shards):
         shard, rows, proof = names = _names_of(number, target)
         if all(name in sizes for name in names):
-            entry = read_proved_entry(*(fs.cat_file(f"{root}/{name}") for name in (rows, proof)))
+            entry = read_proved_entry(place.read(rows) or b"", place.read(proof) or b"")
             if entry and entry.size_bytes == sizes[shard]:
                 finished[number] = entry
     return finished
@@ -155,20 +273,21 @@ def _names_of(shard_number: int, target: Target) -> tuple[str, str, str]:
     return shard_name(shard_number), rows.as_posix(), proof.as_posix()
 
 
-def _finish(name: str, drawer: Drawer, shards: list[FileEntry], target: Target) -> Manifest:
+def _finish(name: str, drawer: Drawer, shards: list[FileEntry], place: Place, target: Target) -> Manifest:
     """Upload the index and, last, the manifest; then clean up."""
-    fs, root = target.open()
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder)
-        write_shard_rows(local / INDEX_NAME, (_read_rows(fs, f"{root}/{_names_of(n, target)[1]}") for n in range(len(shards))))
+        write_shard_rows(local / INDEX_NAME, (_read_rows(place, _names_of(n, target)[1]) for n in range(len(shards))))
         manifest = make_manifest(name, drawer, shards, FileEntry.of(local, INDEX_NAME, num_samples=drawer.spec.count))
         write_manifest(local, manifest)
         for file in (INDEX_NAME, MANIFEST_NAME):
-            fs.put_file(f"{folder}/{file}", f"{root}/{file}")
-    _remove_unfinished(fs, root, target)
+            place.upload(local / file, file)
+    place.remove_folder(target.unfinished)
     return manifest
 
 
-def _read_rows(fs: Any, path: str) -> pa.Table:
-    with fs.open(path) as file:
-        return pq.read_table(file)
+def _read_rows(place: Place, name: str) -> pa.Table:
+    content = place.read(name)
+    if content is None:
+        raise UserError(f"{place.url}/{name} is gone: someone else is at work there; run the same command again")
+    return pq.read_table(pa.BufferReader(content))
