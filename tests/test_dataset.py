@@ -139,6 +139,8 @@ def test_a_filter_selects_what_pandas_would(tiny: CaptchaDataset, expression: st
         ("label.__class__ == 1", "is not understood"),
         ("[x for x in id] == 1", "is not understood"),
         ("(" * 600 + "id" + ")" * 600, "1,202 characters; expected at most 1,000"),
+        ("id < " + "-" * 900 + "1", "nested deeper than can be read|is not understood"),
+        ("id < 0" + "+1" * 400, "nested deeper than can be read|is not understood"),
     ],
 )
 def test_what_is_no_filter_is_refused(tiny: CaptchaDataset, expression: str, message: str) -> None:

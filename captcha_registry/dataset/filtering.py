@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from captcha_registry.errors import UserError
 
-# A longer one could nest deeper than Python's parser goes.
+# Python's parser takes memory and time by the length.
 MAX_CHARACTERS = 1_000
 
 _COMPARISONS = {
@@ -36,6 +36,8 @@ def select_rows(rows: pa.Table, expression: str) -> pa.Table:
         return rows.filter(_find_matches(expression.strip(), rows))
     except (SyntaxError, ValueError, OverflowError, TypeError, pa.ArrowException) as error:
         raise UserError(f"filter {expression[:80]!r}: {error}") from None
+    except (RecursionError, MemoryError):
+        raise UserError(f"filter {expression[:80]!r}: it is nested deeper than can be read; expected {_GRAMMAR}") from None
 
 
 def _find_matches(expression: str, rows: pa.Table) -> pa.ChunkedArray:
