@@ -1,11 +1,12 @@
 """The `captcha-registry` command; each of its commands is a module of `captcha_registry.commands`."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
 from captcha_registry.commands import diff, export, get, list, publish, repair, show, verify  # noqa: A004 - the name of the command
-from captcha_registry.errors import report_errors
+from captcha_registry.errors import printable, report_errors
 
 COMMANDS = {
     "publish": publish,
@@ -32,8 +33,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _make_printable(record: logging.LogRecord) -> bool:
+    """Clean a warning of DVC's, which may hold a repository's words."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
+
+
 def main(command_line: Sequence[str] | None = None) -> None:
     """Run the command that the process was started with, or another."""
+    for handler in logging.getLogger("dvc").handlers:
+        handler.addFilter(_make_printable)
     arguments = make_parser().parse_args(command_line)
     with report_errors():
         sys.exit(arguments.run(arguments))

@@ -14,19 +14,25 @@ class UserError(Exception):
     """Something in the input, the parameters or the machine that its owner has to change."""
 
 
+def printable(text: object) -> str:
+    """Leave out of a text what could steer a terminal: a repository's words may be a stranger's."""
+    return "".join(character for character in str(text) if character.isprintable() or character in "\n\t")
+
+
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Turn an error that a person can mend into one line on stderr and exit code 2, Ctrl-C into exit code 130."""
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         # One without a file is no matter of the disk.
         if error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}", file=sys.stderr)
+        problem = f"{error.filename}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
+        print(f"error: {printable(problem)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)

@@ -121,6 +121,49 @@ def test_references_and_versions_are_read_with_and_without_v() -> None:
     assert parse_version("v1.2.3") == parse_version("1.2.3")
 
 
+def test_versions_that_have_no_order_are_refused() -> None:
+    with pytest.raises(UserError, match=r"'1\.0\.0\+a' is no version; expected MAJOR\.MINOR\.PATCH"):
+        parse_version("1.0.0+a")
+
+
+def test_an_address_with_colons_is_no_transport_helper(tmp_path: Path) -> None:
+    done = Checkout(tmp_path).run("list", "--repo", "https://[::1]:1/x")
+    assert done.returncode == 2
+    assert "is no address of a repository" not in done.stderr
+
+
+@pytest.fixture
+def clone(published: Checkout, tmp_path: Path) -> Checkout:
+    """A clone in which a test may commit and tag."""
+    published.git("clone", "--quiet", published.origin, str(tmp_path / "clone"))
+    return Checkout(tmp_path / "clone")
+
+
+def test_list_notes_versions_that_cannot_be_read_and_names_the_others(clone: Checkout) -> None:
+    clone.git("tag", "--annotate", "--message", "x", "tinny@v1.0.0")
+    clone.git("tag", "--annotate", "--message", "x", "tiny@v1.0.0+a")
+    with (clone.root / ".dvc/config").open("a") as config:
+        config.write("[hydra]\n    enabled = true\n")
+    clone.git("commit", "--quiet", "--all", "--message", "unsafe")
+    clone.git("tag", "--annotate", "--message", "x", "tiny@v1.2.0")
+    clone.git("reset", "--quiet", "--hard", "HEAD~")
+    done = clone.run("list", "--json")
+    assert done.returncode == 0
+    assert [(row["name"], row["version"]) for row in json.loads(done.stdout)] == [("tiny", "1.1.0"), ("tiny", "1.0.0")]
+    notes = done.stderr.splitlines()
+    assert [note for note in notes if note.startswith("note: tinny@v1.0.0: dvc.yaml there has no artifact")]
+    assert [note for note in notes if note.startswith("note: tiny@v1.2.0: ") and "its .dvc/config sets hydra.enabled" in note]
+    assert len(notes) == 2
+
+
+def test_the_newest_version_is_a_release_if_there_is_one(clone: Checkout) -> None:
+    clone.git("tag", "--annotate", "--message", "x", "tiny@v2.0.0-rc.1", "tiny@v1.0.0^{commit}")
+    assert "Version 1.1.0." in clone.run("show", "tiny").stdout
+    assert "Version 1.0.0." in clone.run("show", "tiny@2.0.0-rc.1").stdout
+    clone.git("tag", "--delete", "tiny@v1.0.0", "tiny@v1.1.0")
+    assert "Version 1.0.0." in clone.run("show", "tiny").stdout
+
+
 # --- fetch
 
 
@@ -247,6 +290,39 @@ def test_a_damaged_remote_is_named_and_nothing_of_it_gets_its_name(
     with pytest.raises(UserError, match="has other bytes than were published"):
         samples.to_numpy()
     assert "test/00009.tfrecord" not in {path.relative_to(path.parent.parent).as_posix() for path in cache.rglob("*.tfrecord")}
+
+
+def damage_cache(published: Checkout, tmp_path: Path) -> Checkout:
+    """Copy a checkout with its cache, and change a shard in that."""
+    copy = Checkout(Path(shutil.copytree(published.root, tmp_path / "copy")))
+    shard = (published.root / "data/tiny/test/00009.tfrecord").read_bytes()
+    files = [path for path in (copy.root / ".dvc/cache").rglob("*") if path.is_file()]
+    (found,) = [path for path in files if path.read_bytes() == shard]
+    found.chmod(0o644)
+    found.write_bytes(shard[:-1])
+    return copy
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_is_damaged_in_the_cache_of_a_repository_comes_from_its_remote(published: Checkout, tmp_path: Path) -> None:
+    copy = damage_cache(published, tmp_path)
+    done = copy.run("get", "tiny", "--to", str(tmp_path / "got"))
+    assert done.returncode == 0, done.stderr
+    with ThreadPoolExecutor(1) as executor:
+        assert verify_dataset(tmp_path / "got", "full", executor) == []
+    captcha_registry.load("tiny", repo=str(copy.root)).to_numpy()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_damaged_cache_is_named_where_there_is_no_remote(published: Checkout, tmp_path: Path) -> None:
+    copy = damage_cache(published, tmp_path)
+    copy.git("switch", "--quiet", "--detach", "tiny@v1.1.0")
+    (copy.root / ".dvc/config").write_text("")
+    copy.git("commit", "--quiet", "--all", "--message", "no remote")
+    copy.git("tag", "--annotate", "--message", "x", "tiny@v1.1.1")
+    done = copy.run("get", "tiny", "--to", str(tmp_path / "got"))
+    assert done.returncode == 2
+    assert "the DVC cache of that repository is damaged; delete that file" in done.stderr
 
 
 # --- read where it lies

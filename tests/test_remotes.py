@@ -83,9 +83,10 @@ def test_object_storage(tiny_dataset: DatasetFolder, tmp_path: Path, bucket: Buc
 def test_ssh(tiny_dataset: DatasetFolder, tmp_path: Path, servers: Servers) -> None:
     port = servers.start_sshd()
     wait_until(lambda: answers(port), "the start of sshd")
-    checkout = Checkout.create(tmp_path / "team", f"ssh://root@127.0.0.1:{port}{tmp_path}/store")
+    url = f"ssh://root@127.0.0.1:{port}{tmp_path}/store"
+    checkout = Checkout.create(tmp_path / "team", url)
     settings = Path(os.environ["DVC_GLOBAL_CONFIG_DIR"], "config")
-    settings.write_text(f"['remote \"store\"']\n    keyfile = {servers.folder}/user_key\n")
+    settings.write_text(f"['remote \"store\"']\n    url = {url}\n    keyfile = {servers.folder}/user_key\n")
     try:
         publish(checkout, tiny_dataset.root, "1.0.0")
         consume(checkout, tiny_dataset.root, tmp_path)

@@ -2,9 +2,16 @@
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+import sys
+import zipfile
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import keras
 import numpy as np
@@ -21,6 +28,7 @@ from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.trained import ModelCard, load_model
+from captcha_registry.registry.versions import read_folder
 
 
 @pytest.fixture
@@ -133,25 +141,234 @@ def test_a_listing_of_a_folder_that_climbs_out_of_it_is_refused(hostile: Checkou
 
 
 REMOTE = "[core]\n    remote = store\n['remote \"store\"']\n"
+# A remote that makes the S3 client run a command of the repository. Nothing has to answer: it runs before the first request.
+TRAP = "    url = s3://bucket/store\n    endpointurl = http://127.0.0.1:1\n    configpath = aws\n    profile = evil\n"
 CONFIGS = {
     "remote.bearer_token_command": f"{REMOTE}    url = webdavs://127.0.0.1:1/\n    bearer_token_command = touch OWNED\n",
-    "remote.configpath": f"{REMOTE}    url = s3://bucket\n    configpath = aws\n",
+    "remote.configpath": f"{REMOTE}{TRAP}",
+    "remote.profile": f"{REMOTE}    url = s3://bucket\n    profile = payroll\n",
+    "remote.auth": f"{REMOTE}    url = http://127.0.0.1:1\n    auth = basic\n",
+    "remote.use_ssl": f"{REMOTE}    url = s3://bucket\n    use_ssl = false\n",
     "remote.keyfile": f"{REMOTE}    url = ssh://127.0.0.1:1/\n    keyfile = key\n",
     "core.site_cache_dir": "[core]\n    site_cache_dir = OWNED\n",
 }
 
 
+@pytest.fixture
+def owned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that exists if a command of a stranger was run; the S3 client has no settings of the machine."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    # DVC sets it for the whole process.
+    monkeypatch.setenv("AWS_CONFIG_FILE", "")
+    monkeypatch.delenv("AWS_CONFIG_FILE")
+    return tmp_path / "owned"
+
+
+def set_trap(checkout: Checkout, owned: Path) -> None:
+    """Put settings of AWS into a repository that name a command."""
+    (checkout.root / ".dvc/aws").write_text(f"[profile evil]\ncredential_process = sh -c 'touch {owned}'\n")
+
+
+def set_hidden_trap(checkout: Checkout, owned: Path) -> None:
+    """Let a repository have in Git what DVC takes for the settings of its user."""
+    set_trap(checkout, owned)
+    (checkout.root / ".dvc/.gitignore").unlink()
+    (checkout.root / ".gitignore").write_text("/source\n.dvc/cache\n.dvc/tmp\n")
+    (checkout.root / ".dvc/config.local").write_text(f"['remote \"store\"']\n{TRAP}")
+
+
+def test_local_settings_that_come_with_a_repository_are_refused(hostile: Checkout, owned: Path) -> None:
+    hostile.dvc("push", "--quiet")
+    set_hidden_trap(hostile, owned)
+    hostile.commit("hostile")
+    hostile.git("tag", "--annotate", "--message", "hostile", "tiny@v1.0.0")
+    hostile.git("push", "--quiet", "origin", "tiny@v1.0.0")
+    shutil.rmtree(hostile.root / ".dvc/cache")
+    refuse(hostile, "has .dvc/config.local in Git")
+    (hostile.root / "deep").mkdir()
+    for repo in (hostile.origin, str(hostile.root), str(hostile.root / "deep")):
+        assert hostile.run("list", "--repo", repo).returncode == 2
+    assert not owned.exists()
+
+
+def test_local_settings_of_its_user_are_followed(hostile: Checkout, tmp_path: Path) -> None:
+    publish(hostile)
+    shutil.rmtree(hostile.root / ".dvc/cache")
+    moved = hostile.remote.rename(tmp_path / "moved")
+    (hostile.root / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {moved}\n")
+    done = hostile.run("get", "tiny", "--repo", str(hostile.root), "--to", str(tmp_path / "got"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, owned: Path) -> Checkout:
+    """Another repository with a folder `thing`, which runs a command on who fetches it with DVC."""
+    checkout = Checkout.create(tmp_path / "elsewhere")
+    (checkout.root / "thing").mkdir()
+    (checkout.root / "thing/model.json").write_text("{}")
+    checkout.dvc("add", "--quiet", "thing")
+    set_hidden_trap(checkout, owned)
+    checkout.commit("trap")
+    return checkout
+
+
+def describe_import(elsewhere: Checkout, **others: object) -> dict[str, object]:
+    """Return what a .dvc file says of a folder `tiny` that is imported from another repository."""
+    (thing,) = YAML(typ="safe").load(elsewhere.root / "thing.dvc")["outs"]
+    repo = {"url": elsewhere.origin, "rev_lock": elsewhere.git("rev-parse", "HEAD"), **others}
+    return {"frozen": True, "deps": [{"path": "thing", "repo": repo}], "outs": [thing | {"path": "tiny"}]}
+
+
+SETTINGS = {"endpointurl": "http://127.0.0.1:1", "configpath": ".dvc/aws", "profile": "evil"}
+FOUND = {"md5": "0" * 32, "size": 1}
+IMPORTS: dict[str, Callable[[Checkout], dict[str, object]]] = {
+    "a repository": describe_import,
+    "a repository and its settings": lambda there: describe_import(there, config={"core": {"remote": "x"}}),
+    "a bucket": lambda _: {
+        "deps": [{"path": "s3://bucket/x", "fs_config": SETTINGS, **FOUND}],
+        "outs": [{"path": "tiny"}],
+    },
+    "a file of this machine": lambda _: {"deps": [{"path": __file__, **FOUND}], "outs": [{"path": "tiny"}]},
+    "settings of its own": lambda _: {"outs": [{"path": "tiny", "fs_config": {"jobs": 1}, **FOUND}]},
+}
+
+
+@pytest.mark.parametrize("source", IMPORTS)
+def test_what_is_imported_from_elsewhere_is_refused_before_dvc_goes_there(
+    hostile: Checkout, elsewhere: Checkout, owned: Path, source: str
+) -> None:
+    shutil.rmtree(hostile.root / "data")
+    (hostile.root / "dvc.lock").unlink()
+    (hostile.root / "data").mkdir()
+    set_trap(hostile, owned)
+    YAML().dump(IMPORTS[source](elsewhere), hostile.root / "data/tiny.dvc")
+    YAML().dump({"artifacts": {"tiny": {"path": "data/tiny", "type": "dataset"}}}, hostile.root / "dvc.yaml")
+    hostile.commit("hostile")
+    hostile.git("tag", "--annotate", "--message", "hostile", "tiny@v1.0.0")
+    hostile.git("push", "--quiet", "origin", "tiny@v1.0.0")
+    refuse(hostile, "tiny@v1.0.0: data/tiny.dvc is imported from elsewhere; fetch it from where it is published")
+    assert "is imported from elsewhere" in hostile.run("list", "--repo", hostile.origin).stderr
+    assert not owned.exists()
+
+
+def test_what_else_is_imported_neither_harms_nor_keeps_from_fetching(
+    hostile: Checkout, elsewhere: Checkout, owned: Path, tmp_path: Path
+) -> None:
+    hostile.dvc("push", "--quiet")
+    (hostile.root / "other").mkdir()
+    YAML().dump(describe_import(elsewhere), hostile.root / "other/tiny.dvc")
+    hostile.commit("import")
+    hostile.git("tag", "--annotate", "--message", "import", "tiny@v1.0.0")
+    hostile.git("push", "--quiet", "origin", "tiny@v1.0.0")
+    shutil.rmtree(elsewhere.root.parent)
+    done = hostile.run("get", "tiny", "--repo", hostile.origin, "--to", str(tmp_path / "got"))
+    assert done.returncode == 0, done.stderr
+    assert captcha_registry.load("tiny", repo=hostile.origin)[0].label
+    assert not owned.exists()
+
+
+class Guarded(SimpleHTTPRequestHandler):
+    """A web server that gives files to who has a password, and notes what it is shown."""
+
+    shown: list[str]
+
+    def do_GET(self) -> None:
+        if self.is_allowed():
+            super().do_GET()
+
+    def do_HEAD(self) -> None:
+        if self.is_allowed():
+            super().do_HEAD()
+
+    def is_allowed(self) -> bool:
+        self.shown.append(self.headers.get("Authorization", ""))
+        if allowed := self.shown[-1] == f"Basic {b64encode(b'me:s3cret').decode()}":
+            return allowed
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", "Basic")
+        self.end_headers()
+        return False
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def guarded(hostile: Checkout) -> Iterator[str]:
+    """The address at which what `hostile` pushes is served."""
+    Guarded.shown = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(hostile.remote))) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def own_settings() -> Iterator[Path]:
+    """The user's own configuration, for all repositories."""
+    settings = Path(os.environ["DVC_GLOBAL_CONFIG_DIR"], "config")
+    yield settings
+    settings.unlink()
+
+
+@pytest.mark.filterwarnings("ignore:(BasicAuth|The 'auth' parameter) is deprecated:DeprecationWarning")
+def test_a_password_goes_only_where_its_owner_says(hostile: Checkout, guarded: str, own_settings: Path, tmp_path: Path) -> None:
+    hostile.dvc("push", "--quiet")
+    (hostile.root / ".dvc/config").write_text(f"{REMOTE}    url = {guarded}\n")
+    hostile.commit("a server")
+    hostile.git("tag", "--annotate", "--message", "a server", "tiny@v1.0.0")
+    hostile.git("push", "--quiet", "origin", "tiny@v1.0.0")
+    shutil.rmtree(hostile.root / ".dvc/cache")
+    for url in ("", "    url = http://127.0.0.1:1\n"):
+        own_settings.write_text(f"['remote \"store\"']\n    auth = basic\n    user = me\n    password = s3cret\n{url}")
+        refuse(hostile, f"`dvc config --global remote.store.url {guarded}`")
+    assert Guarded.shown == []
+    hostile.dvc("config", "--global", "remote.store.url", guarded)
+    done = hostile.run("get", "tiny", "--repo", hostile.origin, "--to", str(tmp_path / "got"))
+    assert done.returncode == 0, done.stderr
+    assert Guarded.shown
+
+
+@pytest.mark.parametrize(
+    ("remote", "message"),
+    [
+        (
+            "['remote \"mine\"']\n    url = s3://bucket\n    endpointurl = http://127.0.0.1:1\n",
+            "sets endpointurl of remote 'mine' to http://127.0.0.1:1",
+        ),
+        ("['remote \"Mine\"']\n    url = s3://bucket/other\n", "sets url of remote 'mine' to s3://bucket/other"),
+        (
+            "['remote \"x\"']\n    url = remote://Mine/x\n    endpointurl = http://127.0.0.1:1\n",
+            "puts remote 'x' on your own 'Mine'",
+        ),
+    ],
+)
+def test_a_remote_of_the_users_own_is_not_led_elsewhere(hostile: Checkout, own_settings: Path, remote: str, message: str) -> None:
+    publish(hostile)
+    own_settings.write_text(
+        "['remote \"mine\"']\n    url = s3://bucket\n    access_key_id = me\n    secret_access_key = s3cret\n"
+    )
+    with (hostile.root / ".dvc/config").open("a") as config:
+        config.write(remote)
+    hostile.commit("hostile settings")
+    refuse(hostile, message)
+
+
 @pytest.mark.parametrize("option", CONFIGS)
 def test_a_configuration_that_runs_commands_or_names_files_of_this_machine_is_refused(
-    hostile: Checkout, tmp_path: Path, option: str
+    hostile: Checkout, owned: Path, option: str
 ) -> None:
     publish(hostile)
-    (hostile.root / ".dvc/config").write_text(CONFIGS[option].replace("OWNED", str(tmp_path / "owned")))
+    set_trap(hostile, owned)
+    (hostile.root / ".dvc/config").write_text(CONFIGS[option].replace("OWNED", str(owned)))
     hostile.commit("hostile settings")
     hostile.git("tag", "--annotate", "--message", "settings", "tiny@v1.1.0")
     hostile.git("push", "--quiet", "origin", "tiny@v1.1.0")
     refuse(hostile, f"its .dvc/config sets {option}")
-    assert not (tmp_path / "owned").exists()
+    assert not owned.exists()
 
 
 def test_no_command_of_a_pipeline_is_run(hostile: Checkout, tmp_path: Path) -> None:
@@ -182,10 +399,72 @@ def test_a_card_cannot_steer_the_terminal(tiny_dataset: DatasetFolder, tmp_path:
     assert checkout.run("show", "tiny").stdout == "# tiny\n]0;owned[2Jhidden\n\n"
 
 
+ESCAPES = {
+    "type": {"path": "data/tiny", "type": "\x1b]0;owned\x07\x1b[2Jx"},
+    "path": {"path": "data/\x1b]0;owned\x07\x1b[2J"},
+}
+
+
+@pytest.mark.parametrize("field", ESCAPES)
+def test_nothing_that_a_repository_says_can_steer_the_terminal(hostile: Checkout, field: str) -> None:
+    pipeline = YAML(typ="safe").load(hostile.root / "dvc.yaml")
+    pipeline["artifacts"] = {"tiny": ESCAPES[field], "\x1b[2J": {"path": "x"}}
+    YAML().dump(pipeline, hostile.root / "dvc.yaml")
+    publish(hostile)
+    process = hostile.start("list", "--repo", hostile.origin)
+    output, errors = process.communicate()
+    assert "]0;owned[2J" in output + errors
+    assert "Can't use '[2J' as artifact name" in errors
+    assert "\x1b" not in output + errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("dvc.yaml", "a: " + "[" * 3_000 + "]" * 3_000, "a file of it is nested deeper than can be read"),
+        ("dvc.yaml", "artifacts: []\n", "expected a dictionary"),
+        ("dvc.yaml", "artifacts:\n  tiny: 3\n", "expected a dictionary"),
+        ("dvc.lock", "schema: '2.0'\nstages:\n  make: 3\n", "expected a dictionary"),
+    ],
+    ids=["deep", "list", "number", "lock"],
+)
+def test_files_that_are_no_pipeline_are_refused(hostile: Checkout, name: str, content: str, message: str) -> None:
+    (hostile.root / name).write_text(content)
+    hostile.commit("hostile")
+    hostile.git("tag", "--annotate", "--message", "hostile", "tiny@v1.0.0")
+    hostile.git("push", "--quiet", "origin", "tiny@v1.0.0")
+    for command in (["list"], ["get", "tiny"]):
+        done = hostile.run(*command, "--repo", hostile.origin)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+def test_a_remote_whose_package_is_not_installed_names_the_extra(hostile: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    (hostile.root / ".dvc/config").write_text(f"{REMOTE}    url = s3://bucket/store\n")
+    hostile.commit("a bucket")
+    hostile.git("tag", "--annotate", "--message", "a bucket", "tiny@v1.0.0")
+    monkeypatch.setitem(sys.modules, "dvc_s3", None)
+    done = hostile.run("get", "tiny")
+    assert done.returncode == 2
+    assert "`pip install 'captcha-registry[s3]'`" in done.stderr
+
+
+def test_a_model_card_that_nests_too_deep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"model\.json is nested deeper"):
+        read_folder(tmp_path)
+
+
 def save(folder: Path, spec: DatasetSpec, network: keras.Model, *, model_sha256: str | None = None) -> None:
     """Write a model file with a card that fits, unless told otherwise."""
     folder.mkdir()
     network.save(folder / "model.keras")
+    describe(folder, spec, model_sha256=model_sha256)
+
+
+def describe(folder: Path, spec: DatasetSpec, *, model_sha256: str | None = None) -> None:
+    """Write the card of a model file."""
     found = hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest()
     card = ModelCard(
         family="cnn",
@@ -219,3 +498,44 @@ def test_a_model_with_another_hash_than_its_card_says_is_refused(tiny_spec: Data
     save(tmp_path / "model", tiny_spec, keras.Model(pixels, keras.layers.Flatten()(pixels)), model_sha256="0" * 64)
     with pytest.raises(UserError, match=r"model\.keras"):
         load_model(tmp_path / "model")
+
+
+EMPTY = json.dumps({"module": "keras", "class_name": "Sequential", "config": {"layers": []}, "registered_name": None})
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"metadata.json": "{}", "config.json": "no JSON"},
+        {"metadata.json": "{}", "config.json": "[]"},
+        {"metadata.json": "{}", "config.json": "[" * 100_000},
+        {"metadata.json": "{}", "config.json": EMPTY},
+        {"metadata.json": "{}", "config.json": EMPTY, "model.weights.h5": "no weights"},
+    ],
+    ids=["empty", "no JSON", "list", "deep", "no weights", "damaged weights"],
+)
+def test_what_is_no_model_is_refused(tiny_spec: DatasetSpec, tmp_path: Path, files: dict[str, str]) -> None:
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    describe(tmp_path, tiny_spec)
+    with pytest.raises(UserError, match=r"model\.keras is refused"):
+        load_model(tmp_path)
+
+
+def test_the_model_that_is_loaded_is_the_one_that_was_checked(
+    tiny_spec: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = keras.Input((32, 48, 3))
+    save(tmp_path / "model", tiny_spec, keras.Model(pixels, keras.layers.Flatten(name="checked")(pixels)))
+    save(tmp_path / "other", tiny_spec, keras.Model(pixels, keras.layers.Flatten(name="other")(pixels)))
+    load = keras.saving.load_model
+
+    def swap(*arguments: object, **options: object) -> keras.Model:
+        (tmp_path / "other/model.keras").replace(tmp_path / "model/model.keras")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(keras.saving, "load_model", swap)
+    network, _ = load_model(tmp_path / "model")
+    assert network.layers[-1].name == "checked"

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from captcha_registry.errors import printable
 from captcha_registry.registry.diff import Bump, Change, DatasetDiff, ModelDiff
 from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.repository import find_published, open_repository, parse_reference
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"old": arguments.old, "new": arguments.new} | to_json(diff), indent=2))
     else:
-        print("\n".join([f"{arguments.old} -> {arguments.new}", *format_diff(diff)]))
+        print(printable("\n".join([f"{arguments.old} -> {arguments.new}", *format_diff(diff)])))
     return 0
 
 

@@ -3,18 +3,24 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dvc.repo import Repo
+from semver import Version
+from tqdm import tqdm
 
 from captcha_registry.dataset.manifest import MANIFEST_NAME
-from captcha_registry.errors import UserError
-from captcha_registry.registry.fetching import find_files, measure_version, read_published_manifest
-from captcha_registry.registry.repository import Published, list_published, open_repository
+from captcha_registry.errors import UserError, printable
+from captcha_registry.registry.fetching import RemoteFile, find_files, measure_version, read_published_manifest
+from captcha_registry.registry.repository import Published, list_versions, make_tag, open_repository, read_artifact
 from captcha_registry.registry.versions import MODEL_CARD, parse_model_card
 
 HELP = "list what a repository has published"
-DESCRIPTION = "List what a repository has published: artifacts, versions, samples, size. Exit code: 0, or 2 if it cannot be read."
+DESCRIPTION = (
+    "List what a repository has published: artifacts, versions, samples, size. "
+    "Exit code: 0, or 2 if neither it nor any of its versions can be read."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class Row:
     type: str | None
     samples: int | None
     dataset_id: str | None
-    size_bytes: int
+    size_bytes: int | None
     description: str | None
 
 
@@ -43,14 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List the versions, those of an artifact from the newest to the oldest."""
     with open_repository(arguments.repo) as repo:
-        rows = [_describe(repo, published) for published in list_published(repo)]
+        versions = list_versions(repo)
+        with tqdm(versions.items(), desc="list", unit="version", disable=None, leave=False) as bar:
+            rows = [row for key, commit in bar if (row := _describe(repo, key, commit))]
     if arguments.json:
         print(json.dumps([{slot: getattr(row, slot) for slot in Row.__slots__} for row in rows], indent=2))
     elif rows:
-        print("\n".join(format_rows(rows)))
-    else:
+        print(printable("\n".join(format_rows(rows))))
+    elif not versions:
         print("nothing is published here: `captcha-registry publish NAME VERSION` does it", file=sys.stderr)
-    return 0
+    return 2 if versions and not rows else 0
 
 
 def format_rows(rows: list[Row]) -> list[str]:
@@ -58,22 +66,39 @@ def format_rows(rows: list[Row]) -> list[str]:
     names, versions = (max(map(len, column)) for column in (["name", *(r.name for r in rows)], [r.version for r in rows]))
     lines = [f"{'name':{names}}  {'version':{max(versions, 7)}}  {'type':7}  {'samples':>13}  {'size':>9}"]
     for row in rows:
+        kind = " ".join(printable(row.type or "-").split())
         samples = f"{row.samples:,}" if row.samples is not None else "-"
-        size = f"{row.size_bytes / 1e6:,.1f} MB"
-        lines.append(f"{row.name:{names}}  {row.version:{max(versions, 7)}}  {row.type or '-':7}  {samples:>13}  {size:>9}")
+        size = f"{row.size_bytes / 1e6:,.1f} MB" if row.size_bytes is not None else "-"
+        lines.append(f"{row.name:{names}}  {row.version:{max(versions, 7)}}  {kind:7}  {samples:>13}  {size:>9}")
     return lines
 
 
-def _describe(repo: Repo, published: Published) -> Row:
-    samples = dataset_id = None
+def _describe(repo: Repo, key: tuple[str, Version], commit: str) -> Row | None:
+    """Find out what there is to say of a version; None, and a note on stderr, if its commit cannot be read."""
     try:
-        sources = find_files(repo, published)
-        if MANIFEST_NAME in sources:
-            manifest, _ = read_published_manifest(published, sources)
-            samples, dataset_id = manifest.spec.count, manifest.dataset_id
-        elif MODEL_CARD in sources:
-            dataset_id = parse_model_card(sources[MODEL_CARD].read_proved(), sources[MODEL_CARD].name).get("dataset_id")
+        published = read_artifact(repo, key, commit)
     except UserError as error:
-        print(f"note: {error}", file=sys.stderr)
-    size_bytes = measure_version(repo, published)
+        _note(key, error)
+        return None
+    samples = dataset_id = size_bytes = None
+    try:
+        size_bytes = measure_version(repo, published)
+        samples, dataset_id = _identify(published, find_files(repo, published))
+    except UserError as error:
+        _note(key, error)
     return Row(published.name, str(published.version), published.type, samples, dataset_id, size_bytes, published.description)
+
+
+def _identify(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[int | None, str | None]:
+    """Return the number of samples of a dataset, and its id or that of the dataset that a model was trained on."""
+    if MANIFEST_NAME in sources:
+        manifest, _ = read_published_manifest(published, sources)
+        return manifest.spec.count, manifest.dataset_id
+    if MODEL_CARD in sources:
+        return None, parse_model_card(sources[MODEL_CARD].read_proved(), sources[MODEL_CARD].name).get("dataset_id")
+    return None, None
+
+
+def _note(key: tuple[str, Version], error: UserError) -> None:
+    tag, problem = make_tag(*key), printable(error)
+    tqdm.write(f"note: {problem if problem.startswith(tag) else f'{tag}: {problem}'}", file=sys.stderr)

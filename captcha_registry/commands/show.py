@@ -6,7 +6,7 @@ import sys
 from rich.console import Console
 from rich.markdown import Markdown
 
-from captcha_registry.errors import UserError
+from captcha_registry.errors import UserError, printable
 from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.repository import find_published, open_repository, parse_reference
 
@@ -32,9 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         sources = find_files(repo, published)
     if CARD not in sources:
         raise UserError(f"{published} was published without a card, {CARD}: `captcha-registry get` fetches what there is")
-    text = sources[CARD].read_proved().decode(errors="replace")
-    # A stranger's text must not steer the terminal.
-    text = "".join(character for character in text if character.isprintable() or character in "\n\t")
+    text = printable(sources[CARD].read_proved().decode(errors="replace"))
     if sys.stdout.isatty():
         Console().print(Markdown(_without_front_matter(text)))
     else:

@@ -2,6 +2,8 @@
 
 import hashlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import BadZipFile
 
 import keras
 import pandas as pd
@@ -54,18 +56,27 @@ def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:
     """
     try:
         card = ModelCard.model_validate_json((folder / CARD_NAME).read_bytes())
-        sha256 = hashlib.sha256((folder / MODEL_NAME).read_bytes()).hexdigest()
+        content = (folder / MODEL_NAME).read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull` in a clone") from None
     except ValidationError as error:
         raise UserError(f"{folder / CARD_NAME} is not a valid model card: {error}") from error
-    if sha256 != card.model_sha256:
+    if (sha256 := hashlib.sha256(content).hexdigest()) != card.model_sha256:
         raise UserError(f"{folder / MODEL_NAME} has the SHA-256 {sha256}; the card says {card.model_sha256}: do not load it")
-    try:
-        return keras.saving.load_model(folder / MODEL_NAME, compile=False, safe_mode=True), card
-    except (ValueError, TypeError) as error:
-        # Keras raises these for layers that carry code, such as Lambda, and for what is no model.
-        raise UserError(f"{folder / MODEL_NAME} is refused: {str(error).splitlines()[0]}") from error
+    return _load_network(content, folder / MODEL_NAME), card
+
+
+def _load_network(content: bytes, where: Path) -> keras.Model:
+    """Load a network from the very bytes that were checked: the file of that name may be another by now."""
+    with TemporaryDirectory() as unpacked:
+        path = Path(unpacked) / MODEL_NAME
+        path.write_bytes(content)
+        try:
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+        # Keras raises ValueError for layers that carry code, such as Lambda; the others occur in it for what is no model.
+        except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError, BadZipFile) as error:
+            problem = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{where} is refused: {problem}") from error
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from dvc.repo import Repo
+from dvc.repo.index import Index
+from dvc.stage import Stage
 from dvc_data.index import DataIndexDirError, DataIndexEntry, StorageInfo
 from dvc_objects.fs.base import FileSystem
 from filelock import FileLock
@@ -47,12 +49,21 @@ class Checksum(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file of a published version: where its bytes lie, and the MD5 that the commit has for it."""
+    """One file of a published version.
+
+    Attributes:
+        filesystem: where its bytes lie, at `location`.
+        md5: what the commit has for it.
+        kept: whether this is the copy in the repository's own DVC cache.
+        remote: the same file at the remote, to take if a copy that is kept has other bytes.
+    """
 
     name: str
     filesystem: FileSystem
     location: str
     md5: str
+    kept: bool = False
+    remote: "RemoteFile | None" = None
 
     def read(self, offset: int = 0, length: int | None = None) -> bytes:
         """Read some bytes; a remote that cannot seek returns all of them.
@@ -70,9 +81,11 @@ class RemoteFile:
             UserError: the remote does not give it, or other bytes.
         """
         content = self.read()
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != self.md5:
-            raise self._damaged(Checksum("md5", self.md5))
-        return content
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() == self.md5:
+            return content
+        if self.remote:
+            return self.remote.read_proved()
+        raise self._damaged(Checksum("md5", self.md5))
 
     def fetch(self, checksum: Checksum, target: Path) -> None:
         """Copy the whole file to `target`, which gets its name only when its bytes are proved.
@@ -85,16 +98,23 @@ class RemoteFile:
         try:
             with self._explain_errors():
                 self.filesystem.get_file(self.location, str(temporary))
-            if not checksum.fits(temporary):
+            if checksum.fits(temporary):
+                temporary.replace(target)
+            elif self.remote:
+                self.remote.fetch(checksum, target)
+            else:
                 raise self._damaged(checksum)
-            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
     def _damaged(self, checksum: Checksum) -> UserError:
+        cure = (
+            "the DVC cache of that repository is damaged; delete that file"
+            if self.kept
+            else "the remote is damaged; its owner deletes that file there and runs `dvc push` where it is right"
+        )
         return UserError(
-            f"{self.name}: {self.location} has other bytes than were published, {checksum.algorithm} {checksum.hexdigest}: "
-            "the remote is damaged; its owner deletes that file there and runs `dvc push` where it is right"
+            f"{self.name}: {self.location} has other bytes than were published, {checksum.algorithm} {checksum.hexdigest}: {cure}"
         )
 
     @contextmanager
@@ -119,11 +139,11 @@ def find_files(repo: Repo, published: Published) -> dict[str, RemoteFile]:
     """List the files of a version by their path inside it; only listings are read, no file.
 
     Raises:
-        UserError: DVC does not know them, a path leaves the artifact, or the remote cannot be reached.
+        UserError: DVC does not know them, they come from elsewhere, a path leaves the artifact, or the remote cannot be reached.
     """
     prefix = tuple(published.path.split("/"))
     with open_revision(repo, published.revision):
-        index = repo.index.data["repo"]
+        index = Index(repo, stages=_find_stages(repo, published)).data["repo"]
         _file_systems.update(storage.remote.fs for storage in index.storage_map.values() if storage.remote)
         try:
             entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
@@ -135,6 +155,24 @@ def find_files(repo: Repo, published: Published) -> dict[str, RemoteFile]:
         paths = [_check_path(published, entry.key[len(prefix) :]) for entry in entries]
         places = zip(paths, entries, strict=True)
         return {path: _locate(f"{published}: {path}", entry, index.storage_map[entry.key]) for path, entry in places}
+
+
+def _find_stages(repo: Repo, published: Published) -> list[Stage]:
+    """List the stages that a version comes from; whatever else is in the repository is not looked into.
+
+    Raises:
+        UserError: one takes its data from elsewhere, which DVC would follow to any repository, server or file of this machine.
+    """
+    folder = repo.fs.join(repo.root_dir, published.path)
+    outs = [out for out in repo.index.outs if repo.fs.isin_or_eq(out.fs_path, folder) or repo.fs.isin(folder, out.fs_path)]
+    stages = list({out.stage.addressing: out.stage for out in outs}.values())
+    for stage in stages:
+        imported = not stage.cmd and stage.deps
+        # What is set for one file only can name commands of this machine, as the settings of a remote can.
+        configured = any(out.def_fs_config for out in (*stage.outs, *stage.deps))
+        if imported or configured or not all(out.is_in_repo for out in stage.outs):
+            raise UserError(f"{published}: {stage.path_in_repo} is imported from elsewhere; fetch it from where it is published")
+    return stages
 
 
 def measure_version(repo: Repo, published: Published) -> int:
@@ -155,13 +193,16 @@ def _locate(name: str, entry: DataIndexEntry, storage: StorageInfo) -> RemoteFil
     """Find a file in the repository's own cache if that has it, else at its remote."""
     if not (entry.hash_info and entry.hash_info.value):
         raise UserError(f"{name}: the commit has no hash for it: its owner has to run `dvc repro` and commit dvc.lock")
+    md5 = entry.hash_info.value
+    remote = RemoteFile(name, *storage.remote.get(entry), md5) if storage.remote else None
     if storage.cache and storage.cache.exists(entry):
         filesystem, location = storage.cache.get(entry)
-    elif storage.remote:
-        filesystem, location = storage.remote.get(entry)
-    else:
+        # DVC takes the cache for the remote of a repository that has none.
+        other = remote if remote and remote.location != location else None
+        return RemoteFile(name, filesystem, location, md5, kept=True, remote=other)
+    if not remote:
         raise UserError(f"{name}: the repository names no DVC remote: its owner has to add one with `dvc remote add -d`")
-    return RemoteFile(name, filesystem, location, entry.hash_info.value)
+    return remote
 
 
 @dataclass

@@ -5,9 +5,10 @@ and nothing of it is ever run.
 """
 
 import atexit
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from typing import Any
 import gto.tag
 from dvc.config import Config
 from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.fs import GitFileSystem, RemoteMissingDepsError
 from dvc.repo import Repo
-from dvc.repo.open_repo import clean_repos
-from dvc.scm import Git, SCMError
+
+# DVC's own clone of a URL, which it then uses, has to be seen before DVC obeys what is in it; it gives no public way.
+from dvc.repo.open_repo import _cached_clone, clean_repos
+from dvc.scm import SCM, Git, SCMError, resolve_rev
 from gto.constants import Action
 from gto.exceptions import GTOException
 from pydantic import TypeAdapter, ValidationError
@@ -29,16 +33,22 @@ from captcha_registry.errors import UserError
 from captcha_registry.registry.cache import find_cache_dir
 
 # What a repository's own .dvc/config may say. Other options name files of this machine, or commands that DVC runs, such as
-# `bearer_token_command` and, through a file of AWS' settings, `configpath`.
+# `bearer_token_command` and, through a file of AWS' settings, `configpath`; or they choose or weaken what its user alone decides:
+# credentials (`profile`, `auth`) and encryption (`use_ssl`).
 SAFE_OPTIONS = {
     "core": {"analytics", "autostage", "checksum_jobs", "check_update", "hardlink_lock", "remote"},
     "cache": {"dir", "type", "shared", "slow_link_warning", "verify"},
     "remote": {
-        *("url", "endpointurl", "region", "profile", "user", "port", "use_ssl", "jobs", "checksum_jobs", "timeout", "method"),
-        *("connect_timeout", "read_timeout", "verify", "version_aware", "worktree", "no_traverse", "listobjects"),
-        *("allow_anonymous_login", "account_name", "projectname", "oss_endpoint", "auth", "protected", "slow_link_warning"),
+        *("url", "endpointurl", "region", "user", "port", "jobs", "checksum_jobs", "timeout", "method", "connect_timeout"),
+        *("read_timeout", "version_aware", "worktree", "no_traverse", "listobjects", "allow_anonymous_login", "account_name"),
+        *("projectname", "oss_endpoint", "protected", "slow_link_warning"),
     },
 }
+# Which of these decide to whom a password is sent.
+PLACES = ("url", "endpointurl", "oss_endpoint", "account_name", "port")
+# How Git names a program that it runs to reach a repository: https://git-scm.com/docs/gitremote-helpers
+TRANSPORT_HELPER = re.compile(r"[\w.+-]*::")
+EXTRAS = ("s3", "ssh")
 REFERENCE = re.compile(r"(?P<name>[^@]+)(@v?(?P<version>.+))?")
 
 
@@ -77,12 +87,15 @@ def parse_version(text: str) -> Version:
     """Parse `1.2.0` or `v1.2.0`.
 
     Raises:
-        UserError: it is not a semantic version.
+        UserError: it is not a semantic version, or one with build metadata: 1.0.0+a and 1.0.0+b have no order.
     """
     try:
-        return Version.parse(text.removeprefix("v"))
+        version = Version.parse(text.removeprefix("v"))
     except ValueError:
-        raise UserError(f"{text!r} is no version; expected MAJOR.MINOR.PATCH, such as 1.0.0 (https://semver.org)") from None
+        version = None
+    if version is None or version.build:
+        raise UserError(f"{text!r} is no version; expected MAJOR.MINOR.PATCH, such as 1.0.0 (https://semver.org)")
+    return version
 
 
 @contextmanager
@@ -93,30 +106,79 @@ def open_repository(url: str | None) -> Iterator[Repo]:
         UserError: it cannot be reached, is no DVC project in Git, or its configuration is not safe to follow.
     """
     where = url or "this folder"
-    if url and (url.startswith("-") or "::" in url):
+    if url and (url.startswith("-") or TRANSPORT_HELPER.match(url)):
         raise UserError(f"{url!r} is no address of a repository; expected a path or a Git URL (https, ssh, file)")
     with explain_errors(where):
-        root = Path(url) if url else find_root()
-        # Before DVC opens a folder, as it obeys the configuration there at once; a clone's it reads when data is asked for.
-        if (config := root / ".dvc" / "config").is_file():
-            _check_config(Config.load_file(config), where)
         # DVC clones into temporary folders, which only its command line clears.
         atexit.register(clean_repos)
-        with Repo.open(url or str(root), config={"core": {"site_cache_dir": str(find_cache_dir() / "dvc")}}) as repo:
-            if not isinstance(repo.scm, Git):
-                raise UserError(f"{where} is in no Git repository, so it has no versions: name another with --repo")
+        config = {"core": {"site_cache_dir": str(find_cache_dir() / "dvc")}}
+        source = _check_folder(url, where) or _check_clone(url or "", where)
+        with Repo.open(*source, config=config) as repo:
             yield repo
+
+
+def _check_folder(url: str | None, where: str) -> tuple[str] | None:
+    """Check the configuration of a repository in a folder before DVC opens it, as DVC obeys that at once.
+
+    Returns:
+        The root of the repository; None if it has to be cloned.
+    """
+    try:
+        root = find_root() if url is None else Path(Repo.find_root(url))
+    except NotDvcRepoError:
+        return None
+    try:
+        scm = SCM(str(root))
+    except SCMError:
+        raise UserError(f"{where} is in no Git repository, so it has no versions: name another with --repo") from None
+    local = root / ".dvc" / "config.local"
+    if any(path.exists() and scm.is_tracked(str(path)) for path in (local, local.resolve())):
+        raise _tracks_local_config(where)
+    if (config := root / ".dvc" / "config").is_file():
+        _check_config(Config.load_file(config), where)
+    return (str(root),)
+
+
+def _check_clone(url: str, where: str) -> tuple[str, str]:
+    """Clone a repository and check the configuration in the clone before DVC opens it.
+
+    Returns:
+        The URL, and the commit to open; DVC then takes this clone for it, as it is.
+    """
+    url = str(Path(url).absolute()) if Path(url).exists() else url
+    root = Path(_cached_clone(url, None))
+    scm = Git(str(root))
+    commit = resolve_rev(scm, "refs/remotes/origin/HEAD")
+    # In a clone nobody has settings of their own yet, so it can only have come with it, through a link if not by its name.
+    if os.path.lexists(root / ".dvc" / "config.local"):
+        raise _tracks_local_config(where)
+    with suppress(FileNotFoundError):
+        _check_config(Config.load_file("/.dvc/config", fs=GitFileSystem(scm=scm, rev=commit)), where)
+    return url, commit
+
+
+def _tracks_local_config(where: str) -> UserError:
+    return UserError(
+        f"{where}: it has .dvc/config.local in Git, which DVC takes for the settings of its user; such a repository is not "
+        "followed: its owner has to remove the file with `git rm --cached .dvc/config.local`"
+    )
 
 
 @contextmanager
 def explain_errors(where: str) -> Iterator[None]:
-    """Say in one line what DVC, Git or GTO refuses.
+    """Say in one line what DVC, Git or GTO refuses, or cannot do for want of a package.
 
     Raises:
         UserError: in the place of their errors.
     """
     try:
         yield
+    except (ImportError, RemoteMissingDepsError) as error:
+        extra = next((f"captcha-registry[{extra}]" for extra in EXTRAS if f"dvc-{extra}" in str(error)), None)
+        cure = f"`pip install '{extra}'`" if extra else "install the package that it names"
+        raise UserError(f"{where}: its remote cannot be reached ({error}): {cure}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: a file of it is nested deeper than can be read") from error
     except (DvcException, SCMError, GitError, GTOException) as error:
         # The first cause says what happened; DVC's own words may be "SCM error".
         cause: BaseException = error
@@ -125,19 +187,15 @@ def explain_errors(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {' '.join(str(cause).split()) or type(cause).__name__}") from error
 
 
-def list_published(repo: Repo) -> list[Published]:
-    """List all versions of all artifacts: names in order, and of each the newest version first.
-
-    Raises:
-        UserError: a version's dvc.yaml does not name its artifact, or names a path outside the repository.
-    """
+def list_versions(repo: Repo) -> dict[tuple[str, Version], str]:
+    """List the commits of all versions of all artifacts: names in order, and of each the newest version first."""
     commits = find_commits(repo)
     names = sorted({name for name, _ in commits})
-    return [read_artifact(repo, key, commits[key]) for name in names for key in newest_first(commits, name)]
+    return {key: commits[key] for name in names for key in newest_first(commits, name)}
 
 
 def find_published(repo: Repo, name: str, version: str | None = None) -> Published:
-    """Find a version of an artifact, the newest if none is named.
+    """Find a version of an artifact; if none is named the newest, but one such as 2.0.0-rc.1 only if there is no other.
 
     Raises:
         UserError: it does not exist; says what does.
@@ -147,7 +205,8 @@ def find_published(repo: Repo, name: str, version: str | None = None) -> Publish
     if not keys:
         names = ", ".join(sorted({name for name, _ in commits})) or "none"
         raise UserError(f"{repo.url or repo.root_dir} has no published artifact {name!r}; published there: {names}")
-    key = (name, parse_version(version)) if version else keys[0]
+    newest = next((key for key in keys if not key[1].prerelease), keys[0])
+    key = (name, parse_version(version)) if version else newest
     if key not in commits:
         versions = ", ".join(str(version) for _, version in keys)
         raise UserError(f"{name} has no version {version}; published: {versions}")
@@ -157,20 +216,22 @@ def find_published(repo: Repo, name: str, version: str | None = None) -> Publish
 @contextmanager
 def open_revision(repo: Repo, revision: str) -> Iterator[None]:
     """Let a repository show another commit, if the configuration there is safe to follow."""
-    with explain_errors(repo.url or repo.root_dir), repo.switch(revision):
-        _check_config(repo.config.read("repo"), f"{repo.url or repo.root_dir} at {revision[:8]}")
+    where = f"{repo.url or repo.root_dir} at {revision[:8]}"
+    with explain_errors(where), repo.switch(revision):
+        _check_config(repo.config.read("repo"), where)
         yield
 
 
 def find_commits(repo: Repo) -> dict[tuple[str, Version], str]:
-    """Return the commit of each published version that was not withdrawn."""
+    """Return the commit of each published version that was not withdrawn; tags that name no version are passed over."""
     tags = [gto.tag.parse_tag(tag) for tag in gto.tag.find(scm=repo.scm) if not gto.tag.parse_name(tag.name).get("stage")]
     withdrawn = {(tag.name, tag.version) for tag in tags if tag.action == Action.DEREGISTER}
-    return {
-        (tag.name, parse_version(tag.version)): tag.tag.target
-        for tag in tags
-        if tag.action == Action.REGISTER and (tag.name, tag.version) not in withdrawn
-    }
+    commits = {}
+    for tag in tags:
+        if tag.action == Action.REGISTER and (tag.name, tag.version) not in withdrawn:
+            with suppress(UserError):
+                commits[tag.name, parse_version(tag.version)] = tag.tag.target
+    return commits
 
 
 def newest_first(commits: dict[tuple[str, Version], str], name: str) -> list[tuple[str, Version]]:
@@ -215,6 +276,28 @@ def _check_config(config: dict[str, dict[str, Any]], where: str) -> None:
         unsafe = {option for group in groups for option in group} - SAFE_OPTIONS.get(section, set())
         if unsafe:
             raise UserError(
-                f"{where}: its .dvc/config sets {section}.{min(unsafe)}, which can reach files or run commands of this machine; "
-                "such options belong into your own configuration: `dvc config --global`"
+                f"{where}: its .dvc/config sets {section}.{min(unsafe)}, which can reach files or run commands of this machine, "
+                "or is its user's to choose; such options belong into your own configuration: `dvc config --global`"
             )
+    _check_places(config.get("remote", {}), where)
+
+
+def _check_places(remotes: dict[str, dict[str, Any]], where: str) -> None:
+    """Refuse a remote that would get what its user has set, such as a password, for another one of the same name.
+
+    DVC merges the settings of both by name alone, whatever their addresses are.
+    """
+    # Not validated: a remote may have its address in one file and its password in another.
+    own = Config(validate=False)["remote"]
+    for name, remote in remotes.items():
+        base, _, _ = str(remote.get("url", "")).removeprefix("remote://").partition("/")
+        if str(remote.get("url", "")).startswith("remote://") and base.lower() in own:
+            raise UserError(f"{where}: its .dvc/config puts remote {name!r} on your own {base!r}; expected an address of its own")
+        for option in PLACES:
+            there, here = remote.get(option), own.get(name, {}).get(option)
+            if name in own and there is not None and str(there) != str(here):
+                raise UserError(
+                    f"{where}: its .dvc/config sets {option} of remote {name!r} to {there}, and your own configuration to "
+                    f"{here or 'nothing'}, so your credentials for a remote of that name could go to a stranger; if they are "
+                    f"meant for it, say so: `dvc config --global remote.{name}.{option} {there}`"
+                )

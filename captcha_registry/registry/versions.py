@@ -74,6 +74,8 @@ def parse_model_card(content: bytes, where: str) -> dict[str, Any]:
         card = json.loads(content)
     except ValueError as error:
         raise UserError(f"{where} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise UserError(f"{where} is nested deeper than can be read; expected an object like that of a trained model") from None
     if not isinstance(card, dict):
         raise UserError(f"{where} holds a {type(card).__name__}; expected an object")
     return card
