@@ -367,8 +367,18 @@ def test_a_configuration_that_runs_commands_or_names_files_of_this_machine_is_re
     hostile.commit("hostile settings")
     hostile.git("tag", "--annotate", "--message", "settings", "tiny@v1.1.0")
     hostile.git("push", "--quiet", "origin", "tiny@v1.1.0")
+    # So that a folder, too, has to be asked what its remote has.
+    shutil.rmtree(hostile.root / ".dvc/cache")
     refuse(hostile, f"its .dvc/config sets {option}")
     assert not owned.exists()
+
+
+@pytest.mark.parametrize("content", ["remote = x\n", "remote =\n", "'remote \"store\"' =\n", "core = x\n"])
+def test_a_configuration_without_sections_is_refused(hostile: Checkout, content: str) -> None:
+    publish(hostile)
+    (hostile.root / ".dvc/config").write_text(content)
+    hostile.commit("hostile settings")
+    refuse(hostile, "its .dvc/config has a text in the place of the section")
 
 
 def test_no_command_of_a_pipeline_is_run(hostile: Checkout, tmp_path: Path) -> None:

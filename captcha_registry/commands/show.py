@@ -19,7 +19,7 @@ CARD = "README.md"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument(
-        "reference", metavar="NAME[@VERSION]", help="such as digits or digits@1.0.0; without a version the newest"
+        "reference", metavar="NAME[@VERSION]", help="such as digits or digits@1.0.0; without a version the newest release"
     )
     parser.add_argument("--repo", metavar="URL", help="Git URL or path of a repository; without it the one of this folder")
 

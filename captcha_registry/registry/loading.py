@@ -14,7 +14,7 @@ def load(source: str | Path, *, repo: str | None = None, version: str | None = N
     Args:
         source: its folder, such as `data/digits`; with `repo` or `version` the name under which it is published.
         repo: Git URL or path of the repository that publishes it; without it the one around the working folder.
-        version: such as `1.2.0`; without it the newest.
+        version: such as `1.2.0`; without it the newest release.
         split: `train` or `test`; without it all samples.
 
     Raises:

@@ -272,7 +272,11 @@ def find_root() -> Path:
 def _check_config(config: dict[str, dict[str, Any]], where: str) -> None:
     """Refuse a repository whose own configuration holds what only its user may decide."""
     for section, content in config.items():
-        groups = content.values() if section == "remote" else [content]
+        groups = list(content.values()) if section == "remote" and isinstance(content, dict) else [content]
+        if not all(isinstance(group, dict) for group in groups):
+            raise UserError(
+                f"{where}: its .dvc/config has a text in the place of the section {section}: its owner has to mend it"
+            )
         unsafe = {option for group in groups for option in group} - SAFE_OPTIONS.get(section, set())
         if unsafe:
             raise UserError(
