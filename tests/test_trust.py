@@ -341,7 +341,7 @@ def test_a_password_goes_only_where_its_owner_says(hostile: Checkout, guarded: s
         ),
         ("['remote \"Mine\"']\n    url = s3://bucket/other\n", "sets url of remote 'mine' to s3://bucket/other"),
         (
-            "['remote \"x\"']\n    url = remote://Mine/x\n    endpointurl = http://127.0.0.1:1\n",
+            "['remote \"x\"']\n    url = Remote://Mine/x\n    endpointurl = http://127.0.0.1:1\n",
             "puts remote 'x' on your own 'Mine'",
         ),
     ],

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import gto.tag
 from dvc.config import Config
@@ -294,9 +295,11 @@ def _check_places(remotes: dict[str, dict[str, Any]], where: str) -> None:
     # Not validated: a remote may have its address in one file and its password in another.
     own = Config(validate=False)["remote"]
     for name, remote in remotes.items():
-        base, _, _ = str(remote.get("url", "")).removeprefix("remote://").partition("/")
-        if str(remote.get("url", "")).startswith("remote://") and base.lower() in own:
-            raise UserError(f"{where}: its .dvc/config puts remote {name!r} on your own {base!r}; expected an address of its own")
+        address = urlparse(str(remote.get("url", "")))
+        if address.scheme == "remote" and address.netloc.lower() in own:
+            raise UserError(
+                f"{where}: its .dvc/config puts remote {name!r} on your own {address.netloc!r}; expected an address of its own"
+            )
         for option in PLACES:
             there, here = remote.get(option), own.get(name, {}).get(option)
             if name in own and there is not None and str(there) != str(here):
