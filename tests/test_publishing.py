@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from checkouts import Checkout
-from conftest import wait_until
+from conftest import hash_files, wait_until
 from ruamel.yaml import YAML
 
 from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.registry import publishing
 
 
 @pytest.fixture
@@ -39,6 +40,29 @@ def publish(checkout: Checkout, version: str) -> dict[str, object]:
     assert done.returncode == 0, done.stderr
     said: dict[str, object] = json.loads(done.stdout)
     return said
+
+
+def get(checkout: Checkout, version: str, target: Path) -> dict[str, str]:
+    """Fetch a version from the origin as a stranger, who has nothing of it; return the hashes of its files."""
+    shutil.rmtree(checkout.root / ".dvc/cache")
+    done = checkout.run("get", f"tiny@{version}", "--repo", checkout.origin, "--to", str(target))
+    assert done.returncode == 0, done.stderr
+    return hash_files(target)
+
+
+def set_option(checkout: Checkout, name: str, option: dict[str, object]) -> None:
+    """Give an output of the stage an option in dvc.yaml, and commit that."""
+    pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
+    outs = pipeline["stages"]["make"]["outs"]
+    outs[outs.index(f"data/tiny/{name}")] = {f"data/tiny/{name}": option}
+    YAML().dump(pipeline, checkout.root / "dvc.yaml")
+    checkout.dvc("repro", "--quiet")
+    checkout.commit(f"{name}: {option}")
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(tmp_path / "fetched"))
 
 
 def test_a_version_is_an_annotated_tag_at_the_origin_and_every_object_at_the_remote(checkout: Checkout) -> None:
@@ -130,24 +154,28 @@ def test_a_repository_without_an_origin_is_refused(checkout: Checkout) -> None:
     assert "there is no Git remote 'origin' to publish at: add one with `git remote add origin URL`" in done.stderr
 
 
-def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Checkout) -> None:
-    weights, folder = b"weights", checkout.root / "reader"
+def add_model(checkout: Checkout, weights: bytes, dataset_id: str) -> None:
+    """Commit a model that says that it was trained on `tiny`, as the artifact `reader`."""
+    folder = checkout.root / "reader"
     folder.mkdir()
     (folder / "model.keras").write_bytes(weights)
-    (folder / "model.json").write_text(
-        json.dumps({"model_sha256": hashlib.sha256(weights).hexdigest(), "family": "cnn", "dataset_id": "d"})
-    )
+    card = {"model_sha256": hashlib.sha256(weights).hexdigest(), "family": "cnn", "dataset": "tiny", "dataset_id": dataset_id}
+    (folder / "model.json").write_text(json.dumps(card))
     pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
     pipeline["artifacts"]["reader"] = {"path": "reader", "type": "model"}
     YAML().dump(pipeline, checkout.root / "dvc.yaml")
     checkout.dvc("add", "--quiet", "reader")
     checkout.commit("a model")
+
+
+def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Checkout) -> None:
+    add_model(checkout, b"weights", "d")
     done = checkout.run("publish", "reader", "1.0.0")
-    assert (done.returncode, "cnn" in done.stdout) == (0, True), done.stderr
+    assert (done.returncode, "cnn, trained on tiny, dataset id d" in done.stdout) == (0, True), done
     (row,) = json.loads(checkout.run("list", "--json").stdout)
     assert (row["name"], row["samples"], row["dataset_id"]) == ("reader", None, "d")
-    (folder / "model.keras").unlink()
-    (folder / "model.keras").write_bytes(b"others")
+    (checkout.root / "reader/model.keras").unlink()
+    (checkout.root / "reader/model.keras").write_bytes(b"others")
     checkout.dvc("add", "--quiet", "reader")
     checkout.commit("another model")
     done = checkout.run("publish", "reader", "1.1.0")
@@ -157,6 +185,133 @@ def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Che
 def test_a_commit_that_the_origin_does_not_have_is_refused(checkout: Checkout) -> None:
     checkout.git("commit", "--quiet", "--allow-empty", "--message", "unpushed")
     refuse(checkout, "1.0.0", "is on no branch of origin: run `git push` first")
+
+
+def test_a_commit_made_during_the_checks_is_noticed(
+    checkout: Checkout, grown_dataset: DatasetFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove = publishing.prove_folder
+
+    def commit_and_prove(root: Path) -> object:
+        proved = prove(root)
+        checkout.make(grown_dataset.root)
+        return proved
+
+    monkeypatch.setattr(publishing, "prove_folder", commit_and_prove)
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert (done.returncode, "was checked out while" in done.stderr) == (2, True), done.stderr
+    assert (checkout.list_remote(), checkout.git("tag")) == ({}, "")
+
+
+def test_files_that_change_during_the_checks_are_noticed(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    prove = publishing.prove_folder
+
+    def change_and_prove(root: Path) -> object:
+        (root / "README.md").unlink()
+        (root / "README.md").write_text("# changed\n")
+        return prove(root)
+
+    monkeypatch.setattr(publishing, "prove_folder", change_and_prove)
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert (done.returncode, "data/tiny/README.md is not the file that commit" in done.stderr) == (2, True), done.stderr
+
+
+def test_what_is_pushed_is_what_the_tagged_commit_names(
+    checkout: Checkout, tiny_dataset: DatasetFolder, grown_dataset: DatasetFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = publishing.push_objects
+
+    def commit_and_push(objects: list[publishing.Objects]) -> None:
+        checkout.make(grown_dataset.root)
+        push(objects)
+
+    monkeypatch.setattr(publishing, "push_objects", commit_and_push)
+    publish(checkout, "1.0.0")
+    got = get(checkout, "1.0.0", tmp_path / "got")
+    assert got.pop("README.md")
+    assert got == hash_files(tiny_dataset.root)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("train", {"push": False}, "make: data/tiny/train has `push: false`, so readers could not fetch it"),
+        ("README.md", {"cache": False}, "make: data/tiny/README.md has `cache: false`, so readers would not get it"),
+    ],
+)
+def test_an_output_that_is_kept_from_readers_is_refused(
+    checkout: Checkout, name: str, option: dict[str, object], message: str
+) -> None:
+    set_option(checkout, name, option)
+    refuse(checkout, "1.0.0", message)
+
+
+def test_a_remote_that_only_this_checkout_names_is_refused(checkout: Checkout) -> None:
+    config = checkout.root / ".dvc/config"
+    (checkout.root / ".dvc/config.local").write_text(config.read_text())
+    config.write_text("")
+    checkout.commit("no tracked remote")
+    refuse(checkout, "1.0.0", ".dvc/config names no default DVC remote, so readers could not fetch data/tiny/")
+
+
+def test_a_default_remote_of_this_checkout_alone_is_not_pushed_to(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.dvc("remote", "add", "--quiet", "--local", "--default", "mine", str(tmp_path / "mine"))
+    publish(checkout, "1.0.0")
+    assert (len(checkout.list_remote()), (tmp_path / "mine").exists()) == (15, False)
+
+
+def test_settings_that_readers_refuse_are_refused(checkout: Checkout) -> None:
+    config = checkout.root / ".dvc/config"
+    config.write_text(f"{config.read_text()}[hydra]\n    enabled = false\n")
+    checkout.commit("hydra")
+    refuse(checkout, "1.0.0", "its .dvc/config sets hydra.enabled")
+
+
+def test_a_path_that_readers_would_not_find_is_refused(checkout: Checkout) -> None:
+    pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
+    pipeline["artifacts"]["tiny"]["path"] = "data/tiny/"
+    YAML().dump(pipeline, checkout.root / "dvc.yaml")
+    checkout.commit("a slash")
+    refuse(checkout, "1.0.0", "dvc.yaml: artifacts.tiny.path is 'data/tiny/'; expected 'data/tiny'")
+
+
+def test_each_output_is_looked_for_at_the_remote_of_its_own(
+    checkout: Checkout, tiny_dataset: DatasetFolder, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    checkout.dvc("remote", "add", "--quiet", "other", str(other))
+    set_option(checkout, "train", {"remote": "other"})
+    for _ in ("new", "lost by that remote"):
+        publish(checkout, "1.0.0")
+        objects = [path for path in other.rglob("*") if path.is_file()]
+        # Eight shards and their listing; two shards, their listing, index, manifest and card.
+        assert (len(objects), len(checkout.list_remote())) == (9, 6)
+        for path in objects:
+            path.unlink()
+    publish(checkout, "1.0.0")
+    got = get(checkout, "1.0.0", tmp_path / "got")
+    assert got.pop("README.md")
+    assert got == hash_files(tiny_dataset.root)
+
+
+def test_a_remote_of_an_output_that_only_this_checkout_names_is_refused(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.dvc("remote", "add", "--quiet", "--local", "other", str(tmp_path / "other"))
+    set_option(checkout, "train", {"remote": "other"})
+    refuse(checkout, "1.0.0", ".dvc/config has no url for the DVC remote 'other', so readers could not fetch data/tiny/train")
+
+
+def test_an_object_that_dvc_has_damaged_is_not_pushed(checkout: Checkout) -> None:
+    card = checkout.root / "data/tiny/README.md"
+    (kept,) = [p for p in (checkout.root / ".dvc/cache/files").rglob("*") if p.is_file() and p.read_bytes() == card.read_bytes()]
+    kept.unlink()
+    kept.write_text("# tinY\n")
+    kept.chmod(0o444)
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert (done.returncode, f"damaged 1 of 15 objects, such as {kept}: delete" in done.stderr) == (2, True), done.stderr
+    assert (checkout.list_remote(), checkout.git("tag")) == ({}, "")
+    kept.unlink()
+    checkout.dvc("commit", "--quiet", "--force", "make")
+    publish(checkout, "1.0.0")
 
 
 def test_data_that_its_own_manifest_contradicts_is_refused(checkout: Checkout) -> None:
@@ -172,7 +327,7 @@ def test_data_that_its_own_manifest_contradicts_is_refused(checkout: Checkout) -
 def test_a_repository_without_a_remote_is_refused(checkout: Checkout) -> None:
     checkout.dvc("remote", "remove", "store")
     checkout.commit("no remote")
-    refuse(checkout, "1.0.0", "no remote specified")
+    refuse(checkout, "1.0.0", ".dvc/config names no default DVC remote, so readers could not fetch data/tiny/")
 
 
 @pytest.mark.parametrize(
@@ -218,18 +373,16 @@ def test_a_push_of_data_that_fails_tags_nothing_and_is_made_good_later(checkout:
     publish(checkout, "1.0.0")
 
 
-@pytest.fixture
-def closed_origin(checkout: Checkout) -> Path:
-    """An origin that takes no tag."""
-    hook = checkout.root.parent / "origin.git/hooks/pre-receive"
-    hook.write_text("#!/bin/sh\necho closed >&2\nexit 1\n")
+def set_hook(checkout: Checkout, name: str, command: str) -> Path:
+    """Have the origin run a command when it is pushed to."""
+    hook = checkout.root.parent / "origin.git/hooks" / name
+    hook.write_text(f"#!/bin/sh\n{command}\n")
     hook.chmod(hook.stat().st_mode | stat.S_IXUSR)
     return hook
 
 
-def test_an_origin_that_refuses_the_tag_leaves_none_here_and_is_asked_again_later(
-    checkout: Checkout, closed_origin: Path
-) -> None:
+def test_an_origin_that_refuses_the_tag_leaves_none_here_and_is_asked_again_later(checkout: Checkout) -> None:
+    closed_origin = set_hook(checkout, "pre-receive", "echo closed >&2; exit 1")
     done = checkout.run("publish", "tiny", "1.0.0")
     assert done.returncode == 2
     assert "closed" in done.stderr

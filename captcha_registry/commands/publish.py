@@ -8,8 +8,9 @@ from captcha_registry.registry.publishing import Release, publish
 
 HELP = "publish an artifact under a version"
 DESCRIPTION = (
-    "Publish an artifact of this repository under a version: check that tree, pipeline and data are in order and that the "
-    "version says enough about the change, push the data, look for it on the remote, tag the commit and push the tag. "
+    "Publish an artifact of this repository under a version: check that tree, pipeline and data are in order, that readers can "
+    "fetch it with what Git has, and that the version says enough about the change since the one below it, of which there may "
+    "be none above in the same major version; push the data, look for it on the remote, tag the commit and push the tag. "
     "Interrupted, it is run again and goes on. Exit code: 0, or 2 if it was refused or failed."
 )
 

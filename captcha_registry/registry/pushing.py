@@ -1,0 +1,162 @@
+"""The objects of a version as its commit names them, and the remotes on which readers look for them.
+
+What is checked out does not matter here, nor do remotes that only this machine's settings name: others have the commit alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dvc.output import Output
+from dvc.repo import Repo
+from dvc_data.callbacks import TqdmCallback
+from dvc_data.hashfile.db import HashFileDB
+from dvc_data.index import DataIndexDirError
+
+from captcha_registry.errors import UserError
+from captcha_registry.registry.fetching import Checksum
+from captcha_registry.registry.repository import Published, open_revision
+
+AGAIN = "nothing was tagged: mend it and run the same command again"
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What of a version belongs on one remote: DVC's cache, which has it, the remote, and the hashes."""
+
+    cache: HashFileDB
+    remote: HashFileDB
+    hashes: set[str]
+
+
+def find_outputs(repo: Repo, path: str) -> list[Output]:
+    """List the outputs in a folder, or the one that it is, in the workspace or at the revision that the repository shows."""
+    folder = repo.fs.join(repo.root_dir, path)
+    return [out for out in repo.index.outs if repo.fs.isin_or_eq(out.fs_path, folder)]
+
+
+def name_output(out: Output) -> str:
+    """Return the path of an output inside the repository."""
+    return "/".join(out.index_key[1])
+
+
+def find_objects(repo: Repo, published: Published) -> list[Objects]:
+    """List all objects of a version by the remotes on which readers will look for them.
+
+    Raises:
+        UserError: an output is kept from readers, or DVC's cache lacks an object.
+    """
+    groups: dict[tuple[str, str], Objects] = {}
+    with open_revision(repo, published.revision):
+        config = repo.config.read("repo")
+        for out in find_outputs(repo, published.path):
+            _require_pushed(out)
+            name = _find_remote(config, out)
+            remote = repo.cloud.get_remote(name)
+            if remote.fs.version_aware:
+                raise UserError(
+                    f"the DVC remote {name!r} is version_aware, so its files may be overwritten; expected a plain one"
+                )
+            legacy = out.hash_name != "md5"
+            group = Objects(out.cache, remote.legacy_odb if legacy else remote.odb, set())
+            groups.setdefault((name, out.hash_name), group).hashes.update(_list_hashes(repo, out))
+    for group in groups.values():
+        _require_none([value for value in sorted(group.hashes) if not group.cache.exists(value)], group)
+    return list(groups.values())
+
+
+def push_objects(groups: list[Objects]) -> None:
+    """Push what the remotes lack or have cut, then look for all of it there.
+
+    Raises:
+        UserError: a remote does not take it.
+    """
+    for group in groups:
+        with _explain_errors(group.remote):
+            lacking = find_lacking(group)
+            _require_none(_find_damaged(group, lacking), group)
+            # Listings last, as DVC takes a folder whose listing is at the remote for complete.
+            for part in ([v for v in lacking if not v.endswith(".dir")], [v for v in lacking if v.endswith(".dir")]):
+                _push(group, part)
+            if lacking := find_lacking(group):
+                raise UserError(
+                    f"{len(lacking)} of {len(group.hashes)} objects are missing or cut on the remote, such as "
+                    f"{group.remote.oid_to_path(lacking[0])}; {AGAIN}"
+                )
+
+
+def find_lacking(group: Objects) -> list[str]:
+    """List the objects that are not at the remote, or with another size than here."""
+    hashes = sorted(group.hashes)
+    found = group.remote.fs.info([group.remote.oid_to_path(value) for value in hashes], return_exceptions=True)
+    sizes = [group.cache.fs.size(group.cache.oid_to_path(value)) for value in hashes]
+    checks = zip(hashes, found, sizes, strict=True)
+    return [value for value, info, size in checks if isinstance(info, Exception) or info["size"] != size]
+
+
+def _require_pushed(out: Output) -> None:
+    """Refuse an output that DVC would keep from the remote."""
+    name = f"{out.stage.addressing}: {name_output(out)}"
+    if not out.use_cache:
+        raise UserError(f"{name} has `cache: false`, so readers would not get it: remove that, run `dvc repro` and commit")
+    if not out.can_push:
+        raise UserError(f"{name} has `push: false`, so readers could not fetch it: remove that and commit")
+    if out.stage.is_repo_import:
+        raise UserError(f"{name} is imported, so DVC does not push it: make a copy of it in a stage, and publish that")
+
+
+def _find_remote(config: Mapping[str, Any], out: Output) -> str:
+    """Name the remote on which readers look for an output: they have the configuration in Git and no other."""
+    name = out.remote or config["core"].get("remote")
+    if name and config["remote"].get(name, {}).get("url"):
+        return str(name)
+    missing = f"has no url for the DVC remote {name!r}" if name else "names no default DVC remote"
+    raise UserError(
+        f".dvc/config {missing}, so readers could not fetch {name_output(out)} (.dvc/config.local and your own settings are "
+        f"not theirs): add it with `dvc remote add {'' if out.remote else '--default '}NAME URL` and commit"
+    )
+
+
+def _list_hashes(repo: Repo, out: Output) -> list[str]:
+    try:
+        entries = [entry for _, entry in repo.index.data["repo"].iteritems(out.index_key[1])]
+    except (DataIndexDirError, KeyError):
+        raise UserError(
+            f"DVC's cache has lost what {name_output(out)} holds: run `dvc commit {out.stage.addressing}` and this again"
+        ) from None
+    return [entry.hash_info.value for entry in entries if entry.hash_info and entry.hash_info.value]
+
+
+def _find_damaged(group: Objects, hashes: list[str]) -> list[str]:
+    """List the objects whose bytes in DVC's cache are not those of their names; only MD5 of whole files can be compared."""
+    sums = {value: Checksum("md5", value.removesuffix(".dir")) for value in hashes if group.cache.hash_name == "md5"}
+    return [value for value, checksum in sums.items() if not checksum.fits(Path(group.cache.oid_to_path(value)))]
+
+
+def _require_none(broken: list[str], group: Objects) -> None:
+    if broken:
+        raise UserError(
+            f"DVC's cache has lost or damaged {len(broken)} of {len(group.hashes)} objects, such as "
+            f"{group.cache.oid_to_path(broken[0])}: delete what is left of them, run `dvc commit` and this again"
+        )
+
+
+def _push(group: Objects, hashes: list[str]) -> None:
+    if hashes:
+        paths = [group.cache.oid_to_path(value) for value in hashes]
+        with TqdmCallback(desc="push", unit="file") as callback:
+            group.remote.add(paths, group.cache.fs, hashes, check_exists=False, callback=callback)
+
+
+@contextmanager
+def _explain_errors(remote: HashFileDB) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    # Every kind of remote has errors of its own, and no common ancestor.
+    except Exception as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"the remote at {remote.path} could not be written to ({problem}); {AGAIN}") from error

@@ -1,0 +1,71 @@
+"""Tags of published versions at the Git remote: what is there, and the one that is added last."""
+
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from semver import Version
+
+from captcha_registry.errors import UserError
+
+GIT_REMOTE = "origin"
+
+
+class RemoteTag(NamedTuple):
+    """A tag at the Git remote: its commit, and whether it is annotated, as readers want it."""
+
+    commit: str
+    annotated: bool
+
+
+def find_remote_tags(root: Path, name: str) -> dict[str, RemoteTag]:
+    """Return the tags of an artifact's versions at the Git remote by their names; that of a withdrawn one ends with `!`."""
+    lines = run_git(root, "ls-remote", "--tags", GIT_REMOTE, f"refs/tags/{name}@v*").splitlines()
+    # An annotated tag is followed by the commit that it stands on, under the name with `^{}`.
+    refs = {ref.removeprefix("refs/tags/"): sha for sha, ref in (line.split("\t") for line in lines)}
+    tags = [ref for ref in refs if Version.is_valid(ref.removeprefix(f"{name}@v").removesuffix("!"))]
+    return {tag: RemoteTag(refs.get(f"{tag}^{{}}", refs[tag]), f"{tag}^{{}}" in refs) for tag in tags}
+
+
+def require_tag_is_free(root: Path, tag: str, commit: str, taken: dict[str, RemoteTag]) -> None:
+    """Refuse a tag that stands on another commit, here or at the Git remote.
+
+    Raises:
+        UserError: says what to delete, or to choose another version.
+    """
+    if f"{tag}!" in taken:
+        raise UserError(f"{tag} was withdrawn, and a version never changes: choose a higher one")
+    if (there := taken.get(tag)) and there.commit != commit:
+        raise UserError(
+            f"{tag} is published already, from commit {there.commit[:8]}; a version never changes: choose a higher one"
+        )
+    here = run_git(root, "for-each-ref", "--format=%(*objectname)", f"refs/tags/{tag}")
+    if here not in {"", commit}:
+        raise UserError(f"{tag} is here, but not at {commit[:8]}: `git tag --delete {tag}` it first")
+
+
+def push_tag(root: Path, tag: str, commit: str, message: str) -> None:
+    """Tag the commit and push the tag, which makes the version seen; a tag that the Git remote does not take is taken back.
+
+    Raises:
+        UserError: it does not take it.
+    """
+    if not run_git(root, "tag", "--list", tag):
+        run_git(root, "tag", "--annotate", "--message", message, tag, commit)
+    try:
+        run_git(root, "push", "--quiet", GIT_REMOTE, f"refs/tags/{tag}")
+    except UserError:
+        run_git(root, "tag", "--delete", tag)
+        raise
+
+
+def run_git(root: Path, *arguments: str) -> str:
+    """Run Git and return what it prints.
+
+    Raises:
+        UserError: it fails; with its words.
+    """
+    result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise UserError(f"`git {' '.join(arguments[:2])}`: {' '.join(result.stderr.split()) or 'failed'}")
+    return result.stdout.rstrip()
