@@ -348,6 +348,20 @@ def test_a_version_that_is_taken_or_says_too_little_is_refused(
     assert publish(checkout, "1.1.0")["bump"] == "minor"
 
 
+def test_a_version_between_two_of_its_major_version_is_refused(checkout: Checkout, grown_dataset: DatasetFolder) -> None:
+    publish(checkout, "1.0.0")
+    checkout.make(grown_dataset.root)
+    publish(checkout, "1.2.0")
+    # The change since 1.0.0 is none that 1.1.0 could not say, but nobody would see what 1.2.0 took away from it.
+    checkout.make(grown_dataset.root, card="# another card\n")
+    refuse(checkout, "1.1.0", "tiny 1.1.0 is lower than 1.2.0, which is published")
+    publish(checkout, "1.2.1")
+    shutil.rmtree(checkout.root / "source")
+    checkout.git("checkout", "--quiet", "tiny@v1.0.0")
+    checkout.dvc("checkout", "--quiet")
+    assert publish(checkout, "1.0.0")["already_published"]
+
+
 def test_an_artifact_that_does_not_exist_is_named_with_those_that_do(checkout: Checkout) -> None:
     done = checkout.run("publish", "tinny", "1.0.0")
     assert (done.returncode, done.stderr) == (2, "error: dvc.yaml names no artifact 'tinny'; expected tiny\n")

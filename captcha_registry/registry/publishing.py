@@ -214,7 +214,10 @@ def _require_same(here: DatasetVersion | ModelVersion, files: Mapping[str, Remot
 
 
 def _find_predecessor(repo: Repo, published: Published, taken: Mapping[str, RemoteTag]) -> Published | None:
-    """Find the newest published version below a new one; one such as 1.0.0-rc.1 is nobody's predecessor."""
+    """Find the newest published version below a new one; one such as 1.0.0-rc.1 is nobody's predecessor.
+
+    Within a major version the new one has to be the highest, so that each says enough about the change since the one before.
+    """
     name, version, root = published.name, published.version, Path(repo.root_dir)
     tags = {tag for tag, there in taken.items() if there.annotated}
     known = {other: commit for (artifact, other), commit in find_commits(repo).items() if artifact == name}
@@ -222,8 +225,12 @@ def _find_predecessor(repo: Repo, published: Published, taken: Mapping[str, Remo
         raise UserError(f"{GIT_REMOTE} has {unknown[0]}, which is not known here: run `git fetch --tags`")
     others = [other for other in known if make_tag(name, other) in tags and other != version and not other.prerelease]
     lower = [other for other in others if other < version]
-    if others and not lower:
-        raise UserError(f"{name} {version} is lower than {min(others)}, the first that was published: choose a higher version")
+    higher = [other for other in others if other > version and (other.major == version.major or not lower)]
+    if higher and str(published) not in tags:
+        raise UserError(
+            f"{name} {version} is lower than {max(higher)}, which is published, and what has changed between them could not be "
+            "told from their numbers: choose a higher version"
+        )
     return read_artifact(repo, (name, max(lower)), known[max(lower)]) if lower else None
 
 
