@@ -362,6 +362,15 @@ def test_a_version_between_two_of_its_major_version_is_refused(checkout: Checkou
     assert publish(checkout, "1.0.0")["already_published"]
 
 
+def test_who_has_no_git_identity_is_refused_before_anything_is_pushed(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.delenv(name)
+    checkout.git("config", "user.useConfigOnly", "true")
+    refuse(checkout, "1.0.0", "Git does not know who publishes: run `git config user.name NAME`")
+
+
 def test_an_artifact_that_does_not_exist_is_named_with_those_that_do(checkout: Checkout) -> None:
     done = checkout.run("publish", "tinny", "1.0.0")
     assert (done.returncode, done.stderr) == (2, "error: dvc.yaml names no artifact 'tinny'; expected tiny\n")

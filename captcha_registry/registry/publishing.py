@@ -34,6 +34,7 @@ from captcha_registry.registry.tagging import (
     RemoteTag,
     find_remote_tags,
     push_tag,
+    require_committer,
     require_tag_is_free,
     run_git,
 )
@@ -99,6 +100,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     root = Path(repo.root_dir)
     commit = run_git(root, "rev-parse", "HEAD")
     _require_clean_tree(root, commit)
+    require_committer(root)
     _require_known_commit(root, commit)
     taken = find_remote_tags(root, name)
     require_tag_is_free(root, make_tag(name, version), commit, taken)

@@ -27,6 +27,16 @@ def find_remote_tags(root: Path, name: str) -> dict[str, RemoteTag]:
     return {tag: RemoteTag(refs.get(f"{tag}^{{}}", refs[tag]), f"{tag}^{{}}" in refs) for tag in tags}
 
 
+def require_committer(root: Path) -> None:
+    """Refuse to begin what ends with a tag that Git could not sign with a name."""
+    try:
+        run_git(root, "var", "GIT_COMMITTER_IDENT")
+    except UserError as error:
+        raise UserError(
+            f"Git does not know who publishes: run `git config user.name NAME` and `git config user.email ADDRESS` ({error})"
+        ) from None
+
+
 def require_tag_is_free(root: Path, tag: str, commit: str, taken: dict[str, RemoteTag]) -> None:
     """Refuse a tag that stands on another commit, here or at the Git remote.
 
