@@ -362,6 +362,18 @@ def test_a_version_between_two_of_its_major_version_is_refused(checkout: Checkou
     assert publish(checkout, "1.0.0")["already_published"]
 
 
+@pytest.mark.parametrize("place", ["here", "origin"])
+def test_a_lightweight_tag_is_refused_as_no_reader_sees_it(checkout: Checkout, place: str) -> None:
+    checkout.git("tag", "tiny@v1.0.0")
+    if place == "origin":
+        checkout.git("push", "--quiet", "origin", "tiny@v1.0.0")
+        refuse(checkout, "1.0.0", "tiny@v1.0.0 on origin is a lightweight tag; readers expect an annotated one: delete it")
+        checkout.git("push", "--quiet", "origin", "--delete", "tiny@v1.0.0")
+    refuse(checkout, "1.0.0", "tiny@v1.0.0 is here, but not as an annotated tag of")
+    checkout.git("tag", "--delete", "tiny@v1.0.0")
+    publish(checkout, "1.0.0")
+
+
 def test_who_has_no_git_identity_is_refused_before_anything_is_pushed(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +424,20 @@ def test_an_origin_that_refuses_the_tag_leaves_none_here_and_is_asked_again_late
     assert checkout.git("tag") == ""
     closed_origin.unlink()
     assert not publish(checkout, "1.0.0")["already_published"]
+
+
+def test_a_tag_that_was_taken_but_whose_answer_was_lost_is_published(checkout: Checkout) -> None:
+    set_hook(checkout, "post-receive", "kill -9 $PPID")
+    assert not publish(checkout, "1.0.0")["already_published"]
+    assert checkout.git("rev-parse", "tiny@v1.0.0") == checkout.git("ls-remote", "origin", "tiny@v1.0.0").split()[0]
+
+
+def test_a_tag_that_only_the_origin_has_is_fetched_when_it_is_published_again(checkout: Checkout) -> None:
+    publish(checkout, "1.0.0")
+    before = checkout.git("rev-parse", "tiny@v1.0.0")
+    checkout.git("tag", "--delete", "tiny@v1.0.0")
+    assert publish(checkout, "1.0.0")["already_published"]
+    assert checkout.git("rev-parse", "tiny@v1.0.0") == before
 
 
 def test_killed_at_any_moment_it_can_be_run_again_and_no_version_is_seen_before_its_data(checkout: Checkout) -> None:

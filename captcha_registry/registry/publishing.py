@@ -32,6 +32,7 @@ from captcha_registry.registry.repository import (
 from captcha_registry.registry.tagging import (
     GIT_REMOTE,
     RemoteTag,
+    fetch_tag,
     find_remote_tags,
     push_tag,
     require_committer,
@@ -85,7 +86,9 @@ def publish(name: str, version_text: str, *, dry_run: bool = False) -> Release:
         release, objects = prepare_release(repo, name, version)
         if not dry_run:
             push_objects(objects)
-            push_tag(root, release.tag, release.commit, f"{release.tag}\n\n{release.summary}")
+            if not release.already_published:
+                push_tag(root, release.tag, release.commit, f"{release.tag}\n\n{release.summary}")
+            fetch_tag(root, release.tag)
     return release
 
 
@@ -223,7 +226,7 @@ def _find_predecessor(repo: Repo, published: Published, taken: Mapping[str, Remo
     name, version, root = published.name, published.version, Path(repo.root_dir)
     tags = {tag for tag, there in taken.items() if there.annotated}
     known = {other: commit for (artifact, other), commit in find_commits(repo).items() if artifact == name}
-    if unknown := sorted(tags - {*run_git(root, "tag", "--list", f"{name}@v*").splitlines()}):
+    if unknown := sorted(tags - {str(published), *run_git(root, "tag", "--list", f"{name}@v*").splitlines()}):
         raise UserError(f"{GIT_REMOTE} has {unknown[0]}, which is not known here: run `git fetch --tags`")
     others = [other for other in known if make_tag(name, other) in tags and other != version and not other.prerelease]
     lower = [other for other in others if other < version]

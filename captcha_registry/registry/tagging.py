@@ -38,20 +38,25 @@ def require_committer(root: Path) -> None:
 
 
 def require_tag_is_free(root: Path, tag: str, commit: str, taken: dict[str, RemoteTag]) -> None:
-    """Refuse a tag that stands on another commit, here or at the Git remote.
+    """Refuse a tag that stands on another commit, here or at the Git remote, or that readers would not take for a version.
 
     Raises:
         UserError: says what to delete, or to choose another version.
     """
     if f"{tag}!" in taken:
         raise UserError(f"{tag} was withdrawn, and a version never changes: choose a higher one")
-    if (there := taken.get(tag)) and there.commit != commit:
+    if (there := taken.get(tag)) and not there.annotated:
+        raise UserError(
+            f"{tag} on {GIT_REMOTE} is a lightweight tag; readers expect an annotated one: delete it with "
+            f"`git push {GIT_REMOTE} --delete {tag}` and `git tag --delete {tag}`, then publish again"
+        )
+    if there and there.commit != commit:
         raise UserError(
             f"{tag} is published already, from commit {there.commit[:8]}; a version never changes: choose a higher one"
         )
-    here = run_git(root, "for-each-ref", "--format=%(*objectname)", f"refs/tags/{tag}")
-    if here not in {"", commit}:
-        raise UserError(f"{tag} is here, but not at {commit[:8]}: `git tag --delete {tag}` it first")
+    here = run_git(root, "for-each-ref", "--format=%(objecttype) %(*objectname)", f"refs/tags/{tag}")
+    if here not in {"", f"tag {commit}"}:
+        raise UserError(f"{tag} is here, but not as an annotated tag of {commit[:8]}: `git tag --delete {tag}` it first")
 
 
 def push_tag(root: Path, tag: str, commit: str, message: str) -> None:
@@ -66,7 +71,16 @@ def push_tag(root: Path, tag: str, commit: str, message: str) -> None:
         run_git(root, "push", "--quiet", GIT_REMOTE, f"refs/tags/{tag}")
     except UserError:
         run_git(root, "tag", "--delete", tag)
-        raise
+        # It may have been taken, and only the answer was lost.
+        if find_remote_tags(root, tag.split("@", maxsplit=1)[0]).get(tag) != RemoteTag(commit, annotated=True):
+            raise
+        fetch_tag(root, tag)
+
+
+def fetch_tag(root: Path, tag: str) -> None:
+    """Have a tag of the Git remote here too."""
+    if not run_git(root, "tag", "--list", tag):
+        run_git(root, "fetch", "--quiet", "--no-tags", "--refmap=", GIT_REMOTE, f"refs/tags/{tag}:refs/tags/{tag}")
 
 
 def run_git(root: Path, *arguments: str) -> str:
