@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import stat
-import subprocess
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -440,19 +440,57 @@ def test_a_tag_that_only_the_origin_has_is_fetched_when_it_is_published_again(ch
     assert checkout.git("rev-parse", "tiny@v1.0.0") == before
 
 
-def test_killed_at_any_moment_it_can_be_run_again_and_no_version_is_seen_before_its_data(checkout: Checkout) -> None:
-    for seconds in (1.0, 1.4, 1.8, 2.2, 2.6):
-        process = checkout.start("publish", "tiny", "1.0.0")
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-        process.kill()
-        process.communicate()
-        if checkout.list_origin_tags():
-            assert len(checkout.list_remote()) == 15
-    # A `dvc push` that outlived its parent may hold DVC's lock for a moment.
-    wait_until(lambda: checkout.run("publish", "tiny", "1.0.0").returncode == 0, "a publication", pause_seconds=0.5)
+def list_whole_objects(checkout: Checkout) -> list[str]:
+    """List the objects on the remote whose bytes are those of their names."""
+    files = {path.parent.name + path.stem: path for path in checkout.remote.rglob("*") if path.is_file()}
+    return [name for name, path in files.items() if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == name]
+
+
+def count_files(folder: Path) -> int:
+    """Count the files in a folder, in which others come and go."""
+    return sum(len(files) for _, _, files in os.walk(folder))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(lambda checkout: count_files(checkout.remote) >= 1, id="an object on the remote"),
+        pytest.param(lambda checkout: count_files(checkout.remote) >= 8, id="half of the objects"),
+        pytest.param(lambda checkout: (checkout.root / ".git/refs/tags/tiny@v1.0.0").exists(), id="the tag here"),
+        pytest.param(lambda checkout: (checkout.root.parent / "asked").exists(), id="the tag on its way"),
+        pytest.param(lambda checkout: (checkout.root.parent / "origin.git/refs/tags/tiny@v1.0.0").exists(), id="the tag there"),
+    ],
+)
+def test_killed_at_any_moment_it_can_be_run_again_and_no_version_is_seen_before_its_data(
+    checkout: Checkout, moment: Callable[[Checkout], object]
+) -> None:
+    # The origin takes its time over the tag, so that every moment is one in which there still is a process to kill.
+    set_hook(checkout, "pre-receive", f"touch '{checkout.root.parent}/asked'; sleep 0.3")
+    set_hook(checkout, "post-receive", "sleep 0.3")
+    process = checkout.start("publish", "tiny", "1.0.0")
+    wait_until(lambda: moment(checkout), "that moment", pause_seconds=0.0002)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not checkout.list_origin_tags() or len(checkout.list_remote()) == 15
+    publish(checkout, "1.0.0")
     assert checkout.list_origin_tags() == ["tiny@v1.0.0"]
-    assert len(checkout.list_remote()) == 15
+    assert len(list_whole_objects(checkout)) == 15
+
+
+def test_a_version_is_fetched_while_the_next_is_published(
+    checkout: Checkout, tiny_dataset: DatasetFolder, grown_dataset: DatasetFolder, tmp_path: Path
+) -> None:
+    publish(checkout, "1.0.0")
+    checkout.make(grown_dataset.root)
+    fetch = ["get", "tiny@1.0.0", "--repo", checkout.origin, "--to", str(tmp_path / "got")]
+    both = [checkout.start("publish", "tiny", "1.1.0"), checkout.start(*fetch)]
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    got = hash_files(tmp_path / "got")
+    assert got.pop("README.md")
+    assert got == hash_files(tiny_dataset.root)
+    assert checkout.list_origin_tags() == ["tiny@v1.0.0", "tiny@v1.1.0"]
 
 
 def test_of_two_at_once_one_publishes_and_the_other_says_so_or_finds_it_done(checkout: Checkout) -> None:
