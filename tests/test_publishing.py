@@ -182,6 +182,17 @@ def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Che
     assert (done.returncode, "is not the model that" in done.stderr) == (2, True)
 
 
+def test_a_model_names_the_published_version_that_it_was_trained_on(
+    checkout: Checkout, tiny_dataset: DatasetFolder, grown_dataset: DatasetFolder
+) -> None:
+    publish(checkout, "1.0.0")
+    checkout.make(grown_dataset.root)
+    publish(checkout, "1.1.0")
+    add_model(checkout, b"weights", tiny_dataset.manifest.dataset_id)
+    done = checkout.run("publish", "reader", "1.0.0")
+    assert (done.returncode, "cnn, trained on tiny@v1.0.0, dataset id" in done.stdout) == (0, True), done
+
+
 def test_a_commit_that_the_origin_does_not_have_is_refused(checkout: Checkout) -> None:
     checkout.git("commit", "--quiet", "--allow-empty", "--message", "unpushed")
     refuse(checkout, "1.0.0", "is on no branch of origin: run `git push` first")

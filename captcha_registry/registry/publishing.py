@@ -7,7 +7,7 @@ the same call made again goes on from there; a version that can be seen is whole
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +18,7 @@ from semver import Version
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.registry.diff import Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
-from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version
+from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.pushing import Objects, find_objects, find_outputs, name_output, push_objects
 from captcha_registry.registry.repository import (
     Published,
@@ -26,6 +26,7 @@ from captcha_registry.registry.repository import (
     find_commits,
     find_root,
     make_tag,
+    newest_first,
     parse_version,
     read_artifact,
 )
@@ -126,7 +127,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
         here.manifest.spec.count if isinstance(here, DatasetVersion) else None,
         str(predecessor) if predecessor else None,
         difference.bump if difference else None,
-        f"{_summarize_version(here)}\n{_summarize_change(predecessor, difference)}",
+        f"{_summarize_version(repo, here)}\n{_summarize_change(predecessor, difference)}",
         str(published) in taken,
     ), objects
 
@@ -252,11 +253,25 @@ def _require_bump(predecessor: Published, version: Version, difference: DatasetD
     )
 
 
-def _summarize_version(here: DatasetVersion | ModelVersion) -> str:
+def _summarize_version(repo: Repo, here: DatasetVersion | ModelVersion) -> str:
     """Say in a line what the version holds."""
     if isinstance(here, DatasetVersion):
         return f"{here.manifest.spec.count:,} samples, dataset id {here.manifest.dataset_id}"
-    return f"{here.card.get('family')}, trained on {here.card.get('dataset')}, dataset id {here.card.get('dataset_id')}"
+    name, dataset_id = here.card.get("dataset"), here.card.get("dataset_id")
+    source = _find_dataset(repo, str(name), dataset_id) or name
+    return f"{here.card.get('family')}, trained on {source}, dataset id {dataset_id}"
+
+
+def _find_dataset(repo: Repo, name: str, dataset_id: object) -> Published | None:
+    """Find the newest published version of a dataset that has this id, if there is one and it can be read."""
+    commits = find_commits(repo)
+    for key in newest_first(commits, name):
+        with suppress(UserError):
+            published = read_artifact(repo, key, commits[key])
+            manifest, _ = read_published_manifest(published, find_files(repo, published))
+            if manifest.dataset_id == dataset_id:
+                return published
+    return None
 
 
 def _summarize_change(predecessor: Published | None, difference: DatasetDiff | ModelDiff | None) -> str:
