@@ -548,6 +548,19 @@ def test_the_memory_of_a_worker_stays_flat(tmp_path: Path) -> None:
     assert megabytes[-1] - megabytes[0] < 5
 
 
+def test_characters_that_are_kept_stay_within_bounds(font_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = with_changes(WIDE, fonts=FONTS, font_sizes=(150, 200, 250))
+    unbounded = [make_drawer(spec, font_dir).draw(number).pixels.tobytes() for number in range(40)]
+    monkeypatch.setattr(drawing, "MAX_GLYPH_BYTES", 500_000)
+    drawer = make_drawer(spec, font_dir)
+    most_bytes = 0
+    for number in range(40):
+        assert drawer.draw(number).pixels.tobytes() == unbounded[number]
+        most_bytes = max(most_bytes, sum(glyph.nbytes for glyph in drawer._glyphs.values()))  # noqa: SLF001 - what it keeps
+    # One more is drawn when the bound is passed.
+    assert 250_000 < most_bytes < 600_000
+
+
 @pytest.mark.parametrize(
     "spec",
     [WIDE, with_changes(WIDE, ink=ChannelRange(min=0, max=255), background=ChannelRange(min=60, max=61), dots=5, curves=0)],

@@ -41,6 +41,10 @@ FONTS_DIR = Path("fonts")
 # No font has a glyph for the last code point: what is drawn for it is drawn for every character that a font lacks.
 _MISSING = "\U0010ffff"
 
+# Of drawn characters, kept until there are more. All of captcha's own font in its own sizes are 0.3 MB; in large italics, where
+# each may be cut off in 35 ways, they would be hundreds.
+MAX_GLYPH_BYTES = 32 << 20
+
 _DOT_WIDTH = 3
 _BLANK = np.empty((0, 0), np.uint8)
 
@@ -100,6 +104,7 @@ class Drawer:
         self.spec = spec
         self.font_files = read_fonts(spec) if font_files is None else font_files
         self._glyphs: dict[tuple[str, int, int, int], npt.NDArray[np.uint8]] = {}
+        self._glyph_bytes = 0
 
     def __reduce__(self) -> tuple[object, ...]:
         return Drawer, (self.spec, self.font_files)
@@ -225,11 +230,14 @@ class Drawer:
         """Draw the coverage of a character, once; cropped to what is not empty, its border repeated. A blank one has none."""
         key = (character, font, dx, dy)
         if key not in self._glyphs:
+            if self._glyph_bytes > MAX_GLYPH_BYTES:
+                self._glyphs, self._glyph_bytes = {}, 0
             _, _, width, height = self._boxes[character, font]
             canvas = Image.new("L", (width + dx, height + dy))
             ImageDraw.Draw(canvas).text((dx, dy), character, font=self._fonts[font], fill=255)
             box = canvas.getbbox()
             self._glyphs[key] = np.pad(np.asarray(canvas.crop(box)), 1, mode="edge") if box else _BLANK
+            self._glyph_bytes += self._glyphs[key].nbytes
         return self._glyphs[key]
 
 
