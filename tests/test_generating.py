@@ -2,20 +2,23 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from conftest import HANG_SECONDS, Project, Section, hash_files, wait_until
+from conftest import HANG_SECONDS, ROOT, Project, Section, hash_files, wait_until
 
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.generation.drawing import Drawer
-from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards, find_finished_shards
+from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer
+from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards, find_finished_shards
 from captcha_registry.generation.shards import draw_shard, read_finished_shard
+from captcha_registry.workspace import tool_versions
 
 # Some seconds of drawing: long enough to be hit in the middle.
 LONG = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=2_000, shard_size=100, seed=3)
@@ -33,6 +36,25 @@ def test_bytes_are_the_same_whatever_the_number_of_workers(
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("tiny: 60 samples in 10 shards, ")
         assert hash_files(project.root / "data/generated/tiny") == expected
+
+
+# SHA-256 of a small shard in the locked environment, as this drawing version makes it.
+PINNED = {
+    (2, "stock"): "ada0df1e6c9ffe6446e9423e47afbc4c1ef88182063ec50c7b269852133545f9",
+    (2, "classic"): "d1526334b19c0670e2f079f657c00ba55e5f68d635dba69af73c365e4ec2ebaf",
+}
+
+
+@pytest.mark.parametrize("style", ["stock", "classic"])
+def test_other_bytes_have_another_drawing_version(tmp_path: Path, style: Literal["stock", "classic"]) -> None:
+    locked = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    if other := {name: here for name, here in tool_versions(DATASET_PACKAGES).items() if locked[name] != here}:
+        pytest.skip(f"not the locked environment, which decides the bytes: {other}")
+    spec = DatasetSpec(alphabet="0123456789AB", length=4, width=128, height=64, count=20, shard_size=20, seed=7, style=style)
+    found = draw_shard(Drawer(spec), 0, tmp_path).sha256
+    assert found == PINNED.get((DRAWING_VERSION, style)), (
+        "drawing gives other bytes: raise DRAWING_VERSION and pin what it gives now, or find out what changed"
+    )
 
 
 def test_what_an_earlier_run_left_changes_nothing(
