@@ -19,13 +19,13 @@ from captcha_registry.workspace import link_or_copy, require_free_space, tool_ve
 # They decide the bytes of a dataset together with the spec and the code.
 DATASET_PACKAGES = (*DRAWING_PACKAGES, "google-crc32c", "protobuf", "pyarrow")
 
-
 PACKAGE_DIR = Path(__file__).parent.parent
 
 
 def describe_tools() -> dict[str, str]:
     """Tell the versions of all that decides the bytes of a dataset besides its spec; workers must agree on them."""
-    sources = sorted(path for room in ("dataset", "generation") for path in (PACKAGE_DIR / room).glob("*.py"))
+    rooms = ("dataset/*.py", "generation/*.py", "params.py", "workspace.py")
+    sources = sorted(path for room in rooms for path in PACKAGE_DIR.glob(room))
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     return {**tool_versions(DATASET_PACKAGES), "captcha-registry's code": code}
 

@@ -1,8 +1,8 @@
 """Lossless PNG of captchas, made for speed: every row is stored as its difference from the row above.
 
-Measured on captchas of 120x100 against Pillow's encoder, which tries five filters on each row: 0.18 ms and 7.3 kB a picture;
-Pillow at level 1 0.49 ms and 7.8 kB, at its default 6 0.79 ms and 7.1 kB. The compressor comes with a package of its own,
-so that its bytes depend on the locked environment, not on the zlib of the system.
+Measured on captchas of 120x100 against Pillow's encoder, which tries five filters on each row (benchmarks/RESULTS.md): 0.16 ms
+and 7.2 kB a picture; Pillow at level 1 0.37 ms and 7.7 kB, at its default 6 0.63 ms and 6.9 kB. The compressor comes with a
+package of its own, so that its bytes depend on the locked environment, not on the zlib of the system.
 
 Format: https://www.w3.org/TR/png-3/
 """
