@@ -21,6 +21,7 @@ from captcha_registry.registry.diff import Bump, DatasetDiff, DatasetVersion, Mo
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.pushing import Objects, find_objects, find_outputs, name_output, push_objects
 from captcha_registry.registry.repository import (
+    NO_DEFAULT_BRANCH,
     Published,
     explain_errors,
     find_commits,
@@ -153,6 +154,8 @@ def _require_known_commit(root: Path, commit: str) -> None:
         run_git(root, "fetch", "--quiet", "--no-tags", "--refmap=", GIT_REMOTE, *heads)
     if not heads or run_git(root, "rev-list", "--max-count=1", commit, "--not", *heads):
         raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push` first")
+    if not run_git(root, "ls-remote", GIT_REMOTE, "HEAD"):
+        raise UserError(f"{GIT_REMOTE}: {NO_DEFAULT_BRANCH}")
 
 
 def _find_artifact(repo: Repo, name: str, version: Version, commit: str) -> Published:

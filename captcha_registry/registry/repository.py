@@ -22,7 +22,7 @@ from dvc.repo import Repo
 
 # DVC's own clone of a URL, which it then uses, has to be seen before DVC obeys what is in it; it gives no public way.
 from dvc.repo.open_repo import _cached_clone, clean_repos
-from dvc.scm import SCM, Git, SCMError, resolve_rev
+from dvc.scm import SCM, Git, RevError, SCMError, resolve_rev
 from gto.constants import Action
 from gto.exceptions import GTOException
 from pydantic import TypeAdapter, ValidationError
@@ -50,6 +50,10 @@ PLACES = ("url", "endpointurl", "oss_endpoint", "account_name", "port")
 # How Git names a program that it runs to reach a repository: https://git-scm.com/docs/gitremote-helpers
 TRANSPORT_HELPER = re.compile(r"[\w.+-]*::")
 EXTRAS = ("s3", "ssh")
+NO_DEFAULT_BRANCH = (
+    "its HEAD names a branch that is not there, so nobody can clone it: its owner names another in the host's settings, or with "
+    "`git symbolic-ref HEAD refs/heads/main` in a bare repository"
+)
 REFERENCE = re.compile(r"(?P<name>[^@]+)(@v?(?P<version>.+))?")
 
 
@@ -149,7 +153,10 @@ def _check_clone(url: str, where: str) -> tuple[str, str]:
     url = str(Path(url).absolute()) if Path(url).exists() else url
     root = Path(_cached_clone(url, None))
     scm = Git(str(root))
-    commit = resolve_rev(scm, "refs/remotes/origin/HEAD")
+    try:
+        commit = resolve_rev(scm, "refs/remotes/origin/HEAD")
+    except RevError:
+        raise UserError(f"{where}: {NO_DEFAULT_BRANCH}") from None
     # In a clone nobody has settings of their own yet, so it can only have come with it, through a link if not by its name.
     if os.path.lexists(root / ".dvc" / "config.local"):
         raise _tracks_local_config(where)
