@@ -254,8 +254,8 @@ def test_what_is_pushed_is_what_the_tagged_commit_names(
 @pytest.mark.parametrize(
     ("name", "option", "message"),
     [
-        ("train", {"push": False}, "make: data/tiny/train has `push: false`, so readers could not fetch it"),
-        ("README.md", {"cache": False}, "make: data/tiny/README.md has `cache: false`, so readers would not get it"),
+        ("train", {"push": False}, "error: data/tiny/train has `push: false`, so readers could not fetch it"),
+        ("README.md", {"cache": False}, "error: data/tiny/README.md has `cache: false`, so readers would not get it"),
     ],
 )
 def test_an_output_that_is_kept_from_readers_is_refused(

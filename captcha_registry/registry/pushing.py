@@ -98,7 +98,7 @@ def find_lacking(group: Objects) -> list[str]:
 
 def _require_pushed(out: Output) -> None:
     """Refuse an output that DVC would keep from the remote."""
-    name = f"{out.stage.addressing}: {name_output(out)}"
+    name = name_output(out)
     if not out.use_cache:
         raise UserError(f"{name} has `cache: false`, so readers would not get it: remove that, run `dvc repro` and commit")
     if not out.can_push:
@@ -123,9 +123,7 @@ def _list_hashes(repo: Repo, out: Output) -> list[str]:
     try:
         entries = [entry for _, entry in repo.index.data["repo"].iteritems(out.index_key[1])]
     except (DataIndexDirError, KeyError):
-        raise UserError(
-            f"DVC's cache has lost what {name_output(out)} holds: run `dvc commit {out.stage.addressing}` and this again"
-        ) from None
+        raise UserError(f"DVC's cache has lost what {name_output(out)} holds: run `dvc commit` and this again") from None
     return [entry.hash_info.value for entry in entries if entry.hash_info and entry.hash_info.value]
 
 
