@@ -74,6 +74,13 @@ def test_list_without_a_repository_reads_the_one_around(published: Checkout) -> 
     assert [line.split()[:4] for line in lines[1:]] == [["tiny", "1.1.0", "dataset", "90"], ["tiny", "1.0.0", "dataset", "60"]]
 
 
+@pytest.mark.parametrize("form", ["file:///{}", "/{}", "/{}/"])
+def test_a_bare_repository_is_named_by_url_or_path(published: Checkout, form: str) -> None:
+    path = str(published.root.parent / "origin.git")
+    done = published.run("list", "--repo", form.format(path.lstrip("/")))
+    assert (done.returncode, done.stdout.count("tiny")) == (0, 2), done.stderr
+
+
 def test_list_still_names_versions_whose_data_cannot_be_reached(published: Checkout, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     published.git("clone", "--quiet", published.origin, str(clone))

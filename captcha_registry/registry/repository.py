@@ -150,7 +150,8 @@ def _check_clone(url: str, where: str) -> tuple[str, str]:
     Returns:
         The URL, and the commit to open; DVC then takes this clone for it, as it is.
     """
-    url = str(Path(url).absolute()) if Path(url).exists() else url
+    # Not as a path: DVC would open a bare repository as if it were a checkout.
+    url = Path(url).absolute().as_uri() if Path(url).exists() else url
     root = Path(_cached_clone(url, None))
     scm = Git(str(root))
     try:
