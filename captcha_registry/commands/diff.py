@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captcha_registry.errors import printable
-from captcha_registry.registry.diff import Bump, Change, DatasetDiff, ModelDiff
+from captcha_registry.registry.diff import REASONS, Change, DatasetDiff, ModelDiff
 from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.repository import find_published, open_repository, parse_reference
 from captcha_registry.registry.versions import Version, diff_versions, read_folder, read_published
@@ -18,12 +18,6 @@ DESCRIPTION = (
 )
 
 MAX_EXAMPLES = 5
-REASONS: dict[Bump, str] = {
-    "none": "nothing changed",
-    "patch": "the same pictures or weights; other bytes or descriptions",
-    "minor": "only samples or columns were added, or a model's weights changed",
-    "major": "what was there went or changed",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

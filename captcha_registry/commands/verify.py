@@ -55,6 +55,8 @@ def _to_json(root: Path, depth: Depth, problems: list[Problem]) -> dict[str, obj
 
 
 def _print_problems(problems: list[Problem]) -> None:
+    # One cut shard has hundreds of records; what is wrong with whole files comes first.
+    problems = sorted(problems, key=lambda problem: problem.kind == "record")
     for problem in problems[:MAX_PROBLEMS_SHOWN]:
         print(problem)
     if len(problems) > MAX_PROBLEMS_SHOWN:

@@ -22,6 +22,13 @@ from captcha_registry.errors import UserError
 Bump = Literal["none", "patch", "minor", "major"]
 Ids = npt.NDArray[np.int64]
 
+REASONS: dict[Bump, str] = {
+    "none": "nothing changed",
+    "patch": "the same pictures or weights; other bytes or descriptions",
+    "minor": "only samples or columns were added, or a model's weights changed",
+    "major": "what was there went or changed",
+}
+
 # What a change of a column is called; of any other column, altered.
 KINDS = {"pixel_sha256": "redrawn", "label": "relabelled", "split": "moved"}
 # Columns that only say where a sample lies.

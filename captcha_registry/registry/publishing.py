@@ -17,7 +17,7 @@ from semver import Version
 
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
-from captcha_registry.registry.diff import Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
+from captcha_registry.registry.diff import REASONS, Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.pushing import Objects, find_objects, find_outputs, name_output, push_objects
 from captcha_registry.registry.repository import (
@@ -283,4 +283,4 @@ def _summarize_change(predecessor: Published | None, difference: DatasetDiff | M
         return "first version"
     samples = difference.samples if isinstance(difference, DatasetDiff) else {}
     changes = ", ".join(f"{len(ids):,} {kind}" for kind, ids in samples.items() if len(ids))
-    return f"since {predecessor}: {f'samples {changes}' if changes else difference.bump}"
+    return f"since {predecessor}: {f'samples {changes}' if changes else REASONS[difference.bump]}"

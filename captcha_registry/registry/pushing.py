@@ -123,7 +123,7 @@ def _list_hashes(repo: Repo, out: Output) -> list[str]:
     try:
         entries = [entry for _, entry in repo.index.data["repo"].iteritems(out.index_key[1])]
     except (DataIndexDirError, KeyError):
-        raise UserError(f"DVC's cache has lost what {name_output(out)} holds: run `dvc commit` and this again") from None
+        raise UserError(f"DVC's cache has lost what {name_output(out)} holds: `dvc pull` it and run this again") from None
     return [entry.hash_info.value for entry in entries if entry.hash_info and entry.hash_info.value]
 
 
@@ -137,7 +137,8 @@ def _require_none(broken: list[str], group: Objects) -> None:
     if broken:
         raise UserError(
             f"DVC's cache has lost or damaged {len(broken)} of {len(group.hashes)} objects, such as "
-            f"{group.cache.oid_to_path(broken[0])}: delete what is left of them, run `dvc commit` and this again"
+            f"{group.cache.oid_to_path(broken[0])}: delete what is left of them, `dvc pull` what is on the remote, or "
+            "`dvc commit` what is in the folder, and run this again"
         )
 
 
