@@ -50,7 +50,7 @@ class DecodedSample:
     id: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CaptchaDataset:
     """Some or all samples of a dataset, in an order; selecting gives another one and reads no record.
 
@@ -63,6 +63,9 @@ class CaptchaDataset:
     files: Files
     manifest: Manifest
     index: pa.Table
+
+    def __repr__(self) -> str:
+        return f"<CaptchaDataset {self.manifest.name}: {len(self):,} of {self.manifest.spec.count:,} samples>"
 
     def __len__(self) -> int:
         return int(self.index.num_rows)

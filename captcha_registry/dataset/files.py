@@ -1,6 +1,7 @@
 """Where the files of a dataset are: in a folder, or somewhere that other rooms know how to reach."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,7 +33,7 @@ class LocalFiles:
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Read some bytes of a file with one seek."""
-        with (self.root / path).open("rb") as file:
+        with self._explain_absence(path), (self.root / path).open("rb") as file:
             file.seek(offset)
             return file.read(length)
 
@@ -40,8 +41,20 @@ class LocalFiles:
         """Prove the files, and return the folder."""
         for path in paths:
             entry = self.entries[path]
-            if FileEntry.of(self.root, path, entry.num_samples) != entry:
+            with self._explain_absence(path):
+                found = FileEntry.of(self.root, path, entry.num_samples)
+            if found != entry:
                 raise UserError(
                     f"{self.root / path} has other bytes than the manifest says: `captcha-registry verify {self.root}` tells more"
                 )
         return self.root
+
+    @contextmanager
+    def _explain_absence(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.root / path} is missing: if only one split was fetched, load that one; "
+                "else fetch it again, or run `captcha-registry repair`"
+            ) from None
