@@ -250,7 +250,7 @@ def test_an_index_that_points_outside_its_shards_is_refused(dataset_copy: Path, 
         captcha_registry.load(dataset_copy)
 
 
-@pytest.mark.parametrize("split", ["/root/owned", "../owned", "validation", None])
+@pytest.mark.parametrize("split", ["/owned", "../owned", "validation", None])
 def test_an_index_with_a_split_that_is_not_the_shards_folder_is_refused(dataset_copy: Path, split: str | None) -> None:
     replace_index(dataset_copy, change_row(dataset_copy, 7, split=split))
     with pytest.raises(UserError, match=rf"the index of tiny has the split {split!r} for 't.*'; expected the shard's folder"):
