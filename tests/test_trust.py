@@ -18,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from checkouts import Checkout
-from conftest import hash_files
+from conftest import hash_files, replace_index
 from ruamel.yaml import YAML
 
 import captcha_registry
 from captcha_registry.dataset.folder import DatasetFolder
-from captcha_registry.dataset.index import read_index, write_index
-from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest, write_manifest
+from captcha_registry.dataset.index import SCHEMA, read_index
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.trained import ModelCard, load_model
@@ -100,13 +99,7 @@ def test_an_index_that_points_outside_its_shards_is_refused_before_anything_is_r
     root = hostile.root / "data/tiny"
     rows = read_index(root / "index.parquet").to_pylist()
     rows[7][column] = value
-    (root / "index.parquet").unlink()
-    write_index(
-        root / "index.parquet", pa.Table.from_pylist(rows, schema=read_index(hostile.root / "source/index.parquet").schema)
-    )
-    fields = {name: content for name, content in read_manifest(root) if name != "dataset_id"}
-    (root / "manifest.json").unlink()
-    write_manifest(root, Manifest.create(**fields | {"index": FileEntry.of(root, "index.parquet", len(rows))}))
+    replace_index(root, pa.Table.from_pylist(rows, schema=SCHEMA))
     hostile.dvc("commit", "--quiet", "--force", "make")
     publish(hostile)
     with pytest.raises(UserError, match="points outside its shards: sample 7"):

@@ -4,8 +4,6 @@ Every file is proved to have the SHA-256 that the manifest says before it takes 
 that cannot be proved is left as it is.
 """
 
-import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
@@ -13,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from captcha_registry.cache import find_lock
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest
@@ -64,7 +62,7 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
             raise UserError(f"{broken[0]}: nothing can be proved with it; restore it from Git or with `dvc checkout`")
         manifest = read_manifest(root)
         sources = _find_sources(root, problems)
-        wrong = {p.path for p in problems if p.kind in {"missing", "changed", "swapped", "unreadable"}}
+        wrong = _find_wrong(problems)
         damaged = [entry for path, entry in manifest.entries.items() if path in sources or root / path in wrong]
 
         failed = {_inside(root, p.path): p.what for p in problems if p.kind in {"folder", "index"}}
@@ -82,11 +80,16 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
     return Repair({entry.path: _describe(entry, sources, root) for entry in mended}, failed, extras)
 
 
+def _find_wrong(problems: list[Problem]) -> set[Path]:
+    """Find the files that are not there with their own bytes."""
+    return {problem.path for problem in problems if problem.kind in {"missing", "changed", "swapped", "unreadable"}}
+
+
 def _find_sources(root: Path, problems: list[Problem]) -> dict[str, Path]:
     """Find where the bytes of damaged files are, by the paths of these inside the dataset."""
-    absent = {problem.path for problem in problems if problem.kind in {"missing", "changed", "swapped", "unreadable"}}
+    wrong = _find_wrong(problems)
     # A file may also be a copy of one, or a link to one, that is where it belongs.
-    return {p.holds: p.path for p in problems if p.holds and (p.kind == "renamed" or root / p.holds in absent)}
+    return {p.holds: p.path for p in problems if p.holds and (p.kind == "renamed" or root / p.holds in wrong)}
 
 
 def _inside(root: Path, path: Path) -> str:
@@ -98,7 +101,7 @@ def _open_staging(root: Path) -> Iterator[Path]:
     """Make an empty folder for what will take its place; it is gone in the end."""
     staging = root / STAGING_NAME
     try:
-        with FileLock(_lock_path(root), timeout=0):
+        with FileLock(find_lock("repair", root), timeout=0):
             if staging.exists():
                 # A killed run left it.
                 shutil.rmtree(staging)
@@ -109,14 +112,6 @@ def _open_staging(root: Path) -> Iterator[Path]:
                 shutil.rmtree(staging)
     except Timeout:
         raise UserError(f"another repair of {root} is at work: wait for it to end, or stop it") from None
-
-
-def _lock_path(root: Path) -> Path:
-    """Name the lock of a dataset: outside of it, as a lock that is deleted keeps nobody away, and nothing is to be left there."""
-    cache = Path(os.environ.get("CAPTCHA_REGISTRY_CACHE") or platformdirs.user_cache_path("captcha-registry"))
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    (cache / "locks").mkdir(parents=True, exist_ok=True)
-    return cache / "locks" / f"repair-{name}.lock"
 
 
 def _stage_files(

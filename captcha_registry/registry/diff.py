@@ -175,5 +175,4 @@ def _list_params(manifest: Manifest) -> dict[str, object]:
 
 
 def _hash_files(version: DatasetVersion) -> dict[str, str]:
-    entries = (*version.manifest.shards, version.manifest.index)
-    return {entry.path: entry.sha256 for entry in entries} | dict(version.described)
+    return {path: entry.sha256 for path, entry in version.manifest.entries.items()} | dict(version.described)

@@ -19,10 +19,10 @@ from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
+from captcha_registry.cache import find_cache_dir
 from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, InsidePath, Manifest, parse_manifest
 from captcha_registry.errors import UserError
-from captcha_registry.registry.cache import find_cache_dir
 from captcha_registry.registry.repository import Published, find_published, open_repository, open_revision
 from captcha_registry.workspace import link_or_copy
 
@@ -271,9 +271,8 @@ def open_files(published: Published, sources: Mapping[str, RemoteFile]) -> tuple
         UserError: it is no whole dataset.
     """
     manifest, content = read_published_manifest(published, sources)
-    entries = {entry.path: entry for entry in (*manifest.shards, manifest.index)}
     folder = find_cache_dir() / "datasets" / hashlib.sha256(content).hexdigest()
-    return PublishedFiles(sources, entries, folder), manifest
+    return PublishedFiles(sources, manifest.entries, folder), manifest
 
 
 def read_published_manifest(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[Manifest, bytes]:
@@ -286,7 +285,7 @@ def read_published_manifest(published: Published, sources: Mapping[str, RemoteFi
         raise UserError(f"{published} is no dataset: it has no {MANIFEST_NAME}")
     content = sources[MANIFEST_NAME].read_proved()
     manifest = parse_manifest(content, sources[MANIFEST_NAME].name)
-    if lacking := [entry.path for entry in (*manifest.shards, manifest.index) if entry.path not in sources]:
+    if lacking := [path for path in manifest.entries if path not in sources]:
         raise UserError(f"{published}: its manifest names {lacking[0]}, which was not published ({len(lacking)} such files)")
     return manifest, content
 

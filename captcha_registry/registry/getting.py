@@ -1,6 +1,5 @@
 """Fetch a published version, or a split of it, into a folder of one's own."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from captcha_registry.cache import find_lock
 from captcha_registry.dataset.manifest import MANIFEST_NAME, Manifest
 from captcha_registry.errors import UserError
-from captcha_registry.registry.cache import find_cache_dir
 from captcha_registry.registry.fetching import Checksum, RemoteFile, fetch_all, read_published_manifest
 from captcha_registry.registry.repository import Published
 
@@ -46,9 +45,7 @@ def get_version(published: Published, sources: Mapping[str, RemoteFile], target:
         UserError: the folder holds something else, there is no such split, or the remote has not what was published.
     """
     wanted = list_wanted(published, sources, split)
-    locks = find_cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:32]}.lock"):
+    with FileLock(find_lock("get", target)):
         _require_room(published, sources, wanted, target)
         missing = [path for path, checksum in wanted.checksums.items() if not checksum.fits(target / path)]
         _require_nothing_lost(published, missing, target)

@@ -29,9 +29,9 @@ from pydantic import TypeAdapter, ValidationError
 from scmrepo.exceptions import SCMError as GitError
 from semver import Version
 
+from captcha_registry.cache import find_cache_dir
 from captcha_registry.dataset.manifest import InsidePath
 from captcha_registry.errors import UserError
-from captcha_registry.registry.cache import find_cache_dir
 
 # What a repository's own .dvc/config may say. Other options name files of this machine, or commands that DVC runs, such as
 # `bearer_token_command` and, through a file of AWS' settings, `configpath`; or they choose or weaken what its user alone decides:

@@ -60,7 +60,7 @@ def read_folder(root: Path) -> Version:
     if not root.is_dir():
         raise UserError(f"{root} is no folder; expected a dataset, a model, or NAME@VERSION")
     manifest = read_manifest(root)
-    named = {entry.path for entry in (*manifest.shards, manifest.index)}
+    named = set(manifest.entries)
     return DatasetVersion(manifest, read_index(root / manifest.index.path), _hash_files(root, named))
 
 
