@@ -35,8 +35,8 @@ from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.recognition.batches import load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
-from captcha_registry.recognition.recipe import ModelParams
-from captcha_registry.recognition.training import FAMILIES, build_network, build_optimizer, choose_precision, load_model_params
+from captcha_registry.recognition.recipe import ModelParams, load_model_params
+from captcha_registry.recognition.training import FAMILIES, build_network, build_optimizer, choose_precision
 
 PARAMS_PATH = Path(__file__).resolve().parent.parent / "params.yaml"
 

@@ -20,7 +20,8 @@ from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.generation.generating import DATASET_PACKAGES
 from captcha_registry.generation.splitting import check_split
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
-from captcha_registry.recognition.training import TRAINING_PACKAGES, build_network, load_model_params
+from captcha_registry.recognition.recipe import load_model_params
+from captcha_registry.recognition.training import TRAINING_PACKAGES, build_network
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
 
 SECTIONS = {"datasets", "drawing", "split", "models"}

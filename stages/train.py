@@ -10,8 +10,9 @@ from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import report_errors
+from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.recognition.trained import save_model
-from captcha_registry.recognition.training import TRAINING_PACKAGES, find_best_epoch, load_model_params, train_model
+from captcha_registry.recognition.training import TRAINING_PACKAGES, find_best_epoch, train_model
 from captcha_registry.workspace import fingerprint, open_work_dir
 
 

@@ -12,7 +12,7 @@ from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
 from captcha_registry.params import ParamsError, load_section, read_params
-from captcha_registry.recognition.cnn import CnnParams
+from captcha_registry.recognition.recipe import CnnParams
 from stages import check
 
 GOOD = """\

@@ -34,7 +34,7 @@ from captcha_registry.recognition.decoding import (
     position_exact_match,
 )
 from captcha_registry.recognition.reading import read_split
-from captcha_registry.recognition.recipe import ModelParams, Recipe
+from captcha_registry.recognition.recipe import ModelParams, Recipe, load_model_params
 from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, wilson_interval, worst_errors
 from captcha_registry.recognition.trained import load_model, save_model
 from captcha_registry.recognition.training import (
@@ -42,7 +42,6 @@ from captcha_registry.recognition.training import (
     build_network,
     build_optimizer,
     find_best_epoch,
-    load_model_params,
     train_model,
 )
 

@@ -3,24 +3,16 @@
 Networks return logits `(batch, length, classes)` in float32; the softmax is in the loss and in the decoder.
 """
 
-from typing import Literal
-
 import keras
 from keras import layers
 
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.layers import image_input, strided_trunk
-from captcha_registry.recognition.recipe import ModelParams
+from captcha_registry.recognition.recipe import CnnParams
 
 FIRST_CLASS = 0
 DROPOUT = 0.2
-
-
-class CnnParams(ModelParams):
-    """The params of a CNN."""
-
-    family: Literal["cnn"]
 
 
 def build_network(params: CnnParams, spec: DatasetSpec) -> keras.Model:

@@ -4,25 +4,16 @@ Networks return logits `(batch, time, classes)` in float32, time running from le
 and in the decoder. CTC: Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf
 """
 
-from typing import Literal
-
 import keras
 from keras import layers
 
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.recognition.layers import image_input, strided_trunk
-from captcha_registry.recognition.recipe import ModelParams
+from captcha_registry.recognition.recipe import CrnnParams
 
 FIRST_CLASS = 1
 FAST_UNITS = 96
 LAB_UNITS = 128
-
-
-class CrnnParams(ModelParams):
-    """The params of a CRNN."""
-
-    family: Literal["crnn"]
-    recurrent: Literal["gru", "lstm"]
 
 
 def build_network(params: CrnnParams, spec: DatasetSpec) -> keras.Model:

@@ -1,10 +1,11 @@
-"""How a model is trained: the params model behind `models.<name>`, shared by both families."""
+"""How a model is trained: the params models behind `models.<name>`, read without a framework."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from captcha_registry.params import Section
+from captcha_registry.params import PARAMS_PATH, ParamsError, Section, load_section, read_params
 
 
 class Recipe(Section):
@@ -37,3 +38,27 @@ class ModelParams(Section):
     def recipe(self) -> Recipe:
         """The recipe of the chosen preset."""
         return self.fast if self.preset == "fast" else self.lab
+
+
+class CnnParams(ModelParams):
+    """The params of a CNN."""
+
+    family: Literal["cnn"]
+
+
+class CrnnParams(ModelParams):
+    """The params of a CRNN."""
+
+    family: Literal["crnn"]
+    recurrent: Literal["gru", "lstm"]
+
+
+def load_model_params(name: str, path: Path = PARAMS_PATH) -> CnnParams | CrnnParams:
+    """Read `models.<name>`, which the key `family` in it gives its form."""
+    models = read_params(path).get("models")
+    family = models[name].get("family") if isinstance(models, dict) and isinstance(models.get(name), dict) else None
+    if family not in (None, "cnn", "crnn"):
+        raise ParamsError(f"{path}: models.{name}.family is {family!r}; expected one of cnn, crnn")
+    if family == "crnn":
+        return load_section(CrnnParams, f"models.{name}", path)
+    return load_section(CnnParams, f"models.{name}", path)

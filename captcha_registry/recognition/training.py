@@ -19,7 +19,6 @@ import tensorflow as tf
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
-from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
 from captcha_registry.recognition import cnn, crnn
 from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
@@ -32,17 +31,6 @@ FAMILIES: dict[str, ModuleType] = {"cnn": cnn, "crnn": crnn}
 TRAINING_PACKAGES = ("keras", "numpy", "tensorflow")
 
 LATEST_WEIGHTS, BEST_WEIGHTS, HISTORY = "latest.weights.h5", "best.weights.h5", "history.csv"
-
-
-def load_model_params(name: str, path: Path = PARAMS_PATH) -> cnn.CnnParams | crnn.CrnnParams:
-    """Read `models.<name>`, which the key `family` in it gives its form."""
-    models = read_params(path).get("models")
-    family = models[name].get("family") if isinstance(models, dict) and isinstance(models.get(name), dict) else None
-    if family is not None and family not in FAMILIES:
-        raise ParamsError(f"{path}: models.{name}.family is {family!r}; expected one of {', '.join(FAMILIES)}")
-    if family == "crnn":
-        return load_section(crnn.CrnnParams, f"models.{name}", path)
-    return load_section(cnn.CnnParams, f"models.{name}", path)
 
 
 def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
