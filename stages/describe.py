@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
-from captcha_registry.dataset.statistics import summarize_dataset
 from captcha_registry.dataset.verify import verify_dataset
+from captcha_registry.describing.card import write_dataset_card
+from captcha_registry.describing.croissant import write_croissant
+from captcha_registry.describing.statistics import summarize_dataset
 from captcha_registry.errors import UserError, report_errors
 from captcha_registry.generation.executors import count_usable_cores, local_processes
 from captcha_registry.plots import save_contact_sheet
-from captcha_registry.registry.card import write_dataset_card
-from captcha_registry.registry.croissant import write_croissant
 from captcha_registry.workspace import write_atomically
 
 MAX_PROBLEMS_SHOWN = 10

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
+from captcha_registry.describing.model_card import write_model_card
 from captcha_registry.errors import report_errors
 from captcha_registry.plots import save_contact_sheet
 from captcha_registry.recognition.reading import read_split
 from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, worst_errors
 from captcha_registry.recognition.trained import load_model, read_history
-from captcha_registry.registry.model_card import write_model_card
 from captcha_registry.workspace import write_atomically
 
 NUM_ERRORS_SHOWN = 30

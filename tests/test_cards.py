@@ -14,11 +14,11 @@ from huggingface_hub import ModelCard as HubModelCard
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.index import SCHEMA
 from captcha_registry.dataset.spec import DatasetSpec
-from captcha_registry.dataset.statistics import summarize_dataset
+from captcha_registry.describing.card import COLUMNS, FACTS, write_dataset_card
+from captcha_registry.describing.croissant import write_croissant
+from captcha_registry.describing.model_card import write_model_card
+from captcha_registry.describing.statistics import summarize_dataset
 from captcha_registry.recognition.trained import ModelCard
-from captcha_registry.registry.card import COLUMNS, FACTS, write_dataset_card
-from captcha_registry.registry.croissant import write_croissant
-from captcha_registry.registry.model_card import write_model_card
 
 METRICS = {
     "exact_match": 0.9958,

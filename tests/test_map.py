@@ -15,6 +15,7 @@ FLOORS = (
     {"params", "workspace"},
     {"dataset"},
     {"generation", "recognition"},
+    {"describing"},
     {"registry", "plots"},
     {"commands"},
     {"cli"},
