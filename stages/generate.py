@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.spec import DatasetSpec
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.errors import report_errors
 from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import DrawingParams, count_usable_cores, open_executor
 from captcha_registry.generation.generating import (
@@ -19,7 +19,7 @@ from captcha_registry.generation.generating import (
     draw_missing_shards,
     find_finished_shards,
 )
-from captcha_registry.generation.remote import draw_remote_dataset
+from captcha_registry.generation.remote import draw_remote_dataset, require_url
 from captcha_registry.params import load_section
 from captcha_registry.workspace import fingerprint, open_work_dir
 
@@ -27,8 +27,8 @@ from captcha_registry.workspace import fingerprint, open_work_dir
 def main(name: str, num_workers: int, url: str | None) -> None:
     """Draw the dataset `name` with `num_workers` processes or the workers of a cluster, here or to a URL."""
     started = time.perf_counter()
-    if url is not None and not url.strip():
-        raise UserError("--to is empty; expected a place that fsspec knows, such as s3://bucket/digits")
+    if url is not None:
+        require_url(url)
     spec = load_section(DatasetSpec, f"datasets.{name}")
     params = load_section(DrawingParams, "drawing")
     drawer = Drawer(spec)

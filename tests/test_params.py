@@ -1,5 +1,6 @@
 """params.yaml is read strictly, and what is wrong with it is said before anything is written."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
+from captcha_registry.generation.executors import local_processes
 from captcha_registry.params import ParamsError, load_section, read_params
 from captcha_registry.recognition.recipe import CnnParams
 from stages import check
@@ -228,10 +230,11 @@ def test_the_size_is_estimated_low_but_not_by_far(
     assert 0.2 * size_bytes < spec.estimated_bytes <= size_bytes
 
 
-def test_generate_needs_a_worker(project: Project) -> None:
-    done = project.run("generate", "tiny", "--workers", "0")
-    assert error_lines(done.stderr) == ["error: 0 worker processes are asked for; expected at least 1"]
-    assert done.returncode == 2
+@pytest.mark.parametrize("num_workers", [0, -3])
+def test_generate_needs_a_worker(num_workers: int) -> None:
+    message = f"--workers is {num_workers}; expected at least 1, or leave it out for one per core"
+    with pytest.raises(UserError, match=re.escape(message)), local_processes(num_workers):
+        pass
 
 
 def test_generate_without_params_says_so(make_project: Callable[[str], Project]) -> None:

@@ -28,6 +28,7 @@ from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.executors import DrawingParams, _run_checked, open_executor
 from captcha_registry.generation.remote import CLAIM_SECONDS, Place, Target, draw_remote_dataset, draw_remote_shard
 from captcha_registry.generation.shards import draw_shard
+from stages import generate as generate_stage
 
 # A shard takes about a third of a second: long enough to be hit in the middle.
 SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=6_000, shard_size=1_000, seed=3)
@@ -287,12 +288,24 @@ def test_a_folder_that_nobody_shares_gets_the_same_bytes(
     assert hash_files(root) == expected
 
 
-def test_an_empty_place_is_refused(distributed_project: Callable[[str], Project]) -> None:
-    done = distributed_project("").run("generate", "tiny", "--to", "")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: --to is empty; expected a place that fsspec knows, such as s3://bucket/digits\n",
-    )
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        pytest.param("", "names no folder", id="empty"),
+        pytest.param("/", "names no folder", id="root"),
+        pytest.param("s3://", "is s3://, neither a URL nor a plain folder", id="no bucket"),
+        pytest.param("s3:/bucket/tiny", "is s3:/bucket/tiny, neither a URL nor a plain folder", id="one slash"),
+        pytest.param("memory://tiny", "is memory://tiny, memory that ends with the process that fills it", id="memory"),
+    ],
+)
+def test_a_place_that_is_none_is_refused_before_anything_is_drawn(
+    project: Project, monkeypatch: pytest.MonkeyPatch, url: str, problem: str
+) -> None:
+    monkeypatch.chdir(project.root)
+    expected = f"--to {problem}; expected a place that fsspec knows, such as s3://bucket/digits or /mnt/share/digits"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        generate_stage.main("tiny", 1, url)
+    assert project.list_files() == {"params.yaml"}
 
 
 def test_a_scheduler_that_does_not_answer_is_named(distributed_project: Callable[[str], Project]) -> None:

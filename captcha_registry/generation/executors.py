@@ -58,7 +58,7 @@ def local_processes(num_workers: int) -> Iterator[Executor]:
         UserError: there is no worker, or one was killed, most often for want of memory.
     """
     if num_workers < 1:
-        raise UserError(f"{num_workers} worker processes are asked for; expected at least 1")
+        raise UserError(f"--workers is {num_workers}; expected at least 1, or leave it out for one per core")
     # Spawned, not forked: a fresh interpreter per worker, whatever threads this process runs.
     executor = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
     workers_before = set(multiprocessing.active_children())

@@ -54,6 +54,22 @@ class Target:
     unfinished: str
 
 
+def require_url(url: str) -> None:
+    """Refuse what names no folder that other processes can write to, before anything is drawn.
+
+    Raises:
+        UserError: it is empty, a mistyped URL, which would become a folder called `s3:`, or memory that ends with its process.
+    """
+    address = url.strip().rstrip("/")
+    problem = "" if address else "names no folder"
+    if ":" in address.partition("/")[0] and "://" not in address:
+        problem = f"is {url}, neither a URL nor a plain folder"
+    if address.startswith("memory:"):
+        problem = f"is {url}, memory that ends with the process that fills it"
+    if problem:
+        raise UserError(f"--to {problem}; expected a place that fsspec knows, such as s3://bucket/digits or /mnt/share/digits")
+
+
 class Place:
     """The folder at a URL. Names are paths inside it; whatever the file system calls its errors, they say what is the matter."""
 
@@ -73,9 +89,13 @@ class Place:
             raise UserError(
                 f"{self.url} needs a package that is not installed: {error}; for S3: pip install 'captcha-registry[s3]'"
             ) from error
+        except NotImplementedError as error:
+            raise UserError(
+                f"{self.url} can only be read: choose a place that takes files, such as s3://bucket/digits"
+            ) from error
         except Exception as error:
             raise UserError(
-                f"{self.url}: {error or type(error).__name__}: check the address and your access, then run it again"
+                f"{self.url}: {str(error) or type(error).__name__}: check the address and your access, then run it again"
             ) from error
 
     def list_sizes(self) -> dict[str, int]:
