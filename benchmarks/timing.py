@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from captcha_registry.generation.executors import count_usable_cores
+from captcha_registry.machine import count_usable_cores
 
 MAX_SAMPLES, MAX_PAIRS = 1_000_000, 100
 STDOUT = Path("-")

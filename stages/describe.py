@@ -15,7 +15,8 @@ from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.statistics import summarize_dataset
 from captcha_registry.errors import UserError, report_errors
-from captcha_registry.generation.executors import count_usable_cores, local_processes
+from captcha_registry.generation.executors import local_processes
+from captcha_registry.machine import count_workers
 from captcha_registry.plots import save_contact_sheet
 from captcha_registry.workspace import write_atomically
 
@@ -25,7 +26,7 @@ NUM_PICTURES = 12
 
 def check_dataset(root: Path) -> None:
     """Fail on anything that is wrong with the dataset, in every core, with a progress bar."""
-    with local_processes(count_usable_cores()) as executor:
+    with local_processes(count_workers()) as executor:
         problems = verify_dataset(root, "deep", executor)
     if problems:
         more = f"\n... and {len(problems) - MAX_PROBLEMS_SHOWN:,} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import report_errors
 from captcha_registry.generation.drawing import Drawer, hash_fonts
-from captcha_registry.generation.executors import DrawingParams, count_usable_cores, open_executor
+from captcha_registry.generation.executors import DrawingParams, open_executor
 from captcha_registry.generation.generating import (
     DATASET_PACKAGES,
     assemble_dataset,
@@ -20,6 +20,7 @@ from captcha_registry.generation.generating import (
     find_finished_shards,
 )
 from captcha_registry.generation.remote import draw_remote_dataset, require_url
+from captcha_registry.machine import count_workers
 from captcha_registry.params import load_section
 from captcha_registry.workspace import fingerprint, open_work_dir
 
@@ -54,7 +55,9 @@ def main(name: str, num_workers: int, url: str | None) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `datasets` in params.yaml")
-    parser.add_argument("--workers", type=int, default=count_usable_cores(), help="local processes (default: every core)")
+    parser.add_argument(
+        "--workers", type=int, default=count_workers(), help="local processes (default: one a core, as memory allows)"
+    )
     parser.add_argument("--to", metavar="URL", help="where fsspec shall put it, such as s3://bucket/digits")
     arguments = parser.parse_args()
     with report_errors():

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captcha_registry.generation.executors import count_usable_cores, local_processes
+from captcha_registry.generation.executors import local_processes
+from captcha_registry.machine import count_workers
 
 if TYPE_CHECKING:
     from captcha_registry.generation.repair import Repair
@@ -21,7 +22,7 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("path", help="folder of the dataset, such as data/digits")
-    parser.add_argument("--workers", type=int, default=count_usable_cores(), help="processes (default: every core)")
+    parser.add_argument("--workers", type=int, default=count_workers(), help="processes (default: one a core, as memory allows)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with what was mended and what was left")
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import get_args
 
 from captcha_registry.dataset.verify import Depth, Problem, verify_dataset
-from captcha_registry.generation.executors import count_usable_cores, local_processes
+from captcha_registry.generation.executors import local_processes
+from captcha_registry.machine import count_usable_cores, count_workers
 
 HELP = "name whatever is wrong with a dataset"
 DESCRIPTION = "Name whatever is wrong with a dataset. Exit code: 0 nothing, 1 something, 2 it could not be checked."
@@ -32,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check a dataset; return 1 if anything is wrong with it."""
     started = time.perf_counter()
-    root, workers = Path(arguments.path), count_usable_cores()
+    root = Path(arguments.path)
     # Hashing runs beside other threads; looking into records does not.
     executor: AbstractContextManager[Executor] = (
-        local_processes(workers) if arguments.depth == "deep" else ThreadPoolExecutor(workers)
+        local_processes(count_workers()) if arguments.depth == "deep" else ThreadPoolExecutor(count_usable_cores())
     )
     with executor as running:
         problems = verify_dataset(root, arguments.depth, running)

@@ -33,6 +33,7 @@ from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest
 from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, decode_sample, read_record
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.machine import count_usable_cores
 
 Depth = Literal["quick", "full", "deep"]
 Kind = Literal["missing", "extra", "renamed", "swapped", "changed", "unreadable", "folder", "record", "index", "manifest"]
@@ -41,7 +42,7 @@ Kind = Literal["missing", "extra", "renamed", "swapped", "changed", "unreadable"
 COMPANIONS = {MANIFEST_NAME, "README.md", "croissant.json", ".gitignore"}
 
 # Shards that wait for a worker or are with one; each has its index rows in memory.
-MAX_SHARDS_IN_FLIGHT = 2 * (os.cpu_count() or 1)
+MAX_SHARDS_IN_FLIGHT = 2 * count_usable_cores()
 
 COLOUR_PATTERN = "^#[0-9a-f]{6}$"
 

@@ -45,11 +45,6 @@ def open_executor(params: DrawingParams, num_workers: int, describe_tools: Calla
         yield executor
 
 
-def count_usable_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def local_processes(num_workers: int) -> Iterator[Executor]:
     """Run tasks in worker processes that stop at once when the caller fails, is interrupted or dies.

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import tensorflow as tf
 
 from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.machine import available_memory_bytes
 from captcha_registry.workspace import require_free_space
 
 INTERLEAVE_SHARDS = 4
@@ -63,7 +63,7 @@ def load_training_batches(
         shutil.rmtree(cache_dir)
     cache_dir.mkdir()
     cache_bytes = spec.width * spec.height * 3 * num_samples
-    in_memory = cache_bytes < psutil.virtual_memory().available * CACHE_MEMORY_SHARE
+    in_memory = cache_bytes < available_memory_bytes() * CACHE_MEMORY_SHARE
     if not in_memory:
         require_free_space(cache_dir, cache_bytes)
 

@@ -17,6 +17,7 @@ from semver import Version
 
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
+from captcha_registry.machine import count_usable_cores
 from captcha_registry.registry.diff import REASONS, Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.pushing import Objects, find_objects, find_outputs, name_output, push_objects
@@ -204,7 +205,7 @@ def prove_folder(root: Path) -> DatasetVersion | ModelVersion:
         if not Checksum("sha256", str(here.card.get("model_sha256"))).fits(model):
             raise UserError(f"{model} is not the model that {root}/model.json describes: run `dvc repro`, or `dvc checkout`")
         return here
-    with ThreadPoolExecutor() as executor:
+    with ThreadPoolExecutor(count_usable_cores()) as executor:
         problems = verify_dataset(root, "full", executor)
     if problems:
         raise UserError(f"{problems[0]} ({len(problems)} problems in all): `captcha-registry repair {root}` mends it")
