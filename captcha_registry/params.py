@@ -5,6 +5,8 @@ The file is read as YAML 1.2, as DVC reads it, so that both see the same value i
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -83,6 +85,15 @@ def parse_section(model: type[AnySection], section: Any, where: str) -> AnySecti
         return model.model_validate(section)
     except ValidationError as error:
         raise ParamsError("\n       ".join(explain_errors(error, model, where))) from None
+
+
+@contextmanager
+def name_section(key: str) -> Iterator[None]:
+    """Say in an error which section of the params file it comes from."""
+    try:
+        yield
+    except UserError as error:
+        raise ParamsError(f"{PARAMS_PATH}: {key}: {error}") from None
 
 
 def explain_errors(error: ValidationError, model: type[Section], where: str = "") -> list[str]:

@@ -7,9 +7,9 @@ use them depend on these files, and so come after the check.
 
 import json
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from captcha_registry.dataset.manifest import read_manifest
@@ -18,8 +18,9 @@ from captcha_registry.errors import UserError, report_errors
 from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.generation.generating import DATASET_PACKAGES
+from captcha_registry.generation.legibility import check_legibility
 from captcha_registry.generation.splitting import check_split
-from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
+from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params
 from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.recognition.training import TRAINING_PACKAGES, build_network
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
@@ -48,15 +49,6 @@ def is_drawn(name: str, spec: DatasetSpec) -> bool:
         return False
 
 
-@contextmanager
-def name_section(key: str) -> Iterator[None]:
-    """Say in an error which section of the params file it comes from."""
-    try:
-        yield
-    except UserError as error:
-        raise ParamsError(f"{PARAMS_PATH}: {key}: {error}") from None
-
-
 def main() -> None:
     """Check every section and what the sections ask of each other."""
     params = read_params()
@@ -77,6 +69,8 @@ def main() -> None:
         with name_section(f"datasets.{name}"):
             drawer = Drawer(spec)
             drawer.check_fonts()
+            for warning in check_legibility(drawer):
+                print(f"warning: {PARAMS_PATH}: datasets.{name}: {warning}", file=sys.stderr)
             tools[f"drawing/{name}"] = tool_versions(DATASET_PACKAGES) | hash_fonts(spec.fonts, drawer.font_files)
             num_test = check_split(spec, rule)
         growth = "" if rule.by == "shard" else "; they change sides when `count` does"

@@ -19,9 +19,10 @@ from captcha_registry.generation.generating import (
     draw_missing_shards,
     find_finished_shards,
 )
+from captcha_registry.generation.legibility import check_legibility
 from captcha_registry.generation.remote import draw_remote_dataset, require_url
 from captcha_registry.machine import count_workers
-from captcha_registry.params import load_section
+from captcha_registry.params import load_section, name_section
 from captcha_registry.workspace import fingerprint, open_work_dir
 
 
@@ -33,6 +34,9 @@ def main(name: str, num_workers: int, url: str | None) -> None:
     spec = load_section(DatasetSpec, f"datasets.{name}")
     params = load_section(DrawingParams, "drawing")
     drawer = Drawer(spec)
+    with name_section(f"datasets.{name}"):
+        drawer.check_fonts()
+        check_legibility(drawer)
     work = fingerprint(spec.model_dump(), hash_fonts(spec.fonts, drawer.font_files), packages=DATASET_PACKAGES)
     if params.executor == "dask":
         print(f"{name}: drawing on the workers of {params.scheduler}", flush=True)

@@ -140,7 +140,7 @@ class Drawer:
         """
         for name, file in zip(self.spec.fonts, self.font_files, strict=True):
             try:
-                font = ImageFont.truetype(BytesIO(file), self.spec.font_sizes[0])
+                font = ImageFont.truetype(BytesIO(file), min(self.spec.font_sizes))
             except OSError as error:
                 raise UserError(f"{FONTS_DIR / name} is no TrueType or OpenType font ({error})") from None
             missing = bytes(font.getmask(_MISSING))
@@ -158,12 +158,26 @@ class Drawer:
         colour = choices.colour(spec.ink)
         ink = (*colour, alpha)
         picture = self._paint_text(label, ink, background, choices)
+        self.paint_noise(picture, ink, choices)
+        return Captcha(pixels=smooth(picture), label=label, ink=colour, background=background)
+
+    def paint_noise(self, picture: npt.NDArray[np.uint8], ink: tuple[int, int, int, int], choices: Choices) -> None:
+        """Paint the dots and curves of one sample, in place."""
+        spec = self.spec
         dots = [(choices.below(spec.width + 1), choices.below(spec.height + 1)) for _ in range(spec.dots)]
         if dots:
             mark(picture, np.array(dots), self._dot, ink)
         for _ in range(spec.curves):
             cover(picture, self._choose_curve(choices), ink)
-        return Captcha(pixels=smooth(picture), label=label, ink=colour, background=background)
+
+    def draw_cell(self, character: str, font: int) -> npt.NDArray[np.uint8]:
+        """Draw the coverage of a character, upright, in the size that it has on a picture; `(height, width)`."""
+        _, _, width, height = self._boxes[character, font]
+        mask = self._glyph(character, font, 0, 0)
+        if not mask.size:
+            return np.zeros((height, width), np.uint8)
+        stretched = Image.fromarray(mask[1:-1, 1:-1]).resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(stretched)
 
     def _paint_text(
         self, label: str, ink: tuple[int, int, int, int], background: Colour, choices: Choices
