@@ -272,10 +272,22 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check.main()
-    output = capsys.readouterr().out
+    output, errors = capsys.readouterr()
+    assert errors == ""
     assert "digits: 80,000 train and 20,000 test samples, by shard" in output
     assert "cnn: cnn of preset fast for digits, 886,928 parameters" in output
     assert {path.name for path in workplace.rglob("*.*")} == {"params.yaml", "digits.json", "alnum.json", "training.json"}
+
+
+def test_check_warns_of_what_is_hard_to_read_and_passes(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (workplace / "params.yaml").read_text(encoding="utf-8")
+    (workplace / "params.yaml").write_text(text.replace("height: 64", "height: 40"), encoding="utf-8")
+    check.main()
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "warning: params.yaml: datasets.alnum: at font size 56 characters are 61 pixels high, and the pictures 40: "
+        "raise `height` to 61, or take smaller `font_sizes`\n"
+    )
 
 
 @pytest.mark.parametrize("way", ["sample", "label"])
@@ -320,6 +332,11 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
             {"datasets.digits.length": {"min": 3, "max": 4}},
             r"models.cnn: a cnn has one output per position and reads texts of one length; these have 3 to 4 characters: use",
             id="cnn with texts of differing lengths",
+        ),
+        pytest.param(
+            {"datasets.digits.ink": {"min": 0, "max": 0}},
+            r"datasets.digits: the text cannot be seen in 100% of the pictures, .*: `ink: {min: 10, max: 200}` can be seen on",
+            id="black ink",
         ),
         pytest.param({"drawing.executor": "slurm"}, r"drawing.executor is 'slurm'; expected 'local' or 'dask'", id="executor"),
         pytest.param({"drawing.scheduler": "host:1"}, r"drawing.scheduler is 'host:1'; expected pattern", id="scheduler"),
