@@ -6,7 +6,8 @@ if TYPE_CHECKING:
     from captcha_registry.dataset.dataset import CaptchaDataset
     from captcha_registry.registry.loading import load
 
-__all__ = ["CaptchaDataset", "load"]
+__all__ = ["CaptchaDataset", "__version__", "load"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from captcha_registry import __version__
 from captcha_registry.commands import diff, export, get, list, publish, repair, show, verify  # noqa: A004 - the name of the command
 from captcha_registry.errors import printable, report_errors
 
@@ -25,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="captcha-registry", description="Publish, find, fetch, compare, check and repair captcha datasets."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)

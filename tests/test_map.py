@@ -12,7 +12,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # From the ground up: a module imports from its own line and from the lines above.
 FLOORS = (
     {"cache", "errors", "machine"},
-    {"params", "workspace"},
+    {"extras", "params", "workspace"},
     {"dataset"},
     {"generation", "recognition"},
     {"describing"},

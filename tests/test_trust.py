@@ -443,14 +443,14 @@ def test_files_that_are_no_pipeline_are_refused(hostile: Checkout, name: str, co
         assert message in done.stderr
 
 
-def test_a_remote_whose_package_is_not_installed_names_the_extra(hostile: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_whose_package_is_not_installed_names_it(hostile: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     (hostile.root / ".dvc/config").write_text(f"{REMOTE}    url = s3://bucket/store\n")
     hostile.commit("a bucket")
     hostile.git("tag", "--annotate", "--message", "a bucket", "tiny@v1.0.0")
     monkeypatch.setitem(sys.modules, "dvc_s3", None)
     done = hostile.run("get", "tiny")
     assert done.returncode == 2
-    assert "`pip install 'captcha-registry[s3]'`" in done.stderr
+    assert "-m pip install 'dvc-s3>=3.2'`" in done.stderr
 
 
 def test_a_model_card_that_nests_too_deep_is_refused(tmp_path: Path) -> None:

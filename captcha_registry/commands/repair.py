@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captcha_registry.extras import needs
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.machine import count_workers
 
@@ -29,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Redraw what is damaged in a dataset; return 1 if something is left that does not belong there, 2 if damage is left."""
     # The compiler and all else that drawing needs take seconds to load, which the other commands should not wait for.
-    from captcha_registry.generation.repair import REPAIR_DEPTH, repair_dataset  # noqa: PLC0415
+    with needs("repair", extra="draw"):
+        from captcha_registry.generation.repair import REPAIR_DEPTH, repair_dataset  # noqa: PLC0415
 
     started, root = time.perf_counter(), Path(arguments.path)
     with local_processes(arguments.workers) as executor:

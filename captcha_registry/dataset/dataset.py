@@ -30,6 +30,7 @@ from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, Sample, decode_sample, unframe_record
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.extras import needs
 
 if TYPE_CHECKING:
     import datasets
@@ -165,7 +166,8 @@ class CaptchaDataset:
         Raises:
             UserError: a sample is selected more than once, which shards cannot give.
         """
-        from captcha_registry.dataset.tensorflow_batches import read_batches  # noqa: PLC0415
+        with needs("to_tf"):
+            from captcha_registry.dataset.tensorflow_batches import read_batches  # noqa: PLC0415
 
         if len(pc.unique(self.index["id"])) != len(self):
             raise UserError("a sample is selected more than once; expected each once: use `.repeat()` of tf.data, or `to_numpy`")
@@ -178,17 +180,16 @@ class CaptchaDataset:
 
     def to_torch(self) -> "TorchSamples":
         """Make a map-style dataset for PyTorch's DataLoader, of `(image uint8 tensor (3, height, width), label)`."""
-        from captcha_registry.dataset.torch_samples import TorchSamples  # noqa: PLC0415
+        with needs("to_torch"):
+            from captcha_registry.dataset.torch_samples import TorchSamples  # noqa: PLC0415
 
         # A connection to a remote cannot be handed to worker processes.
         return TorchSamples(replace(self, files=LocalFiles(self.make_local(), self.manifest.entries)))
 
     def to_huggingface(self) -> "datasets.Dataset":
         """Make a `datasets.Dataset` with the columns image, label, id and split; the encoded images lie in memory."""
-        try:
+        with needs("to_huggingface"):
             import datasets  # noqa: PLC0415
-        except ImportError:
-            raise UserError("to_huggingface needs the package datasets: pip install 'captcha-registry[huggingface]'") from None
         self.make_local()
         columns = {name: self.index[name].to_pylist() for name in ("label", "id", "split")}
         images = [{"bytes": self.read_sample(number).image, "path": None} for number in range(len(self))]

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from captcha_registry.errors import UserError
+from captcha_registry.extras import needs
 from captcha_registry.params import Section
 
 # So long a cluster may be without any worker, at the start and later.
@@ -92,11 +93,8 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
         UserError: the package is missing, no scheduler answers, it is gone, it has no worker or none is left, or a worker has
             other tools than this process.
     """
-    try:
-        # Part of an extra.
+    with needs("params.yaml: drawing.executor: dask"):
         from distributed import Client, KilledWorker  # noqa: PLC0415
-    except ImportError:
-        raise UserError("drawing.executor is dask, which is not installed: pip install 'captcha-registry[distributed]'") from None
     # They would log in 50 lines that the scheduler is gone, which is one line of ours.
     for name in ("distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -34,6 +34,7 @@ from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, write_manifest
 from captcha_registry.dataset.records import shard_name
 from captcha_registry.errors import UserError
+from captcha_registry.extras import advise_install
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.generating import draw_shards, make_manifest, write_shard_rows
 from captcha_registry.generation.shards import draw_shard, proof_path, read_proved_entry, rows_path
@@ -86,9 +87,10 @@ class Place:
         try:
             yield
         except ImportError as error:
-            raise UserError(
-                f"{self.url} needs a package that is not installed: {error}; for S3: pip install 'captcha-registry[s3]'"
-            ) from error
+            # fsspec's own words are of the package, but its cause names it.
+            name = getattr(error.__cause__, "name", None)
+            cure = f": {advise_install(name)}" if name else ""
+            raise UserError(f"{self.url} needs a package that is not installed: {error}{cure}") from error
         except NotImplementedError as error:
             raise UserError(
                 f"{self.url} can only be read: choose a place that takes files, such as s3://bucket/digits"

@@ -32,6 +32,7 @@ from semver import Version
 from captcha_registry.cache import find_cache_dir
 from captcha_registry.dataset.manifest import InsidePath
 from captcha_registry.errors import UserError
+from captcha_registry.extras import advise_install
 
 # What a repository's own .dvc/config may say. Other options name files of this machine, or commands that DVC runs, such as
 # `bearer_token_command` and, through a file of AWS' settings, `configpath`; or they choose or weaken what its user alone decides:
@@ -49,7 +50,6 @@ SAFE_OPTIONS = {
 PLACES = ("url", "endpointurl", "oss_endpoint", "account_name", "port")
 # How Git names a program that it runs to reach a repository: https://git-scm.com/docs/gitremote-helpers
 TRANSPORT_HELPER = re.compile(r"[\w.+-]*::")
-EXTRAS = ("s3", "ssh")
 NO_DEFAULT_BRANCH = (
     "its HEAD names a branch that is not there, so nobody can clone it: its owner names another in the host's settings, or with "
     "`git symbolic-ref HEAD refs/heads/main` in a bare repository"
@@ -183,8 +183,9 @@ def explain_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, RemoteMissingDepsError) as error:
-        extra = next((f"captcha-registry[{extra}]" for extra in EXTRAS if f"dvc-{extra}" in str(error)), None)
-        cure = f"`pip install '{extra}'`" if extra else "install the package that it names"
+        # DVC calls its own package for a kind of remote `dvc-s3`, `dvc-gs`, ...
+        packages = re.findall(r"dvc-[a-z0-9]+", str(error)) or getattr(error, "missing_deps", [])
+        cure = advise_install(*packages) if packages else "install the package that it names"
         raise UserError(f"{where}: its remote cannot be reached ({error}): {cure}") from error
     except RecursionError as error:
         raise UserError(f"{where}: a file of it is nested deeper than can be read") from error
