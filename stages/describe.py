@@ -28,6 +28,8 @@ def check_dataset(root: Path) -> None:
     """Fail on anything that is wrong with the dataset, in every core, with a progress bar."""
     with local_processes(count_workers()) as executor:
         problems = verify_dataset(root, "deep", executor)
+    if problems and all(problem.kind == "duplicate" for problem in problems):
+        raise UserError(str(problems[0]))
     if problems:
         more = f"\n... and {len(problems) - MAX_PROBLEMS_SHOWN:,} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
         raise UserError(f"{root} is damaged:\n" + "\n".join(map(str, problems[:MAX_PROBLEMS_SHOWN])) + more)
@@ -46,7 +48,12 @@ def main(name: str) -> None:
     write_atomically(dataset.root / "README.md", write_dataset_card(dataset.manifest, metrics).encode())
     write_atomically(dataset.root / "croissant.json", write_croissant(dataset.manifest).encode())
     write_atomically(Path("metrics") / f"{name}.json", f"{json.dumps(metrics, indent=2)}\n".encode())
-    print(f"{name}: {metrics['samples']:,} samples checked, nothing wrong, {time.perf_counter() - started:.0f} s")
+    twins = (
+        f"; {num_twins:,} of them show a picture that an earlier one shows"
+        if (num_twins := metrics["duplicate_pictures"])
+        else ""
+    )
+    print(f"{name}: {metrics['samples']:,} samples checked, nothing wrong{twins}, {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -26,8 +26,11 @@ from captcha_registry.dataset.folder import DatasetFolder, open_folder
 from captcha_registry.dataset.index import INDEX_NAME, read_index, write_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.records import Sample, ShardWriter, decode_sample, encode_sample, iterate_records
+from captcha_registry.dataset.spec import ChannelRange, DatasetSpec, SplitRule
 from captcha_registry.dataset.verify import Depth, Problem, find_record_problems, verify_dataset
 from captcha_registry.errors import UserError
+from captcha_registry.generation.splitting import split_dataset
+from stages import describe as describe_stage
 
 Row = dict[str, object]
 
@@ -193,10 +196,44 @@ def test_a_picture_in_train_and_in_test_is_named(dataset_copy: Path) -> None:
     (original,) = dataset.read_samples(dataset.rows("train").slice(0, 1))
     rewrite_shard(dataset_copy, test["shard"], lambda s: replace(s, image=original.image) if s.id == test["id"] else s)
     rewrite_index(dataset_copy, lambda rows: rows[test["id"]].update(pixel_sha256=train["pixel_sha256"]))
-    twins = [f"sample {row['id']} in {row['shard']}" for row in sorted((train, test), key=lambda row: row["id"])]
-    assert find_problems(dataset_copy) == [
-        f"{dataset_copy / INDEX_NAME}: the same picture is in train and in test: {', '.join(twins)}"
-    ]
+    twins = " and ".join(str(row["id"]) for row in sorted((train, test), key=lambda row: row["id"]))
+    (problem,) = verify(dataset_copy, "deep")
+    assert problem.kind == "duplicate"
+    assert problem.what.startswith(
+        f"1 picture is in train and in test, such as that of the samples {twins}. No file is damaged: "
+    )
+
+
+def test_equal_pictures_fail_the_run_in_one_line_that_says_what_to_change(
+    generate: Callable[..., DatasetFolder],
+    tiny_spec: DatasetSpec,
+    shard_rule: SplitRule,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = {"alphabet": "01", "length": 1, "width": 16, "height": 16, "font_sizes": (8,), "dots": 0, "curves": 0}
+    colours = {"ink": ChannelRange(min=100, max=100), "background": ChannelRange(min=255, max=255)}
+    source = generate(tiny_spec.model_copy(update=plain | colours | {"count": 400, "shard_size": 40}))
+    (tmp_path / "data/tiny").mkdir(parents=True)
+    split_dataset(source, shard_rule, tmp_path / "data/tiny")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        describe_stage.main("tiny")
+    line = str(error.value)
+    assert re.match(
+        r"data/tiny/index\.parquet: \d+ picture(s are| is) in train and in test, such as that of the samples \d+ and ", line
+    )
+    assert line.endswith("In params.yaml raise its `dots`, `curves`, `length` or size, or lower its `count`")
+    assert "\n" not in line
+    assert len(line) < 400
+    assert "repair" not in line
+
+    # As advised.
+    source = generate(source.manifest.spec.model_copy(update={"dots": 10, "length": 2}))
+    shutil.rmtree(tmp_path / "data/tiny")
+    (tmp_path / "data/tiny").mkdir()
+    split_dataset(source, shard_rule, tmp_path / "data/tiny")
+    describe_stage.main("tiny")
 
 
 # Pillow refuses it with a ValueError, unlike most broken pictures.

@@ -36,10 +36,15 @@ from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores
 
 Depth = Literal["quick", "full", "deep"]
-Kind = Literal["missing", "extra", "renamed", "swapped", "changed", "unreadable", "folder", "record", "index", "manifest"]
+Kind = Literal[
+    "missing", "extra", "renamed", "swapped", "changed", "unreadable", "folder", "record", "index", "manifest", "duplicate"
+]
 
 # What may lie beside the files that a manifest names: itself, descriptions, and what DVC writes.
 COMPANIONS = {MANIFEST_NAME, "README.md", "croissant.json", ".gitignore"}
+
+# Of pictures that are there more than once, and of the samples that show each.
+MAX_TWINS_SHOWN = 3
 
 # Shards that wait for a worker or are with one; each has its index rows in memory.
 MAX_SHARDS_IN_FLIGHT = 2 * count_usable_cores()
@@ -233,7 +238,8 @@ def _inspect_index(root: Path, manifest: Manifest, depth: Depth) -> tuple[pa.Tab
         rows = read_index(path)
     except UserError as error:
         return None, [Problem(path, "index", str(error).removeprefix(f"{path} "))]
-    return rows, [Problem(path, "index", what) for what in find_index_problems(manifest, rows)]
+    problems = [Problem(path, "index", what) for what in find_index_problems(manifest, rows)]
+    return rows, [*problems, *_find_duplicates(path, rows)]
 
 
 def _inspect_shards(
@@ -372,7 +378,7 @@ def _find_shard_count_problems(manifest: Manifest, rows: pa.Table) -> Iterator[s
 
 
 def _find_split_problems(manifest: Manifest, rows: pa.Table) -> Iterator[str]:
-    """Check that every sample is on one side only, and that the sides share no more than the split allows."""
+    """Check that every sample is on the side that its shard is on, and no label on both where the split rules that out."""
     folders = pc.replace_substring_regex(rows["shard"], "/?[^/]*$", "")
     for row in rows.filter(pc.not_equal(folders, pc.fill_null(rows["split"], ""))).to_pylist():
         yield f"sample {row['id']} is in {row['shard']}, its split is {row['split']!r}"
@@ -382,10 +388,24 @@ def _find_split_problems(manifest: Manifest, rows: pa.Table) -> Iterator[str]:
         for label in sides.filter(pc.greater(sides["split_count_distinct"], 1))["label"].to_pylist():
             yield f"the label {label!r} is in train and in test, which a split by label rules out"
 
-    for pixels in find_leaked_pictures(rows):
-        twins = rows.filter(pc.equal(rows["pixel_sha256"], pixels)).to_pylist()
-        places = ", ".join(f"sample {twin['id']} in {twin['shard']}" for twin in twins)
-        yield f"the same picture is in train and in test: {places}"
+
+def _find_duplicates(path: Path, rows: pa.Table) -> Iterator[Problem]:
+    """Tell of pictures that are in train and in test. No file is damaged by them: the spec has too few different pictures."""
+    leaked = find_leaked_pictures(rows)
+    if not leaked:
+        return
+    ids: dict[bytes, list[int]] = {}
+    twins = rows.filter(pc.is_in(rows["pixel_sha256"], value_set=pa.array(leaked, rows.schema.field("pixel_sha256").type)))
+    for sample_id, pixels in zip(twins["id"].to_pylist(), twins["pixel_sha256"].to_pylist(), strict=True):
+        ids.setdefault(pixels, []).append(sample_id)
+    shown = "; ".join(" and ".join(map(str, each[:MAX_TWINS_SHOWN])) for each in list(ids.values())[:MAX_TWINS_SHOWN])
+    verb = "picture is" if len(leaked) == 1 else "pictures are"
+    yield Problem(
+        path,
+        "duplicate",
+        f"{len(leaked):,} {verb} in train and in test, such as that of the samples {shown}. No file is damaged: the dataset has "
+        "too few different pictures. In params.yaml raise its `dots`, `curves`, `length` or size, or lower its `count`",
+    )
 
 
 def find_leaked_pictures(rows: pa.Table) -> list[pa.Scalar]:
