@@ -26,7 +26,8 @@ from captcha.image import ImageCaptcha
 from PIL import Image
 from timing import Way, measure_in_turn, parse_arguments, report_rounds, time_images
 
-from captcha_registry.dataset.folder import DatasetFolder, open_folder
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError, report_errors
 from captcha_registry.generation.drawing import Drawer
@@ -111,7 +112,7 @@ def _label_classes(spec: DatasetSpec, label: str) -> list[int]:
     return [spec.alphabet.index(character) for character in label]
 
 
-def make_dataset(name: str, spec: DatasetSpec, folder: Path) -> DatasetFolder:
+def make_dataset(name: str, spec: DatasetSpec, folder: Path) -> CaptchaDataset:
     """Draw a dataset with two samples more than the spec says: one is for the test split, one for validation."""
     count = spec.count + 2
     larger = spec.model_copy(update={"count": count, "shard_size": -(-count // NUM_SHARDS)})
@@ -124,7 +125,7 @@ def make_dataset(name: str, spec: DatasetSpec, folder: Path) -> DatasetFolder:
     return open_folder(folder / "split")
 
 
-def load_batches(params: ModelParams, dataset: DatasetFolder, cache_dir: Path) -> tf.data.Dataset:
+def load_batches(params: ModelParams, dataset: CaptchaDataset, cache_dir: Path) -> tf.data.Dataset:
     """Load the project's batches: all of the train split but one sample."""
     return load_training_batches(
         dataset,
@@ -133,7 +134,7 @@ def load_batches(params: ModelParams, dataset: DatasetFolder, cache_dir: Path) -
         validation_size=1 / dataset.manifest.spec.count,
         seed=params.seed,
         cache_dir=cache_dir,
-    ).train
+    ).train_from(0)
 
 
 def load_preset(family: str, preset: str) -> ModelParams:
@@ -155,7 +156,7 @@ def plan_drawing(spec: DatasetSpec, folder: Path) -> dict[str, Way]:
     }
 
 
-def plan_feeding(spec: DatasetSpec, dataset: DatasetFolder, files_dir: Path, cache_dir: Path) -> dict[str, Way]:
+def plan_feeding(spec: DatasetSpec, dataset: CaptchaDataset, files_dir: Path, cache_dir: Path) -> dict[str, Way]:
     """Name the ways of feeding; the note's cost the same in every epoch, ours do not."""
     lab = load_preset("cnn", "lab")
     num_images = spec.count // lab.recipe.batch_size * lab.recipe.batch_size
@@ -243,7 +244,7 @@ def prepare_note_training(params: ModelParams, spec: DatasetSpec, files_dir: Pat
     return lambda: num_batches * batch_size / train(num_batches)
 
 
-def prepare_our_training(params: ModelParams, spec: DatasetSpec, dataset: DatasetFolder, cache_dir: Path) -> Way:
+def prepare_our_training(params: ModelParams, spec: DatasetSpec, dataset: CaptchaDataset, cache_dir: Path) -> Way:
     """Fill the cache and trace the network; return the way that trains it on the project's batches."""
     network, batches = compile_our_network(params, spec), load_batches(params, dataset, cache_dir)
     _exhaust(batches, 1)
@@ -254,7 +255,7 @@ def prepare_our_training(params: ModelParams, spec: DatasetSpec, dataset: Datase
     return lambda: num_batches * batch_size / train_batches(network, batches, num_batches)
 
 
-def plan_training(family: str, spec: DatasetSpec, dataset: DatasetFolder, folder: Path) -> dict[str, Way]:
+def plan_training(family: str, spec: DatasetSpec, dataset: CaptchaDataset, folder: Path) -> dict[str, Way]:
     """Name the ways of training one family."""
     lab, fast = load_preset(family, "lab"), load_preset(family, "fast")
     return {

@@ -42,7 +42,7 @@ def main(name: str) -> None:
     dataset = open_folder(Path("data") / name)
 
     metrics = summarize_dataset(dataset)
-    pictures = list(dataset.read_samples(dataset.index.slice(0, NUM_PICTURES)))
+    pictures = list(dataset[:NUM_PICTURES].read_samples())
     samples_path = Path("metrics/plots") / name / "samples.png"
     save_contact_sheet(samples_path, [s.image for s in pictures], [s.label for s in pictures])
     write_atomically(dataset.root / "README.md", write_dataset_card(dataset.manifest, metrics).encode())

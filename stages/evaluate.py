@@ -35,7 +35,7 @@ def main(name: str) -> None:
     find_confusions(readings).to_csv(plots_dir / "confusion.csv", index=False)
     score_slices(readings, card.spec.alphabet).to_csv(plots_dir / "slices.csv", index=False)
     worst = worst_errors(readings, NUM_ERRORS_SHOWN)
-    pictures = [sample.image for sample in dataset.read_samples(dataset.index.take(worst["id"].to_numpy()))]
+    pictures = [sample.image for sample in dataset.split("test")[worst.index.to_numpy()].read_samples()]
     captions = [f"{label} read {text or '-'}" for label, text in zip(worst["label"], worst["text"], strict=True)]
     save_contact_sheet(plots_dir / "errors.png", pictures, captions)
     write_atomically(Path("models") / name / "README.md", write_model_card(name, card, metrics).encode())

@@ -21,7 +21,8 @@ from checkouts import GIT_ENVIRONMENT, Checkout
 from ruamel.yaml import YAML
 from servers import BUCKET, Bucket, Servers, answers, free_port
 
-from captcha_registry.dataset.folder import DatasetFolder, open_folder
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.drawing import Drawer
@@ -141,10 +142,10 @@ def shard_rule() -> SplitRule:
 
 
 @pytest.fixture(scope="session")
-def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DatasetFolder]:
+def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CaptchaDataset]:
     """A function that draws a dataset in this process, without a stage."""
 
-    def draw(spec: DatasetSpec, name: str = "tiny") -> DatasetFolder:
+    def draw(spec: DatasetSpec, name: str = "tiny") -> CaptchaDataset:
         root = tmp_path_factory.mktemp("generated")
         (root / "work").mkdir()
         with ThreadPoolExecutor(max_workers=1) as executor:
@@ -156,15 +157,15 @@ def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DatasetF
 
 
 @pytest.fixture(scope="session")
-def generated_dataset(generate: Callable[..., DatasetFolder], tiny_spec: DatasetSpec) -> DatasetFolder:
+def generated_dataset(generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec) -> CaptchaDataset:
     """The tiny dataset as `generate` leaves it. Shared: read it, never write to it."""
     return generate(tiny_spec)
 
 
 @pytest.fixture(scope="session")
 def tiny_dataset(
-    generated_dataset: DatasetFolder, shard_rule: SplitRule, tmp_path_factory: pytest.TempPathFactory
-) -> DatasetFolder:
+    generated_dataset: CaptchaDataset, shard_rule: SplitRule, tmp_path_factory: pytest.TempPathFactory
+) -> CaptchaDataset:
     """The tiny dataset split by shard. Shared: read it, never write to it."""
     root = tmp_path_factory.mktemp("split")
     split_dataset(generated_dataset, shard_rule, root)
@@ -172,18 +173,18 @@ def tiny_dataset(
 
 
 @pytest.fixture
-def dataset_copy(tiny_dataset: DatasetFolder, tmp_path: Path) -> Path:
+def dataset_copy(tiny_dataset: CaptchaDataset, tmp_path: Path) -> Path:
     """The folder of a split tiny dataset that a test may damage."""
     return Path(shutil.copytree(tiny_dataset.root, tmp_path / "tiny"))
 
 
 @pytest.fixture(scope="session")
 def grown_dataset(
-    generate: Callable[..., DatasetFolder],
+    generate: Callable[..., CaptchaDataset],
     tiny_spec: DatasetSpec,
     shard_rule: SplitRule,
     tmp_path_factory: pytest.TempPathFactory,
-) -> DatasetFolder:
+) -> CaptchaDataset:
     """The tiny dataset grown by half. Shared: read it, never write to it."""
     root = tmp_path_factory.mktemp("grown")
     split_dataset(generate(tiny_spec.model_copy(update={"count": 90})), shard_rule, root)
@@ -203,7 +204,7 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def published(tiny_dataset: DatasetFolder, grown_dataset: DatasetFolder, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def published(tiny_dataset: CaptchaDataset, grown_dataset: CaptchaDataset, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A repository that has published tiny 1.0.0 and, grown by half, 1.1.0. Shared: read it, never write to it."""
     checkout = Checkout.create(tmp_path_factory.mktemp("published"))
     for version, dataset in (("1.0.0", tiny_dataset), ("1.1.0", grown_dataset)):

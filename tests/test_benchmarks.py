@@ -11,7 +11,7 @@ from conftest import hash_files
 
 from benchmarks.cost_model import TERMS, Cost, Job, fit_cost, fit_costs, predict_dataset, recommend_shard_size, relative_errors
 from benchmarks.timing import format_table, measure_in_turn, median_rates, median_ratios, parse_arguments
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 
 ROOT = Path(__file__).parent.parent
 WAYS = {
@@ -159,7 +159,7 @@ def test_the_largest_shard_within_200_mb_is_recommended(bytes_per_sample: float,
     assert recommend_shard_size(bytes_per_sample) == size
 
 
-def test_access_benchmark_reads_opens_and_compares_a_dataset(tiny_dataset: DatasetFolder, tmp_path: Path) -> None:
+def test_access_benchmark_reads_opens_and_compares_a_dataset(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/digits").symlink_to(tiny_dataset.root)
     finished = run_benchmark("access.py", "--samples", "10", "--pairs", "1", "--json", "-", folder=tmp_path)
@@ -177,7 +177,7 @@ def test_access_benchmark_without_a_dataset_says_how_to_make_one(tmp_path: Path)
 
 
 def test_verify_benchmark_measures_every_depth_and_a_repair_and_leaves_the_dataset_alone(
-    tiny_dataset: DatasetFolder, tmp_path: Path
+    tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/digits").symlink_to(tiny_dataset.root)

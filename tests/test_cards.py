@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import DatasetCard
 from huggingface_hub import ModelCard as HubModelCard
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import SCHEMA
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.describing.card import COLUMNS, FACTS, write_dataset_card
@@ -31,7 +31,7 @@ METRICS = {
 
 
 @pytest.fixture
-def described(dataset_copy: Path, tiny_dataset: DatasetFolder) -> Path:
+def described(dataset_copy: Path, tiny_dataset: CaptchaDataset) -> Path:
     """A dataset with its descriptions."""
     metrics = summarize_dataset(tiny_dataset)
     (dataset_copy / "README.md").write_text(write_dataset_card(tiny_dataset.manifest, metrics))
@@ -47,7 +47,7 @@ def test_hugging_face_reads_what_a_dataset_is(described: Path) -> None:
     assert data["configs"] == [{"config_name": "index", "data_files": "index.parquet"}]
 
 
-def test_pictures_in_other_fonts_are_under_their_licence(tiny_dataset: DatasetFolder) -> None:
+def test_pictures_in_other_fonts_are_under_their_licence(tiny_dataset: CaptchaDataset) -> None:
     spec = tiny_dataset.manifest.spec.model_copy(update={"fonts": ("Own.ttf",)})
     card = write_dataset_card(tiny_dataset.manifest.model_copy(update={"spec": spec}), {})
     assert DatasetCard(card).data.license == "other"
@@ -55,7 +55,7 @@ def test_pictures_in_other_fonts_are_under_their_licence(tiny_dataset: DatasetFo
     assert "Apache" not in card
 
 
-def test_every_column_and_fact_is_explained(tiny_dataset: DatasetFolder) -> None:
+def test_every_column_and_fact_is_explained(tiny_dataset: CaptchaDataset) -> None:
     assert list(COLUMNS) == SCHEMA.names
     card = write_dataset_card(tiny_dataset.manifest, summarize_dataset(tiny_dataset))
     for meaning in (*COLUMNS.values(), *FACTS.values()):
@@ -76,7 +76,7 @@ def test_the_examples_of_a_dataset_card_run(described: Path) -> None:
 @pytest.mark.filterwarnings("ignore:The inplace keyword")
 @pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Dataset.default_context is deprecated:DeprecationWarning")
-def test_a_croissant_reader_finds_nothing_wrong_and_reads_the_index(described: Path, tiny_dataset: DatasetFolder) -> None:
+def test_a_croissant_reader_finds_nothing_wrong_and_reads_the_index(described: Path, tiny_dataset: CaptchaDataset) -> None:
     dataset = mlcroissant.Dataset(described / "croissant.json")
     issues = dataset.metadata.ctx.issues
     assert not issues.errors
@@ -95,7 +95,7 @@ def test_a_croissant_reader_finds_nothing_wrong_and_reads_the_index(described: P
     assert [record["splits/name"] for record in dataset.records("splits")] == ["test", "train"]
 
 
-def test_croissant_names_every_file_with_its_hash(tiny_dataset: DatasetFolder) -> None:
+def test_croissant_names_every_file_with_its_hash(tiny_dataset: CaptchaDataset) -> None:
     files = json.loads(write_croissant(tiny_dataset.manifest))["distribution"]
     manifest = tiny_dataset.manifest
     assert {file["contentUrl"]: file["sha256"] for file in files} == {

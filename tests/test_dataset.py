@@ -5,10 +5,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 from conftest import ROOT, replace_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,6 @@ from hypothesis import strategies as st
 import captcha_registry
 from captcha_registry.dataset.dataset import CaptchaDataset, make_dataset
 from captcha_registry.dataset.files import LocalFiles
-from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.index import SCHEMA, read_index, write_index
 from captcha_registry.dataset.manifest import read_manifest
 from captcha_registry.dataset.records import DamagedRecordError, ShardWriter, decode_sample, encode_sample, iterate_records
@@ -26,7 +27,7 @@ from captcha_registry.generation.drawing import Drawer
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_dataset: DatasetFolder) -> CaptchaDataset:
+def tiny(tiny_dataset: CaptchaDataset) -> CaptchaDataset:
     return captcha_registry.load(tiny_dataset.root)
 
 
@@ -40,7 +41,7 @@ def test_every_sample_is_the_one_that_was_drawn(tiny: CaptchaDataset, tiny_spec:
         np.testing.assert_array_equal(sample.image, drawn.pixels)
 
 
-def test_loading_imports_no_framework(tiny_dataset: DatasetFolder) -> None:
+def test_loading_imports_no_framework(tiny_dataset: CaptchaDataset) -> None:
     code = (
         "import sys, json, captcha_registry\n"
         "before = sorted(sys.modules)\n"
@@ -58,13 +59,13 @@ def test_loading_imports_no_framework(tiny_dataset: DatasetFolder) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_split_holds_its_own_samples_only(tiny: CaptchaDataset, tiny_dataset: DatasetFolder, split: str) -> None:
+def test_a_split_holds_its_own_samples_only(tiny: CaptchaDataset, tiny_dataset: CaptchaDataset, split: str) -> None:
     samples = captcha_registry.load(str(tiny_dataset.root), split=split)
-    assert samples.index.equals(tiny_dataset.rows(split))
+    assert samples.index.equals(tiny_dataset.split(split).index)
     assert samples.index.equals(tiny.split(split).index)
 
 
-def test_a_split_that_is_not_there_is_refused(tiny: CaptchaDataset, generated_dataset: DatasetFolder) -> None:
+def test_a_split_that_is_not_there_is_refused(tiny: CaptchaDataset, generated_dataset: CaptchaDataset) -> None:
     with pytest.raises(UserError, match=r"tiny has no split 'validation'; expected (test or train|train or test)"):
         tiny.split("validation")
     with pytest.raises(UserError, match=r"tiny has no split 'test'; expected none, it is not split"):
@@ -169,37 +170,124 @@ def test_numpy_gets_every_selected_sample(tiny: CaptchaDataset) -> None:
     np.testing.assert_array_equal(images[0], images[2])
 
 
-def test_tensorflow_gets_every_selected_sample_once(tiny: CaptchaDataset) -> None:
-    chosen = tiny.filter("id >= 3 and id < 40")
-    expected = {sample.label + hashlib.sha256(sample.image).hexdigest() for sample in chosen}
-    batches = list(chosen.to_tf(batch_size=8).as_numpy_iterator())
-    assert [len(images) for images, _ in batches] == [8, 8, 8, 8, 5]
-    found = [
-        label.decode() + hashlib.sha256(image).hexdigest()
-        for images, labels in batches
+def read_all(batches: tf.data.Dataset) -> list[tuple[str, str]]:
+    """List label and hash of the picture of every sample of one epoch."""
+    return [
+        (label.decode(), hashlib.sha256(image).hexdigest())
+        for images, labels in batches.as_numpy_iterator()
         for image, label in zip(images, labels, strict=True)
     ]
-    assert len(found) == len(expected) == 37
-    assert set(found) == expected
-    assert len(chosen.to_tf(batch_size=8)) == 5
 
 
-def test_tensorflow_gets_the_same_order_for_the_same_seed_only(tiny: CaptchaDataset) -> None:
-    def read_labels(**arguments: int | bool) -> list[list[bytes]]:
-        batches = tiny.to_tf(batch_size=60, **arguments)
-        return [list(labels) for _ in range(2) for _, labels in batches.as_numpy_iterator()]
-
-    shuffled = read_labels(shuffle=True, seed=1)
-    assert shuffled == read_labels(shuffle=True, seed=1)
-    assert shuffled != read_labels(shuffle=True, seed=2)
-    assert shuffled[0] != shuffled[1]
-    assert sorted(shuffled[0]) == sorted(label.encode() for label in tiny.index["label"].to_pylist())
-    assert read_labels()[0] == read_labels()[1] != shuffled[0]
+CACHES = ["none", "memory", "disk"]
 
 
-def test_tensorflow_cannot_be_given_a_sample_twice(tiny: CaptchaDataset) -> None:
-    with pytest.raises(UserError, match="a sample is selected more than once"):
-        tiny[[1, 1]].to_tf(batch_size=2)
+def choose_cache(name: str, folder: Path) -> bool | Path:
+    return {"none": False, "memory": True, "disk": folder / "cache"}[name]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_tensorflow_gets_the_selection_in_its_order(tiny: CaptchaDataset, tmp_path: Path, cache: str) -> None:
+    # Backwards over several shards, and one sample three times.
+    chosen = tiny[[*range(50, 10, -1), 3, 3, 3]]
+    expected = [(sample.label, hashlib.sha256(sample.image).hexdigest()) for sample in chosen]
+    batches = chosen.to_tf(batch_size=8, cache=choose_cache(cache, tmp_path))
+    assert [len(images) for images, _ in batches] == [8, 8, 8, 8, 8, 3]
+    assert len(batches) == 6
+    assert read_all(batches) == read_all(batches) == expected
+    dropped = chosen.to_tf(batch_size=8, cache=choose_cache(cache, tmp_path), drop_remainder=True)
+    assert len(dropped) == 5
+    assert dropped.element_spec[0].shape == (8, 32, 48, 3)
+    assert read_all(dropped) == expected[:40]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_seed_and_an_epoch_decide_the_order_wherever_pictures_are_kept(
+    tiny: CaptchaDataset, tmp_path: Path, cache: str
+) -> None:
+    def read_epochs(number: int, **arguments: int) -> list[list[tuple[str, str]]]:
+        batches = tiny.to_tf(batch_size=7, shuffle=True, cache=choose_cache(cache, tmp_path), **arguments)
+        return [read_all(batches) for _ in range(number)]
+
+    first, second, third = read_epochs(3, seed=1)
+    assert sorted(first) == sorted(second) == sorted(read_all(tiny.to_tf(batch_size=60)))
+    assert first != second != third != first
+    assert read_epochs(1, seed=1, epoch=2) == [third]
+    assert read_epochs(1, seed=2) != [first]
+    assert read_all(tiny.to_tf(batch_size=60, shuffle=True, seed=1)) == first
+
+
+def test_without_a_seed_no_order_comes_again(tiny: CaptchaDataset) -> None:
+    batches = tiny.to_tf(batch_size=60, shuffle=True)
+    assert len({tuple(read_all(batches)) for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_an_empty_selection_gives_no_batch(tiny: CaptchaDataset, tmp_path: Path, cache: str) -> None:
+    batches = tiny.filter("id < 0").to_tf(batch_size=8, shuffle=True, seed=1, cache=choose_cache(cache, tmp_path))
+    assert len(batches) == 0
+    assert list(batches) == []
+    assert batches.element_spec[0].shape[1:] == (32, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number from 1"),
+        ({"batch_size": -8}, "batch_size is -8; expected a whole number from 1"),
+        ({"batch_size": 8.0}, r"batch_size is 8\.0; expected a whole number from 1"),
+        ({"batch_size": "8"}, "batch_size is '8'; expected a whole number from 1"),
+        ({"batch_size": True}, "batch_size is True; expected a whole number from 1"),
+        ({"batch_size": None}, "batch_size is None; expected a whole number from 1"),
+        ({"batch_size": 8, "seed": -1}, "seed is -1; expected a whole number from 0"),
+        ({"batch_size": 8, "epoch": 0.5}, r"epoch is 0\.5; expected a whole number from 0"),
+    ],
+)
+def test_a_number_that_tensorflow_could_not_take_is_refused(
+    tiny: CaptchaDataset, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny.to_tf(**arguments)
+    assert len(tiny.to_tf(batch_size=np.int64(60), seed=np.int32(1))) == 1
+
+
+# Opens a cache on disk, and waits to be killed.
+KEEP_ON_DISK = """
+import sys
+from captcha_registry import load
+batches = load(sys.argv[1]).to_tf(batch_size=8, cache=sys.argv[2])
+next(iter(batches))
+print("kept", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_process_leaves_no_cache_behind(tiny: CaptchaDataset, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KEEP_ON_DISK, str(tiny.root), str(tmp_path / "cache")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "kept\n"
+        killed.kill()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_tensorflow_is_given_no_record_that_the_index_does_not_name(dataset_copy: Path) -> None:
+    first, second = read_index(dataset_copy / "index.parquet").to_pylist()[:2]
+    place = {name: first[name] for name in ("shard", "offset", "length")}
+    replace_index(dataset_copy, change_row(dataset_copy, second["id"], **place))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a record is not the one that the index names"):
+        list(captcha_registry.load(dataset_copy).to_tf(batch_size=8))
+
+
+def test_a_shard_that_is_damaged_while_it_is_read_is_named(dataset_copy: Path) -> None:
+    samples = captcha_registry.load(dataset_copy)
+    batches = samples.to_tf(batch_size=8)
+    row = samples.index.slice(9, 1).to_pylist()[0]
+    with (dataset_copy / row["shard"]).open("r+b") as file:
+        file.seek(row["offset"] + 40)
+        file.write(b"damage")
+    with pytest.raises(tf.errors.OpError, match=f"{row['shard']}: record at byte {row['offset']:,}: wrong checksum"):
+        list(batches)
 
 
 @pytest.mark.peers
@@ -305,7 +393,7 @@ def test_a_record_that_is_not_the_one_of_the_index_is_refused(dataset_copy: Path
 
 @settings(max_examples=30, deadline=None)
 @given(place=st.integers(0, 10**6), flip=st.integers(1, 255))
-def test_no_flipped_byte_is_read(tiny_dataset: DatasetFolder, place: int, flip: int) -> None:
+def test_no_flipped_byte_is_read(tiny_dataset: CaptchaDataset, place: int, flip: int) -> None:
     rows = tiny_dataset.index.slice(9, 1)
     (row,) = rows.to_pylist()
 

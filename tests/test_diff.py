@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import captcha_registry
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.errors import UserError
@@ -27,7 +27,7 @@ COUNT = 60
 
 
 @pytest.fixture(scope="module")
-def version(tiny_dataset: DatasetFolder) -> DatasetVersion:
+def version(tiny_dataset: CaptchaDataset) -> DatasetVersion:
     read = read_folder(tiny_dataset.root)
     assert isinstance(read, DatasetVersion)
     return read
@@ -137,7 +137,7 @@ def test_a_model_is_compared_by_what_it_reads_and_its_weights(
     assert diff_models(ModelVersion(CARD, {"README.md": "1"}), ModelVersion(CARD | changes, files)).bump == bump
 
 
-def test_the_command_compares_versions_and_folders(published: Checkout, grown_dataset: DatasetFolder) -> None:
+def test_the_command_compares_versions_and_folders(published: Checkout, grown_dataset: CaptchaDataset) -> None:
     for new in ("tiny@1.1.0", "tiny", str(grown_dataset.root)):
         done = published.run("diff", "tiny@v1.0.0", new, "--json")
         said = json.loads(done.stdout)

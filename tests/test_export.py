@@ -17,7 +17,6 @@ from PIL import Image
 import captcha_registry
 from captcha_registry.cli import main
 from captcha_registry.dataset.dataset import CaptchaDataset
-from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.dataset.index import SCHEMA, read_index
 from captcha_registry.dataset.records import DamagedRecordError, iterate_records
 from captcha_registry.errors import UserError
@@ -25,7 +24,7 @@ from captcha_registry.registry.export import FORMATS, Format, export_dataset
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_dataset: DatasetFolder) -> CaptchaDataset:
+def tiny(tiny_dataset: CaptchaDataset) -> CaptchaDataset:
     return captcha_registry.load(tiny_dataset.root)
 
 
@@ -82,7 +81,7 @@ def test_pictures_lie_beside_a_table_of_their_labels(tiny: CaptchaDataset, tmp_p
 
 
 def test_shards_are_copied_as_they_are_and_can_be_changed(
-    tiny: CaptchaDataset, tiny_dataset: DatasetFolder, tmp_path: Path
+    tiny: CaptchaDataset, tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
     export_dataset(tiny.split("test"), "tfrecord", tmp_path / "shards")
     shards = sorted(tmp_path.glob("shards/test/*.tfrecord"))
@@ -93,7 +92,7 @@ def test_shards_are_copied_as_they_are_and_can_be_changed(
 
 @pytest.mark.parametrize("export_format", FORMATS)
 def test_two_processes_write_the_same_bytes(
-    tiny_dataset: DatasetFolder, tiny: CaptchaDataset, tmp_path: Path, export_format: Format
+    tiny_dataset: CaptchaDataset, tiny: CaptchaDataset, tmp_path: Path, export_format: Format
 ) -> None:
     export_dataset(tiny, export_format, tmp_path / "here")
     command = ["export", str(tiny_dataset.root), "--format", export_format, "--to", str(tmp_path / "there"), "--json"]
@@ -137,7 +136,7 @@ def test_a_sample_that_the_index_contradicts_leaves_nothing_behind(
     ],
 )
 def test_bad_input_is_named_and_nothing_written(
-    tiny_dataset: DatasetFolder,
+    tiny_dataset: CaptchaDataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -152,6 +151,6 @@ def test_bad_input_is_named_and_nothing_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dataset_that_was_not_split_is_one_part(generated_dataset: DatasetFolder, tmp_path: Path) -> None:
+def test_a_dataset_that_was_not_split_is_one_part(generated_dataset: CaptchaDataset, tmp_path: Path) -> None:
     export_dataset(captcha_registry.load(generated_dataset.root), "numpy", tmp_path / "arrays")
     assert [path.name for path in (tmp_path / "arrays").iterdir()] == ["all.npz"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import HANG_SECONDS, Project, hash_files, wait_until
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 
 SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=4_000, shard_size=250, seed=3)
@@ -22,7 +22,7 @@ NUM_KILLS = 50
 
 
 @pytest.fixture(scope="module")
-def expected(generate: Callable[..., DatasetFolder]) -> dict[str, str]:
+def expected(generate: Callable[..., CaptchaDataset]) -> dict[str, str]:
     """The dataset as an undisturbed run draws it."""
     return hash_files(generate(SPEC).root)
 
@@ -139,7 +139,7 @@ def run_until(project: Project, seconds: float, *, num_workers: int) -> bool:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_is_taken_up(
-    make_project: Callable[[str], Project], shard_rule: SplitRule, generate: Callable[..., DatasetFolder]
+    make_project: Callable[[str], Project], shard_rule: SplitRule, generate: Callable[..., CaptchaDataset]
 ) -> None:
     expected = hash_files(generate(KILLED_SPEC).root)
     choices = random.Random(1)  # noqa: S311 - moments, not secrets

@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 from conftest import HANG_SECONDS, ROOT, Project, Section, hash_files, wait_until
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards, find_finished_shards
@@ -25,7 +25,7 @@ LONG = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=2
 
 
 def test_bytes_are_the_same_whatever_the_number_of_workers(
-    make_project: Callable[[str], Project], tiny_spec: DatasetSpec, shard_rule: SplitRule, generated_dataset: DatasetFolder
+    make_project: Callable[[str], Project], tiny_spec: DatasetSpec, shard_rule: SplitRule, generated_dataset: CaptchaDataset
 ) -> None:
     expected = hash_files(generated_dataset.root)
     assert set(expected) == {"index.parquet", "manifest.json", *(f"{n:05d}.tfrecord" for n in range(10))}
@@ -58,7 +58,7 @@ def test_other_bytes_have_another_drawing_version(tmp_path: Path, style: Literal
 
 
 def test_what_an_earlier_run_left_changes_nothing(
-    project: Project, tiny_spec: DatasetSpec, generated_dataset: DatasetFolder
+    project: Project, tiny_spec: DatasetSpec, generated_dataset: CaptchaDataset
 ) -> None:
     out_dir, other_work = project.root / "data/generated/tiny", project.root / ".work/generate/tiny/0123456789abcdef"
     for folder in (out_dir, other_work):
@@ -72,8 +72,8 @@ def test_what_an_earlier_run_left_changes_nothing(
 
 @pytest.mark.parametrize("shard_size", [1, 7, 59, 60, 1000])
 def test_pictures_are_the_same_whatever_the_shard_size(
-    generate: Callable[..., DatasetFolder],
-    generated_dataset: DatasetFolder,
+    generate: Callable[..., CaptchaDataset],
+    generated_dataset: CaptchaDataset,
     tiny_spec: DatasetSpec,
     shard_size: int,
 ) -> None:
@@ -83,7 +83,7 @@ def test_pictures_are_the_same_whatever_the_shard_size(
     assert max(shard.num_samples for shard in other.manifest.shards) == min(shard_size, 60)
 
 
-def test_growing_keeps_the_bytes_of_every_full_shard(generate: Callable[..., DatasetFolder], tiny_spec: DatasetSpec) -> None:
+def test_growing_keeps_the_bytes_of_every_full_shard(generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec) -> None:
     small, large = (generate(tiny_spec.model_copy(update={"count": count})) for count in (20, 40))
     assert small.manifest.shards[:3] == large.manifest.shards[:3]
     assert small.manifest.shards[3].num_samples == 2
@@ -96,7 +96,7 @@ def test_growing_keeps_the_bytes_of_every_full_shard(generate: Callable[..., Dat
     ids=lambda change: next(iter(change)),
 )
 def test_another_spec_gives_another_dataset(
-    generate: Callable[..., DatasetFolder], tiny_spec: DatasetSpec, change: Section
+    generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec, change: Section
 ) -> None:
     small = tiny_spec.model_copy(update={"count": 6})
     one, other = generate(small), generate(small.model_copy(update=change))
@@ -197,7 +197,7 @@ def long_project(make_project: Callable[[str], Project], shard_rule: SplitRule) 
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_worker_and_is_taken_up_where_it_stopped(
-    long_project: Project, generate: Callable[..., DatasetFolder]
+    long_project: Project, generate: Callable[..., CaptchaDataset]
 ) -> None:
     process, work_dir = start_drawing(long_project, "*.sha256", 1)
     process.kill()

@@ -19,7 +19,6 @@ from packaging.requirements import Requirement
 
 from captcha_registry.cli import main
 from captcha_registry.dataset.dataset import CaptchaDataset
-from captcha_registry.dataset.folder import DatasetFolder
 from captcha_registry.errors import UserError
 from captcha_registry.extras import advise_install, needs
 from captcha_registry.registry.loading import load
@@ -127,7 +126,7 @@ def test_a_repair_without_the_drawing_packages_names_all_of_them(
     ],
 )
 def test_a_framework_that_is_not_installed_is_named_with_its_releases(
-    tiny_dataset: DatasetFolder, monkeypatch: pytest.MonkeyPatch, package: str, method: object, requirement: str
+    tiny_dataset: CaptchaDataset, monkeypatch: pytest.MonkeyPatch, package: str, method: object, requirement: str
 ) -> None:
     for module in ("tensorflow_batches", "torch_samples"):
         monkeypatch.delitem(sys.modules, f"captcha_registry.dataset.{module}", raising=False)
@@ -212,7 +211,7 @@ assert not {"tensorflow", "keras", "numba", "pandas", "sklearn", "captcha"} & se
 @pytest.mark.slow
 @pytest.mark.parametrize("python", ["the one of this run", "the newest"])
 def test_the_base_install_reads_verifies_fetches_publishes_and_exports(
-    python: str, published: Checkout, tiny_dataset: DatasetFolder, tmp_path: Path
+    python: str, published: Checkout, tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
     newest = os.environ.get("NEWEST_PYTHON")
     if python == "the newest" and not newest:

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, Project
 from ruamel.yaml import YAML
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
 from captcha_registry.generation.executors import local_processes
@@ -223,7 +223,7 @@ def test_generate_refuses_what_the_disk_cannot_hold_before_it_draws(project: Pro
     ],
 )
 def test_the_size_is_estimated_low_but_not_by_far(
-    generate: Callable[..., DatasetFolder], tiny_spec: DatasetSpec, changes: dict[str, object]
+    generate: Callable[..., CaptchaDataset], tiny_spec: DatasetSpec, changes: dict[str, object]
 ) -> None:
     spec = DatasetSpec(**tiny_spec.model_dump() | {"count": 20, "shard_size": 20} | changes)
     size_bytes = sum(shard.size_bytes for shard in generate(spec).manifest.shards)

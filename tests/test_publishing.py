@@ -14,12 +14,12 @@ from checkouts import Checkout
 from conftest import hash_files, wait_until
 from ruamel.yaml import YAML
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.registry import publishing
 
 
 @pytest.fixture
-def checkout(tiny_dataset: DatasetFolder, tmp_path: Path) -> Checkout:
+def checkout(tiny_dataset: CaptchaDataset, tmp_path: Path) -> Checkout:
     """A repository with a dataset that nobody has published."""
     made = Checkout.create(tmp_path)
     made.make(tiny_dataset.root)
@@ -191,7 +191,7 @@ def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Che
 
 
 def test_a_model_names_the_published_version_that_it_was_trained_on(
-    checkout: Checkout, tiny_dataset: DatasetFolder, grown_dataset: DatasetFolder
+    checkout: Checkout, tiny_dataset: CaptchaDataset, grown_dataset: CaptchaDataset
 ) -> None:
     publish(checkout, "1.0.0")
     checkout.make(grown_dataset.root)
@@ -207,7 +207,7 @@ def test_a_commit_that_the_origin_does_not_have_is_refused(checkout: Checkout) -
 
 
 def test_a_commit_made_during_the_checks_is_noticed(
-    checkout: Checkout, grown_dataset: DatasetFolder, monkeypatch: pytest.MonkeyPatch
+    checkout: Checkout, grown_dataset: CaptchaDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prove = publishing.prove_folder
 
@@ -236,7 +236,11 @@ def test_files_that_change_during_the_checks_are_noticed(checkout: Checkout, mon
 
 
 def test_what_is_pushed_is_what_the_tagged_commit_names(
-    checkout: Checkout, tiny_dataset: DatasetFolder, grown_dataset: DatasetFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Checkout,
+    tiny_dataset: CaptchaDataset,
+    grown_dataset: CaptchaDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     push = publishing.push_objects
 
@@ -295,7 +299,7 @@ def test_a_path_that_readers_would_not_find_is_refused(checkout: Checkout) -> No
 
 
 def test_each_output_is_looked_for_at_the_remote_of_its_own(
-    checkout: Checkout, tiny_dataset: DatasetFolder, tmp_path: Path
+    checkout: Checkout, tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     checkout.dvc("remote", "add", "--quiet", "other", str(other))
@@ -359,7 +363,7 @@ def test_a_repository_without_a_remote_is_refused(checkout: Checkout) -> None:
     ],
 )
 def test_a_version_that_is_taken_or_says_too_little_is_refused(
-    checkout: Checkout, grown_dataset: DatasetFolder, version: str, message: str
+    checkout: Checkout, grown_dataset: CaptchaDataset, version: str, message: str
 ) -> None:
     publish(checkout, "1.0.0")
     checkout.make(grown_dataset.root)
@@ -367,7 +371,7 @@ def test_a_version_that_is_taken_or_says_too_little_is_refused(
     assert publish(checkout, "1.1.0")["bump"] == "minor"
 
 
-def test_a_version_between_two_of_its_major_version_is_refused(checkout: Checkout, grown_dataset: DatasetFolder) -> None:
+def test_a_version_between_two_of_its_major_version_is_refused(checkout: Checkout, grown_dataset: CaptchaDataset) -> None:
     publish(checkout, "1.0.0")
     checkout.make(grown_dataset.root)
     publish(checkout, "1.2.0")
@@ -498,7 +502,7 @@ def test_killed_at_any_moment_it_can_be_run_again_and_no_version_is_seen_before_
 
 
 def test_a_version_is_fetched_while_the_next_is_published(
-    checkout: Checkout, tiny_dataset: DatasetFolder, grown_dataset: DatasetFolder, tmp_path: Path
+    checkout: Checkout, tiny_dataset: CaptchaDataset, grown_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
     publish(checkout, "1.0.0")
     checkout.make(grown_dataset.root)

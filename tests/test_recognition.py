@@ -25,7 +25,7 @@ from captcha_registry.generation.generating import assemble_dataset
 from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.recognition import batches as batches_module
-from captcha_registry.recognition.batches import load_images, load_training_batches
+from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.decoding import (
     collapse_best_path,
     ctc_exact_match,
@@ -137,7 +137,7 @@ def test_a_crnn_learns_from_texts_that_differ_in_length(tmp_path: Path) -> None:
         dataset, first_class=1, batch_size=8, validation_size=0.25, seed=1, cache_dir=tmp_path / "cache"
     )
     images, classes = read_all(loaded.validation)
-    labels = {row["pixel_sha256"]: row["label"] for row in dataset.rows("train").to_pylist()}
+    labels = {row["pixel_sha256"]: row["label"] for row in dataset.split("train").index.to_pylist()}
     for image, row in zip(images, classes, strict=True):
         assert labels[hashlib.sha256(image.tobytes()).digest()] == "".join(spec.alphabet[c - 1] for c in row if c)
         assert len(row) == 5
@@ -146,7 +146,7 @@ def test_a_crnn_learns_from_texts_that_differ_in_length(tmp_path: Path) -> None:
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     save_model(tmp_path / "model", network, history, params, dataset.manifest)
     readings = read_split(*load_model(tmp_path / "model"), dataset, "test")
-    assert readings["label"].tolist() == dataset.rows("test")["label"].to_pylist()
+    assert readings["label"].tolist() == dataset.split("test").index["label"].to_pylist()
     assert compute_metrics(readings)["test_samples"] == 16
 
 
@@ -242,57 +242,28 @@ def test_train_and_validation_are_disjoint_cover_train_and_leave_test_closed(
         dataset, first_class=0, batch_size=3, validation_size=0.25, seed=1, cache_dir=tmp_path / "cache"
     )
     assert (loaded.num_train, loaded.num_validation) == (48, 16)
-    (train, _), (train_again, _) = read_all(loaded.train), read_all(loaded.train)
+    (train, _), (train_again, _) = read_all(loaded.train_from(0)), read_all(loaded.train_from(1))
     validation, classes = read_all(loaded.validation)
     assert len(picture_set(train)) == 48
     assert picture_set(train) == picture_set(train_again)
     assert not np.array_equal(train, train_again)
     assert not picture_set(train) & picture_set(validation)
-    rows = dataset.rows("train")
+    rows = dataset.split("train").index
     labels = dict(zip(rows["pixel_sha256"].to_pylist(), rows["label"].to_pylist(), strict=True))
     for image, row in zip(validation, classes, strict=True):
         assert labels[hashlib.sha256(image.tobytes()).digest()] == "".join(map(str, row))
 
 
-def test_the_order_of_samples_without_shuffle_is_the_same_every_time(datasets: Path) -> None:
-    dataset = open_folder(datasets / "alnum")
-    orders = [np.concatenate([ids for ids, _ in load_images(dataset, "test", 5).as_numpy_iterator()]) for _ in range(2)]
-    assert np.array_equal(*orders)
-    assert sorted(orders[0].tolist()) == sorted(dataset.rows("test")["id"].to_pylist())
+def test_a_training_that_goes_on_sees_the_orders_that_it_would_have_seen(datasets: Path, tmp_path: Path) -> None:
+    def load() -> TrainingBatches:
+        return load_training_batches(
+            open_folder(datasets / "digits"), first_class=0, batch_size=8, validation_size=0.25, seed=1, cache_dir=tmp_path
+        )
 
-
-# Reads one of two validation batches, so that the cache on disk is begun and unfinished, and waits to be killed.
-HALF_READ_CACHE = """
-import sys
-from pathlib import Path
-from captcha_registry.dataset.folder import open_folder
-from captcha_registry.recognition import batches
-batches.CACHE_MEMORY_SHARE = 0.0
-loaded = batches.load_training_batches(
-    open_folder(Path(sys.argv[1])), first_class=0, batch_size=8, validation_size=0.25, seed=1, cache_dir=Path(sys.argv[2])
-)
-unfinished = iter(loaded.validation)
-next(unfinished)
-print("half read", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_cache_that_a_killed_run_left_unfinished_is_made_anew(
-    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache_dir = tmp_path / "cache"
-    command = [sys.executable, "-c", HALF_READ_CACHE, str(datasets / "digits"), str(cache_dir)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed:
-        assert killed.stdout is not None
-        assert killed.stdout.readline() == "half read\n"
-        killed.kill()
-    assert any(cache_dir.iterdir())
-    monkeypatch.setattr(batches_module, "CACHE_MEMORY_SHARE", 0.0)
-    loaded = load_training_batches(
-        open_folder(datasets / "digits"), first_class=0, batch_size=8, validation_size=0.25, seed=1, cache_dir=cache_dir
-    )
-    assert [len(images) for images, _ in loaded.validation] == [8, 8]
+    batches = load().train_from(0)
+    epochs = [read_all(batches)[0] for _ in range(3)]
+    assert not np.array_equal(epochs[1], epochs[2])
+    assert np.array_equal(read_all(load().train_from(2))[0], epochs[2])
 
 
 @pytest.mark.slow
@@ -305,7 +276,7 @@ def test_every_family_and_preset_trains_saves_and_reads(datasets: Path, tmp_path
     assert set(history.columns) == {"phase", "epoch", "loss", "exact_match", "val_loss", "val_exact_match"}
     save_model(tmp_path / "model", network, history, params, dataset.manifest)
     readings = read_split(*load_model(tmp_path / "model"), dataset, "test")
-    assert readings["label"].tolist() == dataset.rows("test")["label"].to_pylist()
+    assert readings["label"].tolist() == dataset.split("test").index["label"].to_pylist()
     assert readings["confidence"].between(0, 1).all()
     loaded, _ = load_model(tmp_path / "model")
     assert {variable.dtype for variable in loaded.weights} <= {"float32", "uint32"}

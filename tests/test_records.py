@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.records import (
     FOOTER,
     HEADER,
@@ -90,13 +90,13 @@ def test_bytes_that_are_no_whole_example_are_refused(data: bytes) -> None:
         decode_sample(data)
 
 
-def test_tensorflow_reads_the_same_samples(tiny_dataset: DatasetFolder) -> None:
+def test_tensorflow_reads_the_same_samples(tiny_dataset: CaptchaDataset) -> None:
     import tensorflow as tf  # noqa: PLC0415 - slow to import
 
     features = {
         name: tf.io.FixedLenFeature([], kind) for name, kind in {"id": tf.int64, "image": tf.string, "label": tf.string}.items()
     }
-    for shard_path in tiny_dataset.shard_paths("train") + tiny_dataset.shard_paths("test"):
+    for shard_path in [tiny_dataset.root / shard.path for shard in tiny_dataset.manifest.shards]:
         theirs = [tf.io.parse_single_example(record, features) for record in tf.data.TFRecordDataset(str(shard_path))]
         ours = [decode_sample(data) for _, data in iterate_records(shard_path)]
         assert [(int(t["id"]), t["label"].numpy().decode()) for t in theirs] == [(s.id, s.label) for s in ours]
@@ -128,7 +128,7 @@ def test_one_seek_gives_what_reading_in_order_gives(records: list[bytes]) -> Non
         assert sum(length for _, length in places) == path.stat().st_size
 
 
-def test_every_index_row_points_at_its_record(tiny_dataset: DatasetFolder) -> None:
+def test_every_index_row_points_at_its_record(tiny_dataset: CaptchaDataset) -> None:
     rows = tiny_dataset.index.to_pylist()
     assert len(rows) == tiny_dataset.manifest.spec.count
     for row in rows:

@@ -15,7 +15,7 @@ from checkouts import Checkout
 from conftest import hash_files, wait_until
 
 import captcha_registry
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.registry.fetching import RemoteFile
@@ -58,7 +58,7 @@ def get(published: Checkout, *arguments: str) -> str:
 # --- find
 
 
-def test_list_names_versions_from_the_newest_with_samples_and_bytes(published: Checkout, tiny_dataset: DatasetFolder) -> None:
+def test_list_names_versions_from_the_newest_with_samples_and_bytes(published: Checkout, tiny_dataset: CaptchaDataset) -> None:
     rows = json.loads(published.run("list", "--repo", published.origin, "--json").stdout)
     assert [(row["name"], row["version"], row["type"], row["samples"]) for row in rows] == [
         ("tiny", "1.1.0", "dataset", 90),
@@ -175,7 +175,7 @@ def test_the_newest_version_is_a_release_if_there_is_one(clone: Checkout) -> Non
 
 
 def test_get_makes_a_dataset_that_verifies_and_equals_what_was_published(
-    published: Checkout, tiny_dataset: DatasetFolder, tmp_path: Path
+    published: Checkout, tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
     said = get(published, "tiny@1.0.0", "--to", str(tmp_path / "got"))
     assert "tiny@v1.0.0: 60 samples, 13 files" in said
@@ -187,7 +187,7 @@ def test_get_makes_a_dataset_that_verifies_and_equals_what_was_published(
 
 
 def test_get_of_a_split_fetches_its_shards_only_and_they_can_be_read(
-    published: Checkout, tiny_dataset: DatasetFolder, tmp_path: Path
+    published: Checkout, tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
     get(published, "tiny@1.0.0", "--split", "test", "--to", str(tmp_path / "got"))
     assert {p.parent.name for p in (tmp_path / "got").rglob("*.tfrecord")} == {"test"}
@@ -336,7 +336,7 @@ def test_a_damaged_cache_is_named_where_there_is_no_remote(published: Checkout, 
 
 
 def test_a_published_dataset_is_read_record_by_record(
-    published: Checkout, tiny_dataset: DatasetFolder, cache: Path, asked: list[tuple[str, int]]
+    published: Checkout, tiny_dataset: CaptchaDataset, cache: Path, asked: list[tuple[str, int]]
 ) -> None:
     there = captcha_registry.load("tiny", repo=published.origin, version="1.0.0")
     assert [name.split(": ")[1] for name, _ in asked] == ["manifest.json", "index.parquet"]
@@ -351,7 +351,7 @@ def test_a_published_dataset_is_read_record_by_record(
 
 @pytest.mark.usefixtures("cache")
 def test_what_is_needed_whole_is_fetched_once_and_shared_between_versions(
-    published: Checkout, tiny_dataset: DatasetFolder, asked: list[tuple[str, int]]
+    published: Checkout, tiny_dataset: CaptchaDataset, asked: list[tuple[str, int]]
 ) -> None:
     old = captcha_registry.load("tiny", repo=published.origin, version="1.0.0")
     images, _ = old.to_numpy()

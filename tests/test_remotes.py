@@ -15,7 +15,7 @@ from fsspec.asyn import get_loop, sync
 from servers import BUCKET, Bucket, Nginx, Servers, answers
 
 import captcha_registry
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.splitting import split_dataset
 
@@ -25,7 +25,7 @@ SPEC = DatasetSpec(alphabet="0123456789", length=4, width=120, height=60, count=
 
 @pytest.fixture(scope="module")
 def sizes(
-    generate: Callable[..., DatasetFolder], shard_rule: SplitRule, tmp_path_factory: pytest.TempPathFactory
+    generate: Callable[..., CaptchaDataset], shard_rule: SplitRule, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
     """A dataset, and the same grown by a fifth."""
     made = []
@@ -65,13 +65,13 @@ def assert_no_secret_is_tracked(checkout: Checkout, *secrets: str) -> None:
     assert not [secret for secret in secrets if secret in tracked]
 
 
-def test_a_folder(tiny_dataset: DatasetFolder, tmp_path: Path) -> None:
+def test_a_folder(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
     checkout = Checkout.create(tmp_path / "team")
     publish(checkout, tiny_dataset.root, "1.0.0")
     consume(checkout, tiny_dataset.root, tmp_path)
 
 
-def test_object_storage(tiny_dataset: DatasetFolder, tmp_path: Path, bucket: Bucket) -> None:
+def test_object_storage(tiny_dataset: CaptchaDataset, tmp_path: Path, bucket: Bucket) -> None:
     checkout = Checkout.create(tmp_path / "team", f"s3://{BUCKET}/store")
     publish(checkout, tiny_dataset.root, "1.0.0")
     assert len(bucket.list_keys()) == 15
@@ -80,7 +80,7 @@ def test_object_storage(tiny_dataset: DatasetFolder, tmp_path: Path, bucket: Buc
 
 
 @pytest.mark.peers
-def test_ssh(tiny_dataset: DatasetFolder, tmp_path: Path, servers: Servers) -> None:
+def test_ssh(tiny_dataset: CaptchaDataset, tmp_path: Path, servers: Servers) -> None:
     port = servers.start_sshd()
     wait_until(lambda: answers(port), "the start of sshd")
     url = f"ssh://root@127.0.0.1:{port}{tmp_path}/store"
@@ -113,7 +113,7 @@ def publish_behind(website: Nginx, parent: Path) -> Checkout:
 
 
 @pytest.mark.peers
-def test_read_only_http(tiny_dataset: DatasetFolder, tmp_path: Path, website: Nginx) -> None:
+def test_read_only_http(tiny_dataset: CaptchaDataset, tmp_path: Path, website: Nginx) -> None:
     checkout = publish_behind(website, tmp_path)
     publish(checkout, tiny_dataset.root, "1.0.0")
     consume(checkout, tiny_dataset.root, tmp_path)
@@ -186,7 +186,7 @@ def test_a_server_that_cannot_seek_is_asked_for_a_whole_file_once(
 
 
 @pytest.mark.peers
-def test_plain_dvc_reads_what_is_published(tiny_dataset: DatasetFolder, tmp_path: Path, website: Nginx) -> None:
+def test_plain_dvc_reads_what_is_published(tiny_dataset: CaptchaDataset, tmp_path: Path, website: Nginx) -> None:
     checkout = publish_behind(website, tmp_path)
     publish(checkout, tiny_dataset.root, "1.0.0")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from conftest import HANG_SECONDS, ROOT, hash_files
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME, read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.records import ShardWriter, decode_sample, encode_sample, iterate_records
@@ -108,7 +108,7 @@ class Patient:
 
 @pytest.fixture(scope="session")
 def other_version(
-    generate: Callable[..., DatasetFolder],
+    generate: Callable[..., CaptchaDataset],
     tiny_spec: DatasetSpec,
     shard_rule: SplitRule,
     tmp_path_factory: pytest.TempPathFactory,
@@ -235,7 +235,7 @@ def test_a_shard_that_is_another_one_is_drawn_again(patient: Patient, link: Call
 @pytest.mark.parametrize("by", ["shard", "sample", "label", None])
 @pytest.mark.parametrize("what", ["one shard", "index", "everything"])
 def test_a_dataset_is_repaired_however_it_is_split(
-    generated_dataset: DatasetFolder, tmp_path: Path, by: str | None, what: str
+    generated_dataset: CaptchaDataset, tmp_path: Path, by: str | None, what: str
 ) -> None:
     root = tmp_path / "dataset"
     if by is None:

@@ -20,7 +20,7 @@ from conftest import HANG_SECONDS, ROOT, Project, hash_files, wait_until
 from ruamel.yaml import YAML
 from servers import BUCKET, Bucket, Servers, free_port
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
 from captcha_registry.generation import executors, remote
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def expected(generate: Callable[..., DatasetFolder]) -> dict[str, str]:
+def expected(generate: Callable[..., CaptchaDataset]) -> dict[str, str]:
     """The dataset as one process draws it."""
     return hash_files(generate(SPEC).root)
 

@@ -22,7 +22,7 @@ from conftest import hash_files, replace_index
 from ruamel.yaml import YAML
 
 import captcha_registry
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import SCHEMA, read_index
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
@@ -31,7 +31,7 @@ from captcha_registry.registry.versions import read_folder
 
 
 @pytest.fixture
-def hostile(tiny_dataset: DatasetFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+def hostile(tiny_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     """A repository that a test makes hostile, and then publishes with plain DVC and Git; the cache is empty."""
     monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(tmp_path / "cache"))
     checkout = Checkout.create(tmp_path / "hostile")
@@ -395,7 +395,7 @@ def test_a_link_in_git_is_not_followed(hostile: Checkout) -> None:
     refuse(hostile, "DVC tracks nothing under data/tiny")
 
 
-def test_a_card_cannot_steer_the_terminal(tiny_dataset: DatasetFolder, tmp_path: Path) -> None:
+def test_a_card_cannot_steer_the_terminal(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
     checkout = Checkout.create(tmp_path)
     checkout.make(tiny_dataset.root, card="# tiny\n\x1b]0;owned\x07\x1b[2Jhidden\n")
     publish(checkout)

@@ -5,12 +5,14 @@
     dark = digits.filter("ink_luminance < 40")
     batches = digits.to_tf(batch_size=64, shuffle=True, seed=1)
 
-No framework is imported before it is asked for. Nothing is read unproved: a single sample by the checksums of its record and by
+No framework is imported before it is asked for. Nothing is read unverified: a single sample by the checksums of its record and by
 the hash of its pixels in the index, whole shards by their SHA-256 in the manifest.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from captcha_registry.dataset.torch_samples import TorchSamples
-
-# Encoded records that wait to be drawn from at random; shards are shuffled too.
-SHUFFLED_RECORDS = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,8 +140,35 @@ class CaptchaDataset:
             raise DamagedRecordError(Path(shard), offset, found)
         return sample
 
+    def read_samples(self) -> Iterator[Sample]:
+        """Read all samples with their images still encoded.
+
+        Raises:
+            DamagedRecordError: a record is not the one that the index names.
+        """
+        return map(self.read_sample, range(len(self)))
+
+    def read_records(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
+        """Read the records of some samples whose shards are on this disk, each shard opened once.
+
+        Raises:
+            DamagedRecordError: what the index points to is no record, or damaged.
+        """
+        shards, offsets, lengths, *_ = self._places
+        with ExitStack() as opened:
+            paths = {shard: self.root / shard for shard in set(shards[numbers])}
+            files = {shard: opened.enter_context(path.open("rb", buffering=0)).fileno() for shard, path in paths.items()}
+            places = zip(shards[numbers], offsets[numbers].tolist(), lengths[numbers].tolist(), strict=True)
+            records = [unframe_record(os.pread(files[s], length, offset), paths[s], offset) for s, offset, length in places]
+        return np.array(records, dtype=object)
+
+    @property
+    def root(self) -> Path:
+        """The folder of this disk that holds the dataset, or those of its files that were fetched."""
+        return self.files.root
+
     def make_local(self) -> Path:
-        """Fetch the shards of these samples if they are not on this disk, prove them, and return the folder that holds them.
+        """Fetch the shards of these samples if they are not on this disk, verify them, and return the folder that holds them.
 
         Raises:
             UserError: one cannot be fetched, or has other bytes than the manifest says.
@@ -158,25 +184,45 @@ class CaptchaDataset:
             images[number] = sample.image
         return images, np.array(self.index["label"].to_pylist(), dtype=np.str_)
 
-    def to_tf(self, *, batch_size: int, shuffle: bool = False, seed: int | None = None) -> "tf.data.Dataset":
+    def to_tf(
+        self,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int | None = None,
+        epoch: int = 0,
+        cache: bool | str | Path = False,
+        drop_remainder: bool = False,
+    ) -> "tf.data.Dataset":
         """Make a `tf.data.Dataset` of `(images uint8 (batch, height, width, 3), labels string (batch,))`.
 
-        The order is that of the shards; with `shuffle` a new one in every epoch, the same again for the same seed.
+        Args:
+            batch_size: samples in a batch; the last one holds those that are left, or with `drop_remainder` is left out.
+            shuffle: give every epoch, which is every iteration, an order of its own; else it is that of the selection.
+            seed: the same one gives the same orders again.
+            epoch: number of the first epoch: a training that goes on after three epochs says 3 and gets the order of the fourth.
+            cache: decode every picture once, now: True keeps them in memory, a folder keeps them there until the process ends.
+            drop_remainder: see `batch_size`.
 
         Raises:
-            UserError: a sample is selected more than once, which shards cannot give.
+            UserError: a number will not do, a shard cannot be had or has other bytes than the manifest says, or the disk is full.
         """
         with needs("to_tf"):
-            from captcha_registry.dataset.tensorflow_batches import read_batches  # noqa: PLC0415
+            from captcha_registry.dataset.tensorflow_batches import Order, keep_images, make_batches  # noqa: PLC0415
 
-        if len(pc.unique(self.index["id"])) != len(self):
-            raise UserError("a sample is selected more than once; expected each once: use `.repeat()` of tf.data, or `to_numpy`")
-        root = self.make_local()
-        paths = [str(root / shard.path) for shard in self.manifest.shards if shard.path in self._shard_paths]
-        wanted = np.zeros(self.manifest.spec.count, dtype=bool)
-        wanted[self.index["id"].to_numpy()] = True
-        buffer = min(len(self), SHUFFLED_RECORDS) if shuffle else 0
-        return read_batches(paths, wanted, self.manifest.spec, batch_size, shuffle_buffer=buffer, seed=seed)
+        _require_whole_number("batch_size", batch_size, 1)
+        _require_whole_number("epoch", epoch, 0)
+        if seed is not None:
+            _require_whole_number("seed", seed, 0)
+        self.make_local()
+        images = None
+        if cache:
+            folder = None if isinstance(cache, bool) else Path(cache)
+            if folder not in self._kept_images:
+                self._kept_images[folder] = keep_images(self, folder)
+            images = self._kept_images[folder]
+        order = Order(len(self), shuffle, seed, epoch)
+        return make_batches(self, order, batch_size, drop_remainder=drop_remainder, images=images)
 
     def to_torch(self) -> "TorchSamples":
         """Make a map-style dataset for PyTorch's DataLoader, of `(image uint8 tensor (3, height, width), label)`."""
@@ -208,6 +254,11 @@ class CaptchaDataset:
         return (shards, *numbers, self.index["label"].to_pylist())
 
     @cached_property
+    def _kept_images(self) -> dict[Path | None, npt.NDArray[np.uint8]]:
+        """Pictures that were decoded for `to_tf`, by the folder that holds them; None is memory."""
+        return {}
+
+    @cached_property
     def _pixel_hashes(self) -> list[bytes]:
         return list(self.index["pixel_sha256"].to_pylist())
 
@@ -223,6 +274,11 @@ class CaptchaDataset:
             problem = f"picture of sample {sample.id}: {error}"
             raise DamagedRecordError(Path(shards[number]), int(offsets[number]), problem) from None
         return DecodedSample(image, sample.label, sample.id)
+
+
+def _require_whole_number(name: str, value: object, low: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
+        raise UserError(f"{name} is {value!r}; expected a whole number from {low}")
 
 
 def _decode_image(encoded: bytes, spec: DatasetSpec, pixel_sha256: bytes) -> npt.NDArray[np.uint8]:

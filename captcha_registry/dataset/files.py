@@ -13,11 +13,15 @@ from captcha_registry.errors import UserError
 class Files(Protocol):
     """The files of one dataset, under the paths that its manifest gives them."""
 
+    @property
+    def root(self) -> Path:
+        """The folder of this disk where they are, or come to be when they are fetched."""
+
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Read some bytes of a file; fewer than asked for where it ends."""
 
     def make_local(self, paths: Iterable[str]) -> Path:
-        """Return a folder of this disk that holds these files, each under its path and proved by its SHA-256.
+        """Return a folder of this disk that holds these files, each under its path and verified by its SHA-256.
 
         Raises:
             UserError: one is missing, or has other bytes than the manifest says.
@@ -38,14 +42,15 @@ class LocalFiles:
             return file.read(length)
 
     def make_local(self, paths: Iterable[str]) -> Path:
-        """Prove the files, and return the folder."""
+        """Verify the files, and return the folder."""
         for path in paths:
             entry = self.entries[path]
             with self._explain_absence(path):
                 found = FileEntry.of(self.root, path, entry.num_samples)
             if found != entry:
                 raise UserError(
-                    f"{self.root / path} has other bytes than the manifest says: `captcha-registry verify {self.root}` tells more"
+                    f"{self.root / path} has other bytes than the manifest says: "
+                    f"`captcha-registry repair {self.root}` draws it again"
                 )
         return self.root
 
@@ -56,5 +61,5 @@ class LocalFiles:
         except FileNotFoundError:
             raise UserError(
                 f"{self.root / path} is missing: if only one split was fetched, load that one; "
-                "else fetch it again, or run `captcha-registry repair`"
+                f"else fetch it again, or run `captcha-registry repair {self.root}`"
             ) from None

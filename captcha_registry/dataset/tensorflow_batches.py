@@ -1,49 +1,158 @@
-"""Batches of a dataset's shards for TensorFlow."""
+"""Batches of a dataset's samples for TensorFlow.
 
-from collections.abc import Sequence
+    numbers -> records, a few at a time -> pictures, decoded in every core -> batches
+    numbers -> batches of pictures that were decoded before and kept
+
+What comes first is an order of numbers: that of the selection, or a permutation that seed and epoch decide. So the order does
+not depend on threads, on shards, or on where pictures are kept.
+"""
+
+import itertools
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tqdm import tqdm
 
-from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.workspace import require_free_space
+
+if TYPE_CHECKING:
+    from captcha_registry.dataset.dataset import CaptchaDataset
+
+# Records that one call into Python reads; a call costs as much as reading ten.
+RECORDS_AT_ONCE = 128
+
+_FEATURES = {"id": tf.io.FixedLenFeature([], tf.int64)}
+_FEATURES |= {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label")}
 
 
-def read_batches(
-    paths: Sequence[str],
-    wanted: npt.NDArray[np.bool_],
-    spec: DatasetSpec,
-    batch_size: int,
-    *,
-    shuffle_buffer: int,
-    seed: int | None,
+@dataclass(frozen=True, slots=True)
+class Order:
+    """In which order samples are read.
+
+    Attributes:
+        num_samples: how many there are.
+        shuffle: whether each epoch has an order of its own.
+        seed: of the orders; without one they are never the same.
+        epoch: number of the epoch that is read first.
+    """
+
+    num_samples: int
+    shuffle: bool = False
+    seed: int | None = None
+    epoch: int = 0
+
+    def in_epoch(self, epoch: int) -> npt.NDArray[np.int64]:
+        """List the numbers of the samples in the order of one epoch."""
+        if not self.shuffle:
+            return np.arange(self.num_samples)
+        return np.random.default_rng(None if self.seed is None else (self.seed, epoch)).permutation(self.num_samples)
+
+    def list_numbers(self, size: int) -> tf.data.Dataset:
+        """Yield the numbers, `size` at a time; every iteration is the next epoch."""
+        epochs = itertools.count(self.epoch)
+
+        def list_epoch() -> Iterator[npt.NDArray[np.int64]]:
+            numbers = self.in_epoch(next(epochs))
+            return (numbers[start : start + size] for start in range(0, len(numbers), size))
+
+        return tf.data.Dataset.from_generator(list_epoch, output_signature=tf.TensorSpec([None], tf.int64))
+
+
+def make_batches(
+    dataset: "CaptchaDataset", order: Order, batch_size: int, *, drop_remainder: bool, images: npt.NDArray[np.uint8] | None
 ) -> tf.data.Dataset:
-    """Read `(images uint8 (batch, height, width, 3), labels string (batch,))` from TFRecord shards.
+    """Yield `(images uint8 (batch, height, width, 3), labels string (batch,))` of samples whose shards are on this disk.
 
     Args:
-        paths: the shards.
-        wanted: for each sample id whether it is to be read.
-        spec: the dataset's.
-        batch_size: samples in a batch; the last one may have fewer.
-        shuffle_buffer: records that wait to be drawn at random; 0 keeps the order.
-        seed: of the shuffle.
+        dataset: the samples.
+        order: in which they come.
+        batch_size: samples in a batch.
+        drop_remainder: whether what does not fill the last batch is left out.
+        images: the pictures, if they were decoded before (see `keep_images`).
     """
-    features = {"id": tf.io.FixedLenFeature([], tf.int64)}
-    features |= {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label")}
-
-    def decode(sample: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.io.decode_png(sample["image"], channels=3)
-        return tf.ensure_shape(image, (spec.height, spec.width, 3)), sample["label"]
-
-    shards = tf.data.Dataset.from_tensor_slices(list(paths))
-    if shuffle_buffer:
-        shards = shards.shuffle(len(paths), seed=seed, reshuffle_each_iteration=True)
-    samples = shards.flat_map(tf.data.TFRecordDataset)
-    samples = samples.map(lambda record: tf.io.parse_single_example(record, features), num_parallel_calls=tf.data.AUTOTUNE)
-    mask = tf.constant(wanted)
-    samples = samples.filter(lambda sample: mask[sample["id"]])
-    if shuffle_buffer:
-        samples = samples.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
-    batches = samples.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
-    num_batches = -(-int(np.count_nonzero(wanted)) // batch_size)
+    if images is None:
+        samples = _decode_samples(dataset, order)
+        batches = samples.batch(batch_size, drop_remainder=drop_remainder, num_parallel_calls=tf.data.AUTOTUNE)
+    else:
+        batches = _gather_batches(dataset, order, batch_size, drop_remainder=drop_remainder, images=images)
+    num_batches = len(dataset) // batch_size if drop_remainder else -(-len(dataset) // batch_size)
     return batches.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(tf.data.AUTOTUNE)
+
+
+def keep_images(dataset: "CaptchaDataset", folder: Path | None) -> npt.NDArray[np.uint8]:
+    """Decode every picture once, with a progress bar; return them `(samples, height, width, 3)`, in memory or mapped from disk.
+
+    Args:
+        dataset: samples whose shards are on this disk.
+        folder: where the file lies that holds them, without a name, so that nothing is left of it however the process ends.
+
+    Raises:
+        UserError: the disk cannot hold them.
+    """
+    spec = dataset.manifest.spec
+    shape = (len(dataset), spec.height, spec.width, 3)
+    if folder is None or not len(dataset):
+        images = np.empty(shape, np.uint8)
+        for start, batch in _decode_all(dataset):
+            images[start : start + len(batch)] = batch
+        return images
+    folder.mkdir(parents=True, exist_ok=True)
+    require_free_space(folder, math.prod(shape))
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _, batch in _decode_all(dataset):
+            file.write(batch.data)
+        file.flush()
+        return np.asarray(np.memmap(file, np.uint8, "r", shape=shape))
+
+
+def _decode_all(dataset: "CaptchaDataset") -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Yield the pictures of all samples, some at a time, with the number of the first."""
+    batches = _decode_samples(dataset, Order(len(dataset))).batch(RECORDS_AT_ONCE).prefetch(tf.data.AUTOTUNE)
+    start = 0
+    with tqdm(total=len(dataset), unit=" samples", desc="decoding", disable=None) as progress:
+        for images, _ in batches.as_numpy_iterator():
+            yield start, images
+            start += len(images)
+            progress.update(len(images))
+
+
+def _decode_samples(dataset: "CaptchaDataset", order: Order) -> tf.data.Dataset:
+    """Read and decode one sample after the other."""
+    spec, ids = dataset.manifest.spec, tf.constant(dataset.index["id"].to_numpy())
+
+    def read(numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Without state: else one thread would call it where TensorFlow was told to be deterministic.
+        records = tf.numpy_function(dataset.read_records, [numbers], tf.string, stateful=False)
+        samples = tf.io.parse_example(tf.ensure_shape(records, [None]), _FEATURES)
+        tf.debugging.assert_equal(samples["id"], tf.gather(ids, numbers), "a record is not the one that the index names")
+        return samples["image"], samples["label"]
+
+    def decode(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.ensure_shape(tf.io.decode_png(image, channels=3), (spec.height, spec.width, 3)), label
+
+    records = order.list_numbers(RECORDS_AT_ONCE).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return records.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _gather_batches(
+    dataset: "CaptchaDataset", order: Order, batch_size: int, *, drop_remainder: bool, images: npt.NDArray[np.uint8]
+) -> tf.data.Dataset:
+    """Take batches out of decoded pictures."""
+    labels = tf.constant(dataset.index["label"].to_pylist(), tf.string)
+    shape = (batch_size if drop_remainder else None, *images.shape[1:])
+
+    def gather(numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pictures = tf.numpy_function(images.__getitem__, [numbers], tf.uint8, stateful=False)
+        return tf.ensure_shape(pictures, shape), tf.ensure_shape(tf.gather(labels, numbers), shape[:1])
+
+    numbers = order.list_numbers(batch_size)
+    if drop_remainder:
+        numbers = numbers.filter(lambda numbers: tf.size(numbers) == batch_size)
+    return numbers.map(gather, num_parallel_calls=tf.data.AUTOTUNE)

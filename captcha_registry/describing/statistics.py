@@ -4,10 +4,10 @@ from collections import Counter
 
 import pyarrow.compute as pc
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 
 
-def summarize_dataset(dataset: DatasetFolder) -> dict[str, int | float]:
+def summarize_dataset(dataset: CaptchaDataset) -> dict[str, int | float]:
     """Compute the dataset's metrics.
 
     Returns:
@@ -15,11 +15,12 @@ def summarize_dataset(dataset: DatasetFolder) -> dict[str, int | float]:
         and in test; and for each position, from 1, its balance: the rarest character's count over the commonest's, 0 to 1.
     """
     rows, spec = dataset.index, dataset.manifest.spec
-    labels = {split: set(dataset.rows(split)["label"].to_pylist()) for split in ("train", "test")}
+    splits = {name: dataset.split(name) for name in ("train", "test")}
+    labels = {name: set(samples.index["label"].to_pylist()) for name, samples in splits.items()}
     return {
         "samples": rows.num_rows,
-        "train_samples": dataset.rows("train").num_rows,
-        "test_samples": dataset.rows("test").num_rows,
+        "train_samples": len(splits["train"]),
+        "test_samples": len(splits["test"]),
         "shards": len(dataset.manifest.shards),
         "size_bytes": sum(shard.size_bytes for shard in dataset.manifest.shards),
         "duplicate_pictures": rows.num_rows - pc.count_distinct(rows["pixel_sha256"]).as_py(),
@@ -29,7 +30,7 @@ def summarize_dataset(dataset: DatasetFolder) -> dict[str, int | float]:
     } | {f"balance_position_{n + 1}": round(balance, 4) for n, balance in enumerate(_position_balance(dataset, spec.max_length))}
 
 
-def _position_balance(dataset: DatasetFolder, length: int) -> list[float]:
+def _position_balance(dataset: CaptchaDataset, length: int) -> list[float]:
     counts = [Counter(pc.utf8_slice_codeunits(dataset.index["label"], n, n + 1).to_pylist()) for n in range(length)]
     alphabet = dataset.manifest.spec.alphabet
     return [min(count[c] for c in alphabet) / max(1, *(count[c] for c in alphabet)) for count in counts]

@@ -11,15 +11,13 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME, write_index
 from captcha_registry.dataset.manifest import FileEntry, Manifest, write_manifest
 from captcha_registry.dataset.records import ShardWriter, read_record, shard_name
@@ -102,32 +100,28 @@ def _fill_with_labels(sizes: npt.NDArray[np.int64], num_samples: int, order: npt
     return is_taken
 
 
-def split_dataset(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> Manifest:
+def split_dataset(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> Manifest:
     """Write the split dataset into `work_dir`: shards below `train/` and `test/`, the index, and the manifest last.
 
     Raises:
         UserError: the split would leave one side empty, cannot be exact, or a file of the source is not what its manifest says.
         DamagedRecordError: a record to be copied is damaged.
     """
-    spec = source.manifest.spec
-    check_split(spec, rule)
-    _require_entry(source.root, source.manifest.index)
-    rows = _link_shards(source, rule, work_dir) if rule.by == "shard" else _copy_records(source, rule, work_dir)
+    check_split(source.manifest.spec, rule)
+    source.make_local()
+    rows, shards = _link_shards(source, rule, work_dir) if rule.by == "shard" else _copy_records(source, rule, work_dir)
     write_index(work_dir / INDEX_NAME, rows.sort_by("id"))
 
-    samples_by_shard = sorted(pc.value_counts(rows["shard"]).to_pylist(), key=lambda pair: shard_order(pair["values"]))
     manifest = Manifest.create(
         name=source.manifest.name,
-        spec=spec,
+        spec=source.manifest.spec,
         drawing_version=source.manifest.drawing_version,
         fonts=source.manifest.fonts,
         split=rule,
-        shards=tuple(FileEntry.of(work_dir, pair["values"], pair["counts"]) for pair in samples_by_shard),
+        shards=tuple(sorted(shards, key=lambda shard: shard_order(shard.path))),
         index=FileEntry.of(work_dir, INDEX_NAME, num_samples=rows.num_rows),
         tool_versions=source.manifest.tool_versions,
     )
-    if rule.by == "shard":
-        _require_same_shards(source, manifest)
     write_manifest(work_dir, manifest)
     return manifest
 
@@ -138,52 +132,23 @@ def shard_order(path: str) -> tuple[str, int, str]:
     return side, len(name), name
 
 
-def _require_entry(root: Path, entry: FileEntry) -> None:
-    """Make sure that a file is what the manifest says before it is read.
-
-    Raises:
-        UserError: it has other bytes, or is missing.
-    """
-    path = root / entry.path
-    if not path.is_file() or FileEntry.of(root, entry.path, entry.num_samples) != entry:
-        _refuse(root, entry.path)
-
-
-def _require_same_shards(source: DatasetFolder, manifest: Manifest) -> None:
-    """Make sure that linked shards, hashed at their new places, are those of the source's manifest."""
-    entries = {entry.path: entry for entry in source.manifest.shards}
-    for shard in manifest.shards:
-        name = shard.path.rpartition("/")[2]
-        if shard.model_copy(update={"path": name}) != entries.get(name):
-            _refuse(source.root, name)
-
-
-def _refuse(root: Path, path: str) -> NoReturn:
-    raise UserError(
-        f"{root / path} is missing, or has other bytes than the manifest says: `captcha-registry repair {root}` draws it again"
-    )
-
-
-def _link_shards(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> pa.Table:
-    """Link every shard to its side; return the index rows with their new places."""
+def _link_shards(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> tuple[pa.Table, list[FileEntry]]:
+    """Link every shard to its side; return the index rows with their new places, and the shards."""
     sides = {shard.path: SPLITS[is_test_shard(n, rule)] for n, shard in enumerate(source.manifest.shards)}
     for path, side in sides.items():
-        if not (source.root / path).is_file():
-            _refuse(source.root, path)
         link_or_copy(source.root / path, work_dir / side / path)
-    shards = source.index["shard"].to_pylist()
-    return _with_columns(
-        source.index, split=[sides[shard] for shard in shards], shard=[f"{sides[shard]}/{shard}" for shard in shards]
-    )
+    # Not hashed again: what a copy changed is to be found.
+    shards = [shard.model_copy(update={"path": f"{sides[shard.path]}/{shard.path}"}) for shard in source.manifest.shards]
+    paths = source.index["shard"].to_pylist()
+    split, shard = [sides[path] for path in paths], [f"{sides[path]}/{path}" for path in paths]
+    return _with_columns(source.index, split=split, shard=shard), shards
 
 
-def _copy_records(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> pa.Table:
-    """Copy every record to its side, in the order of the ids; return the index rows with their new places."""
-    for shard in source.manifest.shards:
-        _require_entry(source.root, shard)
+def _copy_records(source: CaptchaDataset, rule: SplitRule, work_dir: Path) -> tuple[pa.Table, list[FileEntry]]:
+    """Copy every record to its side, in the order of the ids; return the index rows with their new places, and the shards."""
     is_test = choose_test_samples(source.index, rule)
-    copied = []
-    with tqdm(total=source.index.num_rows, unit=" samples", desc="splitting", disable=None) as progress:
+    copied, shards = [], []
+    with tqdm(total=len(source), unit=" samples", desc="splitting", disable=None) as progress:
         for side, chosen in zip(SPLITS, (~is_test, is_test), strict=True):
             (work_dir / side).mkdir()
             rows = source.index.filter(pa.array(chosen))
@@ -193,8 +158,9 @@ def _copy_records(source: DatasetFolder, rule: SplitRule, work_dir: Path) -> pa.
                 offsets = list(_copy_shard(source.root, part, work_dir / path))
                 names = [path] * part.num_rows
                 copied.append(_with_columns(part, split=[side] * part.num_rows, shard=names, offset=offsets))
+                shards.append(FileEntry.of(work_dir, path, part.num_rows))
                 progress.update(part.num_rows)
-    return pa.concat_tables(copied)
+    return pa.concat_tables(copied), shards
 
 
 def _copy_shard(root: Path, rows: pa.Table, target: Path) -> Iterator[int]:

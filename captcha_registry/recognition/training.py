@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from captcha_registry.dataset.folder import DatasetFolder
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.recognition import cnn, crnn
@@ -56,7 +56,7 @@ def choose_precision(recipe: Recipe) -> str:
     return "mixed_bfloat16" if recipe.precision == "bfloat16" else "float32"
 
 
-def train_model(params: ModelParams, dataset: DatasetFolder, work_dir: Path) -> tuple[keras.Model, pd.DataFrame]:
+def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) -> tuple[keras.Model, pd.DataFrame]:
     """Train, or go on from what `work_dir` holds.
 
     Returns:
@@ -72,8 +72,7 @@ def train_model(params: ModelParams, dataset: DatasetFolder, work_dir: Path) -> 
         first_class=FAMILIES[params.family].FIRST_CLASS,
         batch_size=recipe.batch_size,
         validation_size=params.validation_size,
-        # A training that goes on must not see the order of its first epochs again.
-        seed=params.seed + len(state.history),
+        seed=params.seed,
         cache_dir=work_dir / "cache",
     )
     strategy = choose_strategy()
@@ -178,13 +177,14 @@ def run_phase(network: keras.Model, params: ModelParams, batches: TrainingBatche
 
     if phase and not num_done:
         network.load_weights(state.folder / BEST_WEIGHTS)
-    optimizer = build_optimizer(recipe, recipe.learning_rates[phase], num_steps=recipe.epochs * len(batches.train))
+    train = batches.train_from(len(state.history))
+    optimizer = build_optimizer(recipe, recipe.learning_rates[phase], num_steps=recipe.epochs * len(train))
     network.compile(optimizer, loss=FAMILIES[params.family].build_loss(), metrics=[exact_match_metric(params.family)])
     if num_done:
         optimizer.build(network.trainable_variables)
         network.load_weights(state.folder / LATEST_WEIGHTS)
     network.fit(
-        batches.train,
+        train,
         validation_data=batches.validation,
         initial_epoch=num_done,
         epochs=recipe.epochs,

@@ -105,8 +105,8 @@ def _list_shards(dataset: CaptchaDataset) -> Iterator[tuple[str, CaptchaDataset]
 
 
 def _read_samples(dataset: CaptchaDataset, advance: Advance) -> Iterator[Sample]:
-    for number in range(len(dataset)):
-        yield dataset.read_sample(number)
+    for sample in dataset.read_samples():
+        yield sample
         advance(1)
 
 

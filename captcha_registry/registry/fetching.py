@@ -212,12 +212,12 @@ class PublishedFiles:
     Attributes:
         sources: where each file lies, by its path inside the dataset.
         entries: what the manifest says of it.
-        folder: holds the files that were fetched, each under its path; it is shared by all who read this dataset.
+        root: the folder of the files that were fetched, each under its path; it is shared by all who read this dataset.
     """
 
     sources: Mapping[str, RemoteFile]
     entries: Mapping[str, FileEntry]
-    folder: Path
+    root: Path
     proved: set[str] = field(default_factory=set)
 
     def read(self, path: str, offset: int, length: int) -> bytes:
@@ -228,18 +228,18 @@ class PublishedFiles:
                 return content
             # A server that sends the whole file for a part of it is asked once.
             self.make_local([path])
-        return LocalFiles(self.folder, self.entries).read(path, offset, length)
+        return LocalFiles(self.root, self.entries).read(path, offset, length)
 
     def make_local(self, paths: Iterable[str]) -> Path:
         """Fetch the files that are not here yet, several at once, with a progress bar."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.with_suffix(".lock")):
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root.with_suffix(".lock")):
             missing = [path for path in paths if path not in self.proved and not self._prove(path)]
             fetch_all({path: self.entries[path].size_bytes for path in missing}, self._fetch)
-        return self.folder
+        return self.root
 
     def _prove(self, path: str) -> bool:
-        if proved := Checksum("sha256", self.entries[path].sha256).fits(self.folder / path):
+        if proved := Checksum("sha256", self.entries[path].sha256).fits(self.root / path):
             self.proved.add(path)
         return proved
 
@@ -248,8 +248,8 @@ class PublishedFiles:
         kept = find_cache_dir() / "files" / checksum.hexdigest[:2] / checksum.hexdigest
         if not checksum.fits(kept):
             self.sources[path].fetch(checksum, kept)
-        (self.folder / path).unlink(missing_ok=True)
-        link_or_copy(kept, self.folder / path)
+        (self.root / path).unlink(missing_ok=True)
+        link_or_copy(kept, self.root / path)
         self.proved.add(path)
 
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from captcha_registry.dataset.dataset import CaptchaDataset, make_dataset
-from captcha_registry.dataset.files import LocalFiles
+from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
-from captcha_registry.dataset.manifest import read_manifest
 
 
 def load(source: str | Path, *, repo: str | None = None, version: str | None = None, split: str | None = None) -> CaptchaDataset:
@@ -20,14 +19,8 @@ def load(source: str | Path, *, repo: str | None = None, version: str | None = N
     Raises:
         UserError: there is no complete dataset, or no such version or split.
     """
-    dataset = _load_folder(Path(source)) if repo is None and version is None else _load_published(str(source), repo, version)
+    dataset = open_folder(Path(source)) if repo is None and version is None else _load_published(str(source), repo, version)
     return dataset.split(split) if split else dataset
-
-
-def _load_folder(root: Path) -> CaptchaDataset:
-    manifest = read_manifest(root)
-    files = LocalFiles(root, manifest.entries)
-    return make_dataset(files, manifest, read_index(files.make_local([manifest.index.path]) / manifest.index.path))
 
 
 def _load_published(name: str, repo: str | None, version: str | None) -> CaptchaDataset:
