@@ -19,7 +19,7 @@ from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.generation.generating import DATASET_PACKAGES
 from captcha_registry.generation.legibility import check_legibility
-from captcha_registry.generation.splitting import check_split
+from captcha_registry.generation.splitting import check_split, describe_sides
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params
 from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.recognition.training import TRAINING_PACKAGES, build_network
@@ -73,8 +73,8 @@ def main() -> None:
                 print(f"warning: {PARAMS_PATH}: datasets.{name}: {warning}", file=sys.stderr)
             tools[f"drawing/{name}"] = tool_versions(DATASET_PACKAGES) | hash_fonts(spec.fonts, drawer.font_files)
             num_test = check_split(spec, rule)
-        growth = "" if rule.by == "shard" else "; they change sides when `count` does"
-        print(f"{name}: {spec.count - num_test:,} train and {num_test:,} test samples, by {rule.by}{growth}")
+        growth = "; they change sides when `count` does" if rule.by in {"sample", "label"} else ""
+        print(f"{name}: {'about ' if rule.by.endswith('_hash') else ''}{describe_sides(spec.count, num_test, rule)}{growth}")
     for name, model in models.items():
         if model.dataset not in specs:
             raise ParamsError(f"{PARAMS_PATH}: models.{name}.dataset is {model.dataset!r}; expected one of {', '.join(specs)}")

@@ -14,7 +14,7 @@ from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.spec import SplitRule
 from captcha_registry.errors import report_errors
-from captcha_registry.generation.splitting import SPLITS, split_dataset
+from captcha_registry.generation.splitting import SPLITS, describe_sides, split_dataset
 from captcha_registry.params import load_section
 from captcha_registry.workspace import lock_work
 
@@ -42,9 +42,8 @@ def main(name: str) -> None:
             (work_dir / part).replace(out_dir / part)
         work_dir.rmdir()
 
-    counts = {side: sum(s.num_samples for s in manifest.shards if s.path.startswith(side)) for side in SPLITS}
-    seconds = time.perf_counter() - started
-    print(f"{name}: {counts['train']:,} train and {counts['test']:,} test samples, by {rule.by}, {seconds:.0f} s")
+    num_test = sum(shard.num_samples for shard in manifest.shards if shard.path.startswith("test/"))
+    print(f"{name}: {describe_sides(manifest.spec.count, num_test, rule)}, {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,9 @@ def test_a_wrong_dataset_is_refused_with_key_value_and_remedy(
         pytest.param("0.2", "0.0", "split.test_size is 0.0; expected greater than 0", id="zero"),
         pytest.param("0.2", ".nan", "split.test_size is nan; expected", id="not a number"),
         pytest.param("0.2", '"0.2"', "split.test_size is '0.2'; expected a number", id="quoted"),
-        pytest.param("shard\n", "shards\n", "split.by is 'shards'; expected 'shard', 'sample' or 'label'", id="unknown way"),
+        pytest.param(
+            "shard\n", "shards\n", "split.by is 'shards'; expected 'shard', 'sample', 'label', 'sample_hash' or", id="unknown way"
+        ),
         pytest.param("seed: 1", "seed: 4294967296", "split.seed is 4294967296; expected less than 4294967296", id="large seed"),
     ],
 )
@@ -290,6 +292,21 @@ def test_check_warns_of_what_is_hard_to_read_and_passes(workplace: Path, capsys:
     )
 
 
+def test_check_says_the_share_that_whole_shards_give(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (workplace / "params.yaml").read_text(encoding="utf-8").replace("count: 100000", "count: 120000")
+    (workplace / "params.yaml").write_text(text, encoding="utf-8")
+    check.main()
+    said = "digits: 95,000 train and 25,000 test samples, by shard, 20.8% test and not 20.0%, as shards are not divided\n"
+    assert said in capsys.readouterr().out
+
+
+def test_check_says_about_how_many_a_hash_chooses(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (workplace / "params.yaml").read_text(encoding="utf-8").replace("by: shard", "by: sample_hash")
+    (workplace / "params.yaml").write_text(text, encoding="utf-8")
+    check.main()
+    assert "digits: about 80,000 train and 20,000 test samples, by sample_hash\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("way", ["sample", "label"])
 def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
     workplace: Path, capsys: pytest.CaptureFixture[str], way: str
@@ -309,6 +326,16 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
             {"datasets.digits.shard_size": 100_000},
             r"params.yaml: datasets.digits: a test share of 0.2 is . of 1 shards, and leaves one side empty: lower",
             id="one shard",
+        ),
+        pytest.param(
+            {"split.by": "label", "datasets.alnum.length": 1, "datasets.alnum.alphabet": "abc"},
+            r"datasets.alnum: a test share of 0.2 is 20000 of 100000 samples, while each of 3 texts has more, .*: raise `length`",
+            id="no text is few enough",
+        ),
+        pytest.param(
+            {"split.by": "label_hash", "split.seed": 1, "datasets.alnum.length": 1, "datasets.alnum.alphabet": "abc"},
+            r"datasets.alnum: a test share of 0.2 is 0% of 3 texts, and leaves one side empty: raise `length`, or",
+            id="no text is test",
         ),
         pytest.param(
             {"split.by": "sample", "datasets.alnum.count": 2},

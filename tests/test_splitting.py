@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +26,20 @@ from captcha_registry.dataset.records import read_record, shard_name
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
-from captcha_registry.generation.splitting import check_split, choose_test_samples, is_test_shard, shard_order, split_dataset
+from captcha_registry.generation.splitting import (
+    check_split,
+    choose_test_samples,
+    describe_sides,
+    is_test_key,
+    is_test_shard,
+    shard_order,
+    split_dataset,
+)
 
-Way = Literal["shard", "sample", "label"]
-WAYS: tuple[Way, ...] = ("shard", "sample", "label")
+Way = Literal["shard", "sample", "label", "sample_hash", "label_hash"]
+WAYS: tuple[Way, ...] = get_args(Way)
+EXACT: tuple[Way, ...] = ("shard", "sample", "label")
+LASTING: tuple[Way, ...] = ("shard", "sample_hash", "label_hash")
 SEEDS = st.integers(0, 2**32 - 1)
 # Shares as people write them, with up to four decimals.
 SHARES = st.integers(1, 9999).map(lambda number: number / 10_000)
@@ -45,7 +55,7 @@ def sides_by_id(dataset: CaptchaDataset) -> dict[int, str]:
     return dict(zip(dataset.index["id"].to_pylist(), dataset.index["split"].to_pylist(), strict=True))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EXACT)
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
 def test_every_sample_is_on_one_side_and_a_fifth_is_test(
     generated_dataset: CaptchaDataset, tmp_path: Path, way: Way, seed: int
@@ -124,13 +134,76 @@ def test_the_seed_chooses_which_shards_are_test() -> None:
     assert chosen == set(range(5))
 
 
-@pytest.mark.parametrize("count", [61, 66, 100, 180])
+def test_the_test_shards_of_the_shipped_datasets_stay_what_they_are() -> None:
+    rule = SplitRule(test_size=0.2, by="shard", seed=42)
+    assert [number for number in range(20) if is_test_shard(number, rule)] == [3, 8, 13, 18]
+
+
+@pytest.mark.parametrize("way", LASTING)
+@pytest.mark.parametrize("count", [61, 100])
 def test_growing_never_moves_an_old_sample(
-    generate: Callable[..., CaptchaDataset], tiny_dataset: CaptchaDataset, tiny_spec: DatasetSpec, tmp_path: Path, count: int
+    generate: Callable[..., CaptchaDataset],
+    generated_dataset: CaptchaDataset,
+    tiny_spec: DatasetSpec,
+    tmp_path: Path,
+    way: Way,
+    count: int,
 ) -> None:
-    grown = split(generate(tiny_spec.model_copy(update={"count": count})), "shard", tmp_path / "out")
-    assert sides_by_id(grown).items() >= sides_by_id(tiny_dataset).items()
-    assert set(grown.manifest.shards) >= set(tiny_dataset.manifest.shards)
+    old = split(generated_dataset, way, tmp_path / "old")
+    grown = split(generate(tiny_spec.model_copy(update={"count": count})), way, tmp_path / "out")
+    assert sides_by_id(grown).items() >= sides_by_id(old).items()
+    full = {shard for shard in old.manifest.shards if shard.num_samples == tiny_spec.shard_size}
+    assert full
+    assert set(grown.manifest.shards) >= full
+
+
+def choose(labels: list[str], rule: SplitRule) -> list[bool]:
+    try:
+        return list(choose_test_samples(pa.table({"id": range(len(labels)), "label": labels}), rule))
+    except UserError as error:
+        assert "leaves one side empty: raise `count`, or change `split.seed`" in str(error)  # noqa: PT017 - both are right
+        return []
+
+
+@given(st.lists(st.text("AB01", min_size=1, max_size=3), min_size=2, max_size=80), st.data(), SHARES, SEEDS)
+def test_a_hash_chooses_the_same_however_many_samples_there_are(
+    labels: list[str], data: st.DataObject, share: float, seed: int
+) -> None:
+    fewer = data.draw(st.integers(1, len(labels)))
+    for way in ("sample_hash", "label_hash"):
+        rule = SplitRule.model_validate({"test_size": share, "by": way, "seed": seed})
+        few, many = choose(labels[:fewer], rule), choose(labels, rule)
+        assert not few or many[:fewer] == few
+        if many and way == "label_hash":
+            sides = set(zip(labels, many, strict=True))
+            assert len(sides) == len(set(labels)), "no text is on both sides"
+
+
+@pytest.mark.parametrize("way", ["sample_hash", "label_hash"])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_a_hash_chooses_about_the_share(way: str, share: float) -> None:
+    labels = [f"{number:04d}" for number in range(10_000)]
+    chosen = choose(labels, SplitRule.model_validate({"test_size": share, "by": way, "seed": 1}))
+    assert abs(sum(chosen) / 10_000 - share) < 5 * (share * (1 - share) / 10_000) ** 0.5
+
+
+@given(SHARES, SHARES, SEEDS, st.integers(0, 10**9))
+def test_a_larger_share_moves_samples_from_train_to_test_only(one: float, other: float, seed: int, sample_id: int) -> None:
+    small, large = (SplitRule(test_size=share, by="sample_hash", seed=seed) for share in sorted((one, other)))
+    assert is_test_key(sample_id, large) or not is_test_key(sample_id, small)
+
+
+@pytest.mark.parametrize(
+    ("num_test", "way", "said"),
+    [
+        (12, "shard", "48 train and 12 test samples, by shard"),
+        (10, "shard", "50 train and 10 test samples, by shard, 16.7% test and not 20.0%, as shards are not divided"),
+        (13, "label_hash", "47 train and 13 test samples, by label_hash, 21.7% test and not 20.0%, by chance of the hash"),
+        (12, "sample", "48 train and 12 test samples, by sample"),
+    ],
+)
+def test_the_share_is_said_where_it_is_another(num_test: int, way: Way, said: str) -> None:
+    assert describe_sides(60, num_test, SplitRule(test_size=0.2, by=way, seed=1)) == said
 
 
 @pytest.mark.parametrize("seed", [0, 42])
@@ -226,7 +299,7 @@ def test_shards_are_in_the_order_of_their_numbers_however_many() -> None:
     assert sorted(paths[:2] + paths[5:7]) == sorted(paths[:2] + paths[5:7], key=shard_order)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EXACT)
 def test_the_stage_replaces_what_was_there(
     project: Project, generated_dataset: CaptchaDataset, tiny_spec: DatasetSpec, way: Way
 ) -> None:

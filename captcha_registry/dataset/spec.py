@@ -113,6 +113,11 @@ class DatasetSpec(Section):
         return str(self.length) if isinstance(self.length, int) else f"{self.length.min} to {self.length.max}"
 
     @property
+    def num_texts(self) -> int:
+        """Number of different texts that may be drawn."""
+        return sum(len(self.alphabet) ** length for length in range(self.min_length, self.max_length + 1))
+
+    @property
     def num_shards(self) -> int:
         """Number of shards, the last one possibly short."""
         return ceil(self.count / self.shard_size)
@@ -131,8 +136,16 @@ class DatasetSpec(Section):
 
 
 class SplitRule(Section):
-    """How a dataset is divided into train and test: the params model behind `split`."""
+    """How a dataset is divided into train and test: the params model behind `split`.
+
+    Attributes:
+        test_size: share of the samples that is test.
+        by: `shard`: whole files. `sample`: exactly `test_size`, as `train_test_split` of scikit-learn. `label`: exactly, with no
+            text on both sides. `sample_hash` and `label_hash`: a hash of id or text decides, so that no sample changes sides
+            when `count` grows; the share is as near as chance makes it.
+        seed: another seed gives another division.
+    """
 
     test_size: float = Field(gt=0, lt=1)
-    by: Literal["shard", "sample", "label"]
+    by: Literal["shard", "sample", "label", "sample_hash", "label_hash"]
     seed: int = Field(ge=0, lt=2**32)

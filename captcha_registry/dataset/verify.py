@@ -383,7 +383,7 @@ def _find_split_problems(manifest: Manifest, rows: pa.Table) -> Iterator[str]:
     for row in rows.filter(pc.not_equal(folders, pc.fill_null(rows["split"], ""))).to_pylist():
         yield f"sample {row['id']} is in {row['shard']}, its split is {row['split']!r}"
 
-    if manifest.split and manifest.split.by == "label":
+    if manifest.split and manifest.split.by in {"label", "label_hash"}:
         sides = rows.group_by("label").aggregate([("split", "count_distinct")])
         for label in sides.filter(pc.greater(sides["split_count_distinct"], 1))["label"].to_pylist():
             yield f"the label {label!r} is in train and in test, which a split by label rules out"

@@ -34,7 +34,7 @@ COLUMNS = {
 FACTS = {
     "samples": "captchas, each with its text",
     "train_samples": "of these, to learn from",
-    "test_samples": "of these, to be judged by; no sample ever changes sides",
+    "test_samples": "of these, to be judged by",
     "shards": "TFRecord files",
     "size_bytes": "bytes of all shards",
     "duplicate_pictures": "pictures that an earlier sample shows already",
@@ -42,6 +42,13 @@ FACTS = {
     "labels_in_train_and_test": "texts that stand on both sides, on different pictures",
     "mean_ink_luminance": "mean brightness of the ink, 0 to 255",
     "balance_position": "rarest character's count over the commonest's at this position, 1 is even",
+}
+WAYS = {
+    "shard": "whole files are train or test, and no sample changes sides when the dataset grows",
+    "sample": "one by one, as `train_test_split` of scikit-learn; a dataset that grows is divided again",
+    "label": "no text is on both sides; a dataset that grows is divided again",
+    "sample_hash": "a hash of the id decides, and no sample changes sides when the dataset grows",
+    "label_hash": "a hash of the text decides: none is on both sides, and no sample changes sides when the dataset grows",
 }
 
 
@@ -135,6 +142,16 @@ data they need, to test a pipeline. It is no tool against anybody's site, and a 
 """
 
 
+def describe_split(manifest: Manifest) -> str:
+    """Say how a dataset was divided, into which shares, and what becomes of that when it grows."""
+    split = manifest.split
+    if split is None:
+        return "Not split."
+    num_test = sum(shard.num_samples for shard in manifest.shards if shard.path.startswith("test/"))
+    share = f"{num_test / manifest.spec.count:.1%} test, seed {split.seed}"
+    return f"Split by {split.by}, {share}: {WAYS[split.by]}."
+
+
 def _explain(fact: str) -> str:
     return FACTS["balance_position" if fact.startswith("balance_position") else fact]
 
@@ -150,14 +167,13 @@ def _describe_fonts(spec: DatasetSpec) -> str:
 
 
 def _describe_drawing(manifest: Manifest) -> str:
-    spec, split = manifest.spec, manifest.split
-    how_split = f"Split by {split.by}, {split.test_size:.0%} test, seed {split.seed}." if split else "Not split."
+    spec = manifest.spec
     tools = ", ".join(f"{tool} {version}" for tool, version in manifest.tool_versions.items())
     sizes = ", ".join(map(str, spec.font_sizes))
     fonts = _describe_fonts(spec)
     return f"""Drawn from the seed {spec.seed}, in the style `{spec.style}` of the package `captcha`, with {fonts},
 in sizes {sizes}. Sample *i* follows from the seed and *i* alone, so raising the number of samples changes none.
-{how_split} Drawing version {manifest.drawing_version}, with {tools}."""
+{describe_split(manifest)} Drawing version {manifest.drawing_version}, with {tools}."""
 
 
 def _describe_limits(manifest: Manifest) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from captcha_registry.dataset.index import SCHEMA
 from captcha_registry.dataset.manifest import FileEntry, Manifest
-from captcha_registry.describing.card import COLUMNS, LICENSE_NAMES, find_license
+from captcha_registry.describing.card import COLUMNS, LICENSE_NAMES, describe_split, find_license
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 # The context that the specification gives; readers warn about any other.
@@ -106,6 +106,7 @@ def _describe_splits(manifest: Manifest) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "splits",
         "name": "splits",
+        "description": describe_split(manifest),
         "dataType": "cr:Split",
         "key": {"@id": "splits/name"},
         "field": [

@@ -2,14 +2,18 @@
 
 By whole shard, the default, no record is copied: every sample is an independent draw, so whole shards are an honest split,
 and people can fetch the test set alone. Which side a shard is on depends on its number alone, never on how many there are,
-so a dataset that grows keeps its split. By sample and by label copy records, without re-encoding them; they are exact for the
-samples that are there, as in scikit-learn, and so divide a dataset that grows anew.
+so a dataset that grows keeps its split.
+
+All other ways copy records, without re-encoding them. By sample and by label are exact for the samples that are there, as in
+scikit-learn, and so divide a dataset that grows again. By sample_hash and by label_hash a hash of id or text decides: nothing
+changes sides when the dataset grows, and the share is not exact.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from math import floor
+from math import floor, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +34,9 @@ SPLITS = ("train", "test")
 # Orders of the labels that a split by label tries: one leaves a rest that no label fits in 3 of 200 seeds of `digits`.
 MAX_TRIES = 100
 
+# So many ids or texts are hashed before anything is drawn, to tell what a split will give; with more, no side is left empty.
+MAX_HASHED = 10_000
+
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -45,29 +52,75 @@ def is_test_shard(shard_number: int, rule: SplitRule) -> bool:
     return floor((shard_number + 1) * share + shift) > floor(shard_number * share + shift)
 
 
+def is_test_key(key: object, rule: SplitRule) -> bool:
+    """Tell the side of a sample from its id, or from its text, and the seed alone."""
+    digest = hashlib.blake2b(f"{rule.seed}/{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < Fraction(str(rule.test_size)) * 2**64
+
+
 def check_split(spec: DatasetSpec, rule: SplitRule) -> int:
-    """Count the test samples that a split will give, and refuse one that leaves a side empty.
+    """Count the test samples that a split will give, for a hash about, and refuse one that leaves a side empty.
 
     Raises:
         UserError: says what would be on each side, and what to change.
     """
+    num_test = round(spec.count * rule.test_size)
+    found, cure = f"{num_test} of {spec.count} samples", "raise `count`, or change `split.test_size`"
     if rule.by == "shard":
         test_shards = [n for n in range(spec.num_shards) if is_test_shard(n, rule)]
-        num_test, found = (
-            sum(map(len, map(spec.shard_sample_ids, test_shards))),
-            f"{len(test_shards)} of {spec.num_shards} shards",
-        )
-        cure = "lower `shard_size`, or split by sample"
-    else:
-        num_test = round(spec.count * rule.test_size)
-        found, cure = f"{num_test} of {spec.count} samples", "raise `count`, or change `split.test_size`"
+        num_test = sum(map(len, map(spec.shard_sample_ids, test_shards)))
+        found, cure = f"{len(test_shards)} of {spec.num_shards} shards", "lower `shard_size`, or split by sample"
+    elif rule.by == "label" and _exceeds(spec.count / spec.num_texts, min(num_test, spec.count - num_test)):
+        found, cure = f"{num_test} of {spec.count} samples, while each of {spec.num_texts} texts has more", "raise `length`"
+        num_test = 0
+    elif rule.by == "sample_hash" and spec.count <= MAX_HASHED:
+        num_test = sum(is_test_key(sample_id, rule) for sample_id in range(spec.count))
+        found, cure = f"{num_test} of {spec.count} samples", "raise `count`, or change `split.seed`"
+    elif rule.by == "label_hash" and spec.num_texts <= MAX_HASHED:
+        share = _find_test_share(spec, rule)
+        num_test = round(spec.count * share)
+        found, cure = f"{share:.0%} of {spec.num_texts} texts", "raise `length`, or change `split.seed`"
     if not 0 < num_test < spec.count:
         raise UserError(f"a test share of {rule.test_size} is {found}, and leaves one side empty: {cure}")
     return num_test
 
 
+def _exceeds(mean: float, limit: int) -> bool:
+    """Tell whether a number of samples is above a limit, five standard deviations of chance set aside."""
+    return mean - 5 * sqrt(mean) > limit
+
+
+def _find_test_share(spec: DatasetSpec, rule: SplitRule) -> float:
+    """Compute the share of all texts that their hash puts into test, each length of them being equally likely."""
+    shares = []
+    for length in range(spec.min_length, spec.max_length + 1):
+        texts = map("".join, itertools.product(spec.alphabet, repeat=length))
+        shares.append(np.mean([is_test_key(text, rule) for text in texts]))
+    return float(np.mean(shares))
+
+
+def describe_sides(num_samples: int, num_test: int, rule: SplitRule) -> str:
+    """Say how many samples are on each side, and the share of test where it is not the wanted one."""
+    share = num_test / num_samples
+    wanted = f"{rule.test_size:.1%}"
+    other = f", {share:.1%} test and not {wanted}" if f"{share:.1%}" != wanted else ""
+    why = ", as shards are not divided" if rule.by == "shard" else ", by chance of the hash"
+    sides = f"{num_samples - num_test:,} train and {num_test:,} test samples, by {rule.by}"
+    return f"{sides}{other}{why if other else ''}"
+
+
 def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:
-    """Choose exactly `test_size` of the samples, one by one or by whole labels; True is test, in index order."""
+    """Choose the samples that are test, one by one or by whole labels; True is test, in index order.
+
+    Raises:
+        UserError: no whole labels hold exactly `test_size` of them, or a hash leaves one side empty.
+    """
+    if rule.by in {"sample_hash", "label_hash"}:
+        keys = index["id" if rule.by == "sample_hash" else "label"].to_pylist()
+        is_test = np.array([is_test_key(key, rule) for key in keys])
+        if is_test.all() or not is_test.any():
+            raise UserError(f"{rule.by} leaves one side empty: raise `count`, or change `split.seed`")
+        return is_test
     num_test = round(index.num_rows * rule.test_size)
     is_test = np.zeros(index.num_rows, dtype=bool)
     if rule.by == "sample":
@@ -86,7 +139,7 @@ def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:
             return is_test_label[label_numbers]
     raise UserError(
         f"found no whole labels that hold exactly {rule.test_size} of {index.num_rows:,} samples: "
-        "raise `count`, or split by sample"
+        "raise `count`, or split by label_hash, which need not be exact"
     )
 
 
