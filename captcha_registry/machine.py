@@ -106,15 +106,18 @@ def _read_memory_room(group: Path) -> Iterator[int]:
 
 
 def settle_user() -> None:
-    """Give a user id without a name or a home, as containers have them, what libraries and other programs ask for."""
+    """Give a user id without a name or a home, as containers have them, what libraries and other programs ask for.
+
+    Git takes a home of somebody else, which it may not look into, for a reason to stop.
+    """
     try:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["LOGNAME"] = f"user-{os.getuid()}"
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = str(own_temporary_dir())
+    with suppress(RuntimeError):
+        if not (home := Path.home()).is_dir() or os.access(home, os.X_OK):
+            return
+    os.environ["HOME"] = str(own_temporary_dir())
 
 
 def own_temporary_dir() -> Path:

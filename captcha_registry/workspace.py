@@ -12,14 +12,15 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from captcha_registry.cache import hold_lock
 from captcha_registry.errors import UserError
 
 WORK_ROOT = Path(".work")
@@ -55,7 +56,7 @@ def lock_work(stage: str, name: str) -> Iterator[Path]:
     folder = WORK_ROOT / stage / name
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.with_name(f"{name}.lock"), timeout=0):
+        with hold_lock(folder.with_name(f"{name}.lock"), wait=False):
             yield folder
     except Timeout:
         raise UserError(f"another run is at work in {folder}: wait for it to end, or stop it") from None
@@ -127,14 +128,22 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a finished file a second name; copy it where the file system has no hard links."""
+    """Give a finished file a second name; copy it where that does not work: file systems have many ways to say so."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.hardlink_to(source)
-    except OSError as error:
-        if error.errno not in {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK}:
-            raise
-        shutil.copy2(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        _copy_whole(source, target)
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all; what makes that fail makes a link fail, too."""
+    with source.open("rb") as original, open_atomically(target) as copy:
+        shutil.copyfileobj(original, copy)
+    with suppress(PermissionError):
+        shutil.copymode(source, target)
 
 
 def require_free_space(folder: Path, needed_bytes: int) -> None:

@@ -1,16 +1,36 @@
 """Whoever runs it, and wherever: a container's limits, users without name or home, shared and read-only folders, odd paths."""
 
+import errno
+import fcntl
 import os
+import re
 import resource
+import shutil
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
+import platformdirs
 import psutil
 import pytest
+from checkouts import Checkout
 
-from captcha_registry.machine import WORKER_BYTES, available_memory_bytes, count_usable_cores, count_workers
+from captcha_registry import load
+from captcha_registry.cache import find_cache_dir, find_lock, hold_lock
+from captcha_registry.errors import UserError
+from captcha_registry.machine import (
+    WORKER_BYTES,
+    available_memory_bytes,
+    count_usable_cores,
+    count_workers,
+    expand_home,
+    is_writable,
+    own_temporary_dir,
+)
+from captcha_registry.registry.repository import find_published, open_repository
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1_MOUNTS = (
@@ -154,3 +174,156 @@ def test_the_quota_of_a_real_control_group_is_seen(cpu_group: Path) -> None:
     script += "open(sys.argv[1], 'w').write(str(os.getpid())); print(count_usable_cores())"
     command = [sys.executable, "-c", script, cpu_group / "cgroup.procs"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+Stranger = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Stranger:
+    """A function that runs Python as a user id without a name, who owns what we own but has no right beyond."""
+    prefix = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+    try:
+        subprocess.run([*prefix, "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs user namespaces")
+    (tmp_path / "temporary").mkdir()
+
+    def run(script: str, *arguments: str | Path, **environment: str | Path | None) -> subprocess.CompletedProcess[str]:
+        known = ("USER", "LOGNAME", "LNAME", "USERNAME", "CAPTCHA_REGISTRY_CACHE", "DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR")
+        changed = dict.fromkeys(known) | {"TMPDIR": tmp_path / "temporary"} | environment
+        variables = {name: str(value) for name, value in (os.environ | changed).items() if value is not None}
+        command = [*prefix, sys.executable, "-B", "-c", script, *map(str, arguments)]
+        return subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run
+
+
+USE_REGISTRY = """
+import sys
+from pathlib import Path
+from captcha_registry import load
+from captcha_registry.cli import main
+for command in (["list"], ["get", "tiny@1.0.0", "--to", "here"]):
+    try:
+        main([*command, "--repo", sys.argv[1]])
+    except SystemExit as end:
+        assert not end.code, end
+tiny = load("tiny", repo=sys.argv[1], version="1.0.0")
+tiny.make_local()
+print(len(tiny.to_numpy()[1]), tiny.files.root.is_relative_to(Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("home", ["/proc", None], ids=["read-only", "unset"])
+def test_a_user_without_a_name_or_a_home_lists_gets_and_loads(
+    stranger: Stranger, published: Checkout, tmp_path: Path, home: str | None
+) -> None:
+    done = stranger(USE_REGISTRY, published.root, tmp_path / "temporary", HOME=home, XDG_CACHE_HOME=None)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "60 True"
+    assert {path.name for path in tmp_path.iterdir()} == {"temporary", "here"}
+
+
+def test_a_complete_cache_is_used_though_it_can_only_be_read(
+    stranger: Stranger, published: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(cache := tmp_path / "cache"))
+    load("tiny", repo=str(published.root), version="1.0.0", split="test").make_local()
+    everything = [cache, *cache.rglob("*")]
+    for path in everything:
+        path.chmod(path.stat().st_mode & 0o555)
+    script = "import sys, captcha_registry\n"
+    script += "tiny = captcha_registry.load('tiny', repo=sys.argv[1], version='1.0.0')\n"
+    script += "print(len(tiny.split('test').to_numpy()[1]), tiny.files.root.is_relative_to(sys.argv[2]))\n"
+    script += "tiny.split('train').to_numpy()"
+    done = stranger(script, published.root, cache, CAPTCHA_REGISTRY_CACHE=cache)
+    assert done.stdout == "12 True\n"
+    assert f"UserError: {cache}" in done.stderr
+    assert "set CAPTCHA_REGISTRY_CACHE to a folder that can" in done.stderr
+    for path in everything:
+        path.chmod(path.stat().st_mode | 0o200)
+
+
+def test_what_is_made_in_a_cache_is_as_open_as_the_cache(
+    published: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(cache := tmp_path / "cache"))
+    cache.mkdir()
+    cache.chmod(0o1777)
+    usual = os.umask(0o077)
+    try:
+        load("tiny", repo=str(published.root), version="1.0.0").make_local()
+        with hold_lock(find_lock("get", tmp_path)):
+            pass
+    finally:
+        os.umask(usual)
+    for path in [path for name in ("files", "datasets", "locks") for path in (cache / name, *(cache / name).rglob("*"))]:
+        mode = 0o1777 if path.is_dir() else 0o666 if path.suffix == ".lock" else 0o644
+        assert oct(stat.S_IMODE(path.stat().st_mode)) == oct(mode), path
+
+
+def test_the_cache_is_where_the_variable_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for said, meant in (
+        ("~/mine", tmp_path / "mine"),
+        ("mine", tmp_path / "mine"),
+        ("", platformdirs.user_cache_path("captcha-registry")),
+    ):
+        monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", said)
+        assert find_cache_dir() == meant
+    (tmp_path / "mine").write_text("a file")
+    monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", "~/mine")
+    with pytest.raises(UserError, match=r"CAPTCHA_REGISTRY_CACHE is /.*/mine, which is a file; expected a folder"):
+        find_cache_dir()
+
+
+def test_a_temporary_folder_that_others_can_write_to_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own_temporary_dir().chmod(0o777)
+    with pytest.raises(UserError, match="is not a folder that only its user can write to: remove it, or set TMPDIR"):
+        own_temporary_dir()
+    own = tmp_path / f"captcha-registry-{os.getuid()}"
+    own.rmdir()
+    own.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is not a folder that only its user can write to"):
+        own_temporary_dir()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EIO, errno.ESTALE, errno.EINVAL])
+def test_a_file_system_without_locks_gets_a_lock_of_another_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold_lock(tmp_path / "work.lock"), pytest.raises(filelock.Timeout), hold_lock(tmp_path / "work.lock", wait=False):
+        pass
+    with hold_lock(tmp_path / "work.lock", wait=False):
+        pass
+
+
+def test_a_home_stands_for_a_tilde_if_there_is_such_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_home("~/x") == Path("/home/me/x")
+    assert expand_home("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+
+
+def test_a_folder_is_writable_if_it_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert is_writable(tmp_path / "not" / "yet")
+    assert not is_writable(tmp_path / "file")
+    assert not is_writable(Path("/proc/1"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to others")
+def test_a_repository_of_another_user_is_named_with_what_makes_git_trust_it(published: Checkout, tmp_path: Path) -> None:
+    root = shutil.copytree(published.root, tmp_path / "theirs")
+    for path in (root, *root.rglob("*")):
+        os.chown(path, 54321, 54321)
+    command = re.escape(f"`git config --global --add safe.directory {root}`")
+    trust = f"is not owned by current user; if you trust it: {command}"
+    with pytest.raises(UserError, match=trust), open_repository(str(root)) as repo:
+        find_published(repo, "tiny")

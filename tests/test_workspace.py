@@ -1,5 +1,6 @@
 """Unfinished work waits where no other work can pick it up, and a file is there whole or not at all."""
 
+import errno
 import os
 import sys
 import threading
@@ -203,6 +204,30 @@ def test_a_file_is_copied_where_a_link_cannot_reach(tmp_path: Path, request: pyt
         pytest.skip("one file system")
     link_or_copy(source, tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == b"shard"
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSYS, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EMLINK, errno.EPERM, errno.ENOTTY, errno.EIO]
+)
+def test_a_file_is_copied_whatever_a_file_system_calls_its_lack_of_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "source").write_bytes(b"shard")
+    (tmp_path / "source").chmod(0o444)
+    link_or_copy(tmp_path / "source", tmp_path / "train" / "target")
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["target"]
+    assert (tmp_path / "train" / "target").read_bytes() == b"shard"
+    assert not (tmp_path / "train" / "target").samefile(tmp_path / "source")
+
+
+def test_a_file_that_can_neither_be_linked_nor_copied_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        link_or_copy(tmp_path / "missing", tmp_path / "target")
+    assert raised.value.filename == str(tmp_path / "missing")
 
 
 def test_an_existing_target_is_not_overwritten(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm import tqdm
 
-from captcha_registry.cache import find_lock
+from captcha_registry.cache import find_lock, hold_lock
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest
@@ -101,7 +101,7 @@ def _open_staging(root: Path) -> Iterator[Path]:
     """Make an empty folder for what will take its place; it is gone in the end."""
     staging = root / STAGING_NAME
     try:
-        with FileLock(find_lock("repair", root), timeout=0):
+        with hold_lock(find_lock("repair", root), wait=False):
             if staging.exists():
                 # A killed run left it.
                 shutil.rmtree(staging)

@@ -15,11 +15,10 @@ from dvc.repo.index import Index
 from dvc.stage import Stage
 from dvc_data.index import DataIndexDirError, DataIndexEntry, StorageInfo
 from dvc_objects.fs.base import FileSystem
-from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from captcha_registry.cache import find_cache_dir
+from captcha_registry.cache import find_cache_dir, hold_lock, make_cache_folder, share_file
 from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, InsidePath, Manifest, parse_manifest
 from captcha_registry.errors import UserError
@@ -232,11 +231,14 @@ class PublishedFiles:
 
     def make_local(self, paths: Iterable[str]) -> Path:
         """Fetch the files that are not here yet, several at once, with a progress bar."""
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root.with_suffix(".lock")):
-            missing = [path for path in paths if path not in self.proved and not self._prove(path)]
-            fetch_all({path: self.entries[path].size_bytes for path in missing}, self._fetch)
+        # What is all here needs no lock, which a cache that can only be read does not give.
+        if missing := self._list_missing(paths):
+            with hold_lock(make_cache_folder(self.root).with_suffix(".lock")):
+                fetch_all({path: self.entries[path].size_bytes for path in self._list_missing(missing)}, self._fetch)
         return self.root
+
+    def _list_missing(self, paths: Iterable[str]) -> list[str]:
+        return [path for path in paths if path not in self.proved and not self._prove(path)]
 
     def _prove(self, path: str) -> bool:
         if proved := Checksum("sha256", self.entries[path].sha256).fits(self.root / path):
@@ -247,7 +249,10 @@ class PublishedFiles:
         checksum = Checksum("sha256", self.entries[path].sha256)
         kept = find_cache_dir() / "files" / checksum.hexdigest[:2] / checksum.hexdigest
         if not checksum.fits(kept):
+            make_cache_folder(kept.parent)
             self.sources[path].fetch(checksum, kept)
+            share_file(kept)
+        make_cache_folder((self.root / path).parent)
         (self.root / path).unlink(missing_ok=True)
         link_or_copy(kept, self.root / path)
         self.proved.add(path)

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
-from captcha_registry.cache import find_lock
+from captcha_registry.cache import find_lock, hold_lock
 from captcha_registry.dataset.manifest import MANIFEST_NAME, Manifest
 from captcha_registry.errors import UserError
 from captcha_registry.registry.fetching import Checksum, RemoteFile, fetch_all, read_published_manifest
@@ -45,7 +43,7 @@ def get_version(published: Published, sources: Mapping[str, RemoteFile], target:
         UserError: the folder holds something else, there is no such split, or the remote has not what was published.
     """
     wanted = list_wanted(published, sources, split)
-    with FileLock(find_lock("get", target)):
+    with hold_lock(find_lock("get", target)):
         _require_room(published, sources, wanted, target)
         missing = [path for path, checksum in wanted.checksums.items() if not checksum.fits(target / path)]
         _require_nothing_lost(published, missing, target)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dvc.repo import Repo
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from semver import Version
 
+from captcha_registry.cache import hold_lock
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
-from captcha_registry.machine import count_usable_cores
+from captcha_registry.machine import count_usable_cores, settle_user
 from captcha_registry.registry.diff import REASONS, Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.pushing import Objects, find_objects, find_outputs, name_output, push_objects
@@ -70,7 +71,7 @@ def lock_publishing(repo: Repo) -> Iterator[None]:
         UserError: one is running.
     """
     try:
-        with FileLock(Path(repo.tmp_dir) / "captcha-registry.publish.lock", timeout=0):
+        with hold_lock(Path(repo.tmp_dir) / "captcha-registry.publish.lock", wait=False):
             yield
     except Timeout:
         raise UserError(f"another publication runs in {repo.root_dir}: wait for it to end, or stop it") from None
@@ -83,6 +84,7 @@ def publish(name: str, version_text: str, *, dry_run: bool = False) -> Release:
         UserError: the version is taken or says less than the change, the tree is dirty, the pipeline stale, the data damaged, or
             a remote is missing or does not take it.
     """
+    settle_user()
     version = parse_version(version_text)
     root = find_root()
     with explain_errors(str(root)), Repo(str(root)) as repo, lock_publishing(repo):

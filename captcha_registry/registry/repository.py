@@ -7,6 +7,7 @@ and nothing of it is ever run.
 import atexit
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ from dvc.scm import SCM, Git, RevError, SCMError, resolve_rev
 from gto.constants import Action
 from gto.exceptions import GTOException
 from pydantic import TypeAdapter, ValidationError
+from pygit2 import GitError as PyGit2Error
 from scmrepo.exceptions import SCMError as GitError
 from semver import Version
 
-from captcha_registry.cache import find_cache_dir
+from captcha_registry.cache import make_work_dir
 from captcha_registry.dataset.manifest import InsidePath
 from captcha_registry.errors import UserError
 from captcha_registry.extras import advise_install
@@ -54,6 +56,8 @@ NO_DEFAULT_BRANCH = (
     "its HEAD names a branch that is not there, so nobody can clone it: its owner names another in the host's settings, or with "
     "`git symbolic-ref HEAD refs/heads/main` in a bare repository"
 )
+# What Git says of a repository that another user owns.
+FOREIGN = re.compile(r"repository path '(.+)' is not owned by current user")
 REFERENCE = re.compile(r"(?P<name>[^@]+)(@v?(?P<version>.+))?")
 
 
@@ -116,7 +120,7 @@ def open_repository(url: str | None) -> Iterator[Repo]:
     with explain_errors(where):
         # DVC clones into temporary folders, which only its command line clears.
         atexit.register(clean_repos)
-        config = {"core": {"site_cache_dir": str(find_cache_dir() / "dvc")}}
+        config = {"core": {"site_cache_dir": str(make_work_dir("dvc"))}}
         source = _check_folder(url, where) or _check_clone(url or "", where)
         with Repo.open(*source, config=config) as repo:
             yield repo
@@ -189,12 +193,15 @@ def explain_errors(where: str) -> Iterator[None]:
         raise UserError(f"{where}: its remote cannot be reached ({error}): {cure}") from error
     except RecursionError as error:
         raise UserError(f"{where}: a file of it is nested deeper than can be read") from error
-    except (DvcException, SCMError, GitError, GTOException) as error:
+    except (DvcException, SCMError, GitError, PyGit2Error, GTOException) as error:
         # The first cause says what happened; DVC's own words may be "SCM error".
         cause: BaseException = error
         while earlier := cause.__cause__:
             cause = earlier
-        raise UserError(f"{where}: {' '.join(str(cause).split()) or type(cause).__name__}") from error
+        problem = " ".join(str(cause).split()) or type(cause).__name__
+        if owned := FOREIGN.search(problem):
+            problem += f"; if you trust it: `git config --global --add safe.directory {shlex.quote(owned[1])}`"
+        raise UserError(f"{where}: {problem}") from error
 
 
 def list_versions(repo: Repo) -> dict[tuple[str, Version], str]:
