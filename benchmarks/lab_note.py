@@ -37,7 +37,7 @@ from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.recognition.batches import load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
 from captcha_registry.recognition.recipe import ModelParams, load_model_params
-from captcha_registry.recognition.training import FAMILIES, build_network, build_optimizer, choose_precision
+from captcha_registry.recognition.training import build_network, build_optimizer, choose_precision, import_family
 
 PARAMS_PATH = Path(__file__).resolve().parent.parent / "params.yaml"
 
@@ -129,7 +129,7 @@ def load_batches(params: ModelParams, dataset: CaptchaDataset, cache_dir: Path) 
     """Load the project's batches: all of the train split but one sample."""
     return load_training_batches(
         dataset,
-        first_class=FAMILIES[params.family].FIRST_CLASS,
+        first_class=import_family(params).FIRST_CLASS,
         batch_size=params.recipe.batch_size,
         validation_size=1 / dataset.manifest.spec.count,
         seed=params.seed,
@@ -216,7 +216,7 @@ def compile_note_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
         )
     scaled = keras.Model(network.layers[1].output, network.output)
     is_cnn = params.family == "cnn"
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True) if is_cnn else FAMILIES[params.family].build_loss()
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True) if is_cnn else import_family(params).build_loss()
     scaled.compile(keras.optimizers.Adam(1e-3, amsgrad=not is_cnn), loss=loss, metrics=["accuracy"] if is_cnn else None)
     return scaled
 
@@ -226,7 +226,7 @@ def compile_our_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
     keras.config.set_dtype_policy(choose_precision(params.recipe))
     network = build_network(params, spec)
     optimizer = build_optimizer(params.recipe, params.recipe.learning_rates[0], num_steps=1000)
-    network.compile(optimizer, loss=FAMILIES[params.family].build_loss(), metrics=[exact_match_metric(params.family)])
+    network.compile(optimizer, loss=import_family(params).build_loss(), metrics=[exact_match_metric(params.family)])
     return network
 
 

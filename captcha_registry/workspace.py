@@ -1,8 +1,8 @@
 """Where unfinished work waits: `.work/<stage>/<name>/<fingerprint>/`, ignored by Git and DVC.
 
 DVC deletes a stage's outputs before it runs the stage, so what a killed run had finished must live elsewhere. The
-fingerprint covers all that the work follows from: parameters, inputs, code of the library and versions of packages. Other
-work is never picked up.
+fingerprint covers all that the work follows from: parameters, inputs, what the library's code computes, and versions of packages.
+Other work is never picked up.
 """
 
 import errno
@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -29,16 +28,9 @@ WORK_ROOT = Path(".work")
 _NUM_TRIES = 10
 
 
-def fingerprint(*facts: object, packages: Iterable[str]) -> str:
-    """Hash JSON-like facts, the versions of `packages` and the source of every project module imported so far."""
-    sources = {name: _hash_source(name) for name in sorted(sys.modules) if name.split(".")[0] == "captcha_registry"}
-    content = json.dumps([facts, tool_versions(packages), sources], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _hash_source(module_name: str) -> str:
-    source = getattr(sys.modules[module_name], "__file__", None)
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+def fingerprint(*facts: object) -> str:
+    """Hash JSON-like facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def tool_versions(packages: Iterable[str]) -> dict[str, str]:

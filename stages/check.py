@@ -1,33 +1,36 @@
 """Refuse parameters that cannot work before anything is drawn: `python -m stages.check`.
 
-Reads all of params.yaml and the fonts that it names; writes `data/tools/drawing/<name>.json` and `data/tools/training.json`:
-the versions of the packages, and the SHA-256 of the fonts, that decide what drawing and training come to. The stages that
-use them depend on these files, and so come after the check.
+Reads all of params.yaml, the fonts that it names and the project's code; writes below `data/tools/` what each stage computes
+with: `<stage>.json`, or `<stage>/<name>.json` where it differs between datasets or models. Such a file holds the versions of
+packages, the SHA-256 of fonts, and a hash of what each module computes that the stage imports. The stages depend on these
+files: they come after the check, and run again when what they compute may have changed.
 """
 
+import argparse
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from captcha_registry.dataset.manifest import read_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError, report_errors
-from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import DrawingParams
-from captcha_registry.generation.generating import DATASET_PACKAGES
-from captcha_registry.generation.legibility import check_legibility
-from captcha_registry.generation.splitting import check_split, describe_sides
+from captcha_registry.meaning import hash_modules
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params
-from captcha_registry.recognition.recipe import load_model_params
-from captcha_registry.recognition.training import TRAINING_PACKAGES, build_network
+from captcha_registry.recognition.recipe import TRAINING_PACKAGES, ModelParams, load_model_params
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
 
 SECTIONS = {"datasets", "drawing", "split", "models"}
 RESERVED_NAMES = {"generated", "tools"}
 TOOLS_DIR = Path("data/tools")
+
+# Packages that decide what a stage comes to, besides those that drew or trained what it reads.
+SPLIT_PACKAGES = ("numpy", "pyarrow", "scikit-learn")
+DESCRIBE_PACKAGES = ("numpy", "pillow", "pyarrow", "zlib-ng")
+EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "pandas", "pillow", "rapidfuzz")
 
 
 def check_names(names: Iterable[object]) -> None:
@@ -49,44 +52,89 @@ def is_drawn(name: str, spec: DatasetSpec) -> bool:
         return False
 
 
-def main() -> None:
-    """Check every section and what the sections ask of each other."""
+def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelParams]]:
+    """Check every value on its own, and what the sections name of each other; nothing large is imported for that."""
     params = read_params()
     if set(params) != SECTIONS:
         raise ParamsError(f"{PARAMS_PATH} has the sections {', '.join(map(str, params))}; expected {', '.join(sorted(SECTIONS))}")
     for section in ("datasets", "models"):
         if not isinstance(params[section], dict) or not params[section]:
             raise ParamsError(f"{PARAMS_PATH}: {section} is {params[section]!r}; expected at least one name with its settings")
-
     check_names([*params["datasets"], *params["models"]])
     specs = {name: load_section(DatasetSpec, f"datasets.{name}") for name in params["datasets"]}
     load_section(DrawingParams, "drawing")
     rule = load_section(SplitRule, "split")
-    models = {name: load_model_params(name) for name in params["models"]}
+    models: dict[str, ModelParams] = {name: load_model_params(name) for name in params["models"]}
+    for name, model in models.items():
+        if model.dataset not in specs:
+            raise ParamsError(f"{PARAMS_PATH}: models.{name}.dataset is {model.dataset!r}; expected one of {', '.join(specs)}")
     require_free_space(Path("data"), sum(spec.estimated_bytes for name, spec in specs.items() if not is_drawn(name, spec)))
-    tools = {}
+    return specs, rule, models
+
+
+def check_datasets(specs: Mapping[str, DatasetSpec], rule: SplitRule) -> dict[str, object]:
+    """Check that datasets can be drawn and split; return what `generate` computes with, by file name."""
+    # Compiled code and fonts: a second that a wrong value need not wait.
+    from captcha_registry.generation.drawing import Drawer, hash_fonts  # noqa: PLC0415
+    from captcha_registry.generation.generating import DATASET_PACKAGES  # noqa: PLC0415
+    from captcha_registry.generation.legibility import check_legibility  # noqa: PLC0415
+    from captcha_registry.generation.splitting import check_split, describe_sides  # noqa: PLC0415
+
+    tools: dict[str, object] = {}
     for name, spec in specs.items():
         with name_section(f"datasets.{name}"):
             drawer = Drawer(spec)
             drawer.check_fonts()
             for warning in check_legibility(drawer):
                 print(f"warning: {PARAMS_PATH}: datasets.{name}: {warning}", file=sys.stderr)
-            tools[f"drawing/{name}"] = tool_versions(DATASET_PACKAGES) | hash_fonts(spec.fonts, drawer.font_files)
+            fonts = hash_fonts(spec.fonts, drawer.font_files)
             num_test = check_split(spec, rule)
+        tools[f"generate/{name}"] = describe_stage("generate", packages=DATASET_PACKAGES) | {"fonts": fonts}
         growth = "; they change sides when `count` does" if rule.by in {"sample", "label"} else ""
         print(f"{name}: {'about ' if rule.by.endswith('_hash') else ''}{describe_sides(spec.count, num_test, rule)}{growth}")
+    return tools
+
+
+def check_models(models: Mapping[str, ModelParams], specs: Mapping[str, DatasetSpec]) -> dict[str, object]:
+    """Check that networks can be built; return what `train` computes with, by file name."""
+    # TensorFlow takes seconds to start.
+    from captcha_registry.recognition.training import build_network  # noqa: PLC0415
+
     for name, model in models.items():
-        if model.dataset not in specs:
-            raise ParamsError(f"{PARAMS_PATH}: models.{name}.dataset is {model.dataset!r}; expected one of {', '.join(specs)}")
         with name_section(f"models.{name}"):
             num_parameters = build_network(model, specs[model.dataset]).count_params()
         print(f"{name}: {model.family} of preset {model.preset} for {model.dataset}, {num_parameters:,} parameters")
+    return {
+        f"train/{name}": describe_stage("train", model.family_module, packages=TRAINING_PACKAGES)
+        for name, model in models.items()
+    }
 
-    tools["training"] = tool_versions(TRAINING_PACKAGES)
-    for work, versions in tools.items():
-        write_atomically(TOOLS_DIR / f"{work}.json", f"{json.dumps(versions, indent=2)}\n".encode())
+
+def describe_stage(stage: str, *modules: str, packages: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Say what a stage computes with: its own file, more `modules`, all that they import, and `packages`."""
+    return {"packages": tool_versions(packages), "modules": hash_modules(f"stages.{stage}", *modules)}
+
+
+def write_tools(tools: Mapping[str, object]) -> None:
+    """Write what stages compute with, and nothing else: DVC leaves the folder as the last check left it."""
+    for path in set(TOOLS_DIR.rglob("*.json")) - {TOOLS_DIR / f"{work}.json" for work in tools}:
+        path.unlink()
+    for work, content in tools.items():
+        write_atomically(TOOLS_DIR / f"{work}.json", f"{json.dumps(content, indent=2)}\n".encode())
+
+
+def main() -> None:
+    """Check every section and what the sections ask of each other."""
+    specs, rule, models = check_values()
+    tools = check_datasets(specs, rule) | check_models(models, specs)
+    tools["split"] = describe_stage("split", packages=SPLIT_PACKAGES)
+    tools["describe"] = describe_stage("describe", packages=DESCRIBE_PACKAGES)
+    tools["evaluate"] = describe_stage("evaluate", packages=EVALUATE_PACKAGES)
+    write_tools(tools)
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     with report_errors():
         main()

@@ -13,7 +13,6 @@ from captcha_registry.errors import report_errors
 from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import DrawingParams, open_executor
 from captcha_registry.generation.generating import (
-    DATASET_PACKAGES,
     assemble_dataset,
     describe_tools,
     draw_missing_shards,
@@ -37,7 +36,7 @@ def main(name: str, num_workers: int, url: str | None) -> None:
     with name_section(f"datasets.{name}"):
         drawer.check_fonts()
         check_legibility(drawer)
-    work = fingerprint(spec.model_dump(), hash_fonts(spec.fonts, drawer.font_files), packages=DATASET_PACKAGES)
+    work = fingerprint(spec.model_dump(), hash_fonts(spec.fonts, drawer.font_files), describe_tools())
     if params.executor == "dask":
         print(f"{name}: drawing on the workers of {params.scheduler}", flush=True)
     if url is not None:

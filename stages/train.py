@@ -10,10 +10,11 @@ from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import report_errors
-from captcha_registry.recognition.recipe import load_model_params
+from captcha_registry.meaning import hash_modules
+from captcha_registry.recognition.recipe import TRAINING_PACKAGES, load_model_params
 from captcha_registry.recognition.trained import save_model
-from captcha_registry.recognition.training import TRAINING_PACKAGES, find_best_epoch, train_model
-from captcha_registry.workspace import fingerprint, open_work_dir
+from captcha_registry.recognition.training import find_best_epoch, train_model
+from captcha_registry.workspace import fingerprint, open_work_dir, tool_versions
 
 
 def main(name: str) -> None:
@@ -21,8 +22,9 @@ def main(name: str) -> None:
     started = time.perf_counter()
     params = load_model_params(name)
     dataset = open_folder(Path("data") / params.dataset)
-    facts = (params.model_dump(), dataset.manifest.dataset_id)
-    with open_work_dir("train", name, fingerprint(*facts, packages=TRAINING_PACKAGES)) as work_dir:
+    code = hash_modules("captcha_registry.recognition.training", params.family_module)
+    work = fingerprint(params.model_dump(), dataset.manifest.dataset_id, tool_versions(TRAINING_PACKAGES), code)
+    with open_work_dir("train", name, work) as work_dir:
         network, history = train_model(params, dataset, work_dir)
         save_model(Path("models") / name, network, history, params, dataset.manifest)
 

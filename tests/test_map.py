@@ -1,6 +1,7 @@
 """The map in dvc.yaml and in the folders is true: files, dependencies, directions."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 # From the ground up: a module imports from its own line and from the lines above.
 FLOORS = (
-    {"cache", "errors", "machine"},
+    {"cache", "errors", "machine", "meaning"},
     {"extras", "params", "workspace"},
     {"dataset"},
     {"generation", "recognition"},
@@ -34,25 +35,37 @@ def find_imports(path: Path) -> set[Path]:
     return {candidate for candidate in candidates if candidate.is_file()}
 
 
-def find_sources(path: Path) -> set[Path]:
-    """Find a file and every project file that it imports, however deep."""
-    found, waiting = set(), {path}
-    while waiting:
-        found.add(current := waiting.pop())
-        waiting |= find_imports(current) - found
-    return found
-
-
 def test_every_stage_has_a_file_and_every_file_a_stage() -> None:
     files = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
     assert files == set(STAGES)
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
-def test_a_stage_depends_on_every_project_file_that_it_imports(stage: str) -> None:
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"check"}))
+def test_a_stage_depends_on_what_the_check_says_of_its_code(stage: str) -> None:
     definition = STAGES[stage].get("do", STAGES[stage])
-    listed = {dep for dep in definition["deps"] if dep.endswith(".py")}
-    assert listed == {str(path.relative_to(ROOT)) for path in find_sources(ROOT / "stages" / f"{stage}.py")}
+    (tools,) = {dep for dep in definition["deps"] if not dep.startswith(("data/generated/", "data/${", "models/"))}
+    assert tools in {
+        f"data/tools/{stage}.json",
+        f"data/tools/{stage}/${{item.dataset}}.json",
+        f"data/tools/{stage}/${{key}}.json",
+    }
+
+
+def test_the_check_depends_on_all_code() -> None:
+    assert {"captcha_registry", "stages"} <= set(STAGES["check"]["deps"])
+
+
+def test_what_no_hash_covers_decides_no_result() -> None:
+    """A docstring is read for help only, annotations of functions by nothing, and one import has a computed name."""
+    sources = {
+        path: path.read_text(encoding="utf-8") for room in ("captcha_registry", "stages") for path in (ROOT / room).rglob("*.py")
+    }
+    readers = re.compile(r"__annotations__|get_type_hints|computed_field|\w+_serializer|singledispatch|validate_call|inspect\.")
+    assert [path for path, text in sources.items() if readers.search(text)] == []
+    docs = [line.strip() for text in sources.values() for line in text.splitlines() if "__doc__" in line]
+    assert all("argparse.ArgumentParser(description=__doc__" in line for line in docs)
+    dynamic = [path.name for path, text in sources.items() if re.search(r"import_module\((?!\")", text)]
+    assert dynamic == ["training.py"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "captcha_registry").rglob("*.py")), ids=lambda path: path.name)

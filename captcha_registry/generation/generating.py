@@ -1,6 +1,5 @@
 """Draw a whole dataset through an executor, shard by shard, and put it in place when every shard is there."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, as_completed
@@ -14,20 +13,16 @@ from captcha_registry.dataset.index import INDEX_NAME, open_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, write_manifest
 from captcha_registry.generation.drawing import DRAWING_PACKAGES, DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.shards import draw_shard, read_finished_shard, read_shard_rows
+from captcha_registry.meaning import hash_modules
 from captcha_registry.workspace import link_or_copy, require_free_space, tool_versions
 
 # They decide the bytes of a dataset together with the spec and the code.
 DATASET_PACKAGES = (*DRAWING_PACKAGES, "google-crc32c", "protobuf", "pyarrow")
 
-PACKAGE_DIR = Path(__file__).parent.parent
-
 
 def describe_tools() -> dict[str, str]:
     """Tell the versions of all that decides the bytes of a dataset besides its spec; workers must agree on them."""
-    rooms = ("dataset/*.py", "generation/*.py", "params.py", "workspace.py")
-    sources = sorted(path for room in rooms for path in PACKAGE_DIR.glob(room))
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    return {**tool_versions(DATASET_PACKAGES), "captcha-registry's code": code}
+    return {**tool_versions(DATASET_PACKAGES), **hash_modules("captcha_registry.generation.remote")}
 
 
 def draw_shards(

@@ -7,6 +7,9 @@ from pydantic import Field
 
 from captcha_registry.params import PARAMS_PATH, ParamsError, Section, load_section, read_params
 
+# Packages that decide what a training comes to.
+TRAINING_PACKAGES = ("keras", "numpy", "tensorflow")
+
 
 class Recipe(Section):
     """The training knobs of one preset."""
@@ -38,6 +41,11 @@ class ModelParams(Section):
     def recipe(self) -> Recipe:
         """The recipe of the chosen preset."""
         return self.fast if self.preset == "fast" else self.lab
+
+    @property
+    def family_module(self) -> str:
+        """The module that builds networks of the family."""
+        return f"captcha_registry.recognition.{self.family}"
 
 
 class CnnParams(ModelParams):

@@ -8,6 +8,7 @@ best weights nor the patience.
 
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -19,18 +20,17 @@ import tensorflow as tf
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
-from captcha_registry.recognition import cnn, crnn
 from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
 from captcha_registry.recognition.recipe import ModelParams, Recipe
 from captcha_registry.workspace import link_or_copy
 
-FAMILIES: dict[str, ModuleType] = {"cnn": cnn, "crnn": crnn}
-
-# Packages that decide what a training comes to.
-TRAINING_PACKAGES = ("keras", "numpy", "tensorflow")
-
 LATEST_WEIGHTS, BEST_WEIGHTS, HISTORY = "latest.weights.h5", "best.weights.h5", "history.csv"
+
+
+def import_family(params: ModelParams) -> ModuleType:
+    """Import the module of a model's family, and only that: a change to another family is no reason to train again."""
+    return import_module(params.family_module)
 
 
 def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
@@ -40,7 +40,7 @@ def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
         UserError: the pictures are too small for the network, or the texts not such as it reads.
     """
     try:
-        network: keras.Model = FAMILIES[params.family].build_network(params, spec)
+        network: keras.Model = import_family(params).build_network(params, spec)
     except ValueError as error:
         raise UserError(
             f"no {params.family} of preset {params.preset} fits {spec.described_length} characters on pictures of "
@@ -69,7 +69,7 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
     state = TrainingState(work_dir)
     batches = load_training_batches(
         dataset,
-        first_class=FAMILIES[params.family].FIRST_CLASS,
+        first_class=import_family(params).FIRST_CLASS,
         batch_size=recipe.batch_size,
         validation_size=params.validation_size,
         seed=params.seed,
@@ -179,7 +179,7 @@ def run_phase(network: keras.Model, params: ModelParams, batches: TrainingBatche
         network.load_weights(state.folder / BEST_WEIGHTS)
     train = batches.train_from(len(state.history))
     optimizer = build_optimizer(recipe, recipe.learning_rates[phase], num_steps=recipe.epochs * len(train))
-    network.compile(optimizer, loss=FAMILIES[params.family].build_loss(), metrics=[exact_match_metric(params.family)])
+    network.compile(optimizer, loss=import_family(params).build_loss(), metrics=[exact_match_metric(params.family)])
     if num_done:
         optimizer.build(network.trainable_variables)
         network.load_weights(state.folder / LATEST_WEIGHTS)
