@@ -366,13 +366,13 @@ def test_a_worker_with_other_code_is_refused(
     other = tmp_path / "other"
     shutil.copytree(ROOT / "captcha_registry", other / "captcha_registry", ignore=shutil.ignore_patterns("__pycache__"))
     with (other / "captcha_registry/generation/png.py").open("a", encoding="utf-8") as source:
-        source.write("\n# Not the same.\n")
+        source.write("\nNOT_THE_SAME = 1\n")
     scheduler = servers.start_scheduler()
     servers.start_worker(scheduler, PYTHONPATH=str(other))
     project = distributed_project(scheduler)
     done = project.run("generate", "tiny")
     (line,) = done.stderr.splitlines()[-1:]
-    assert line.startswith(f"error: the worker on {socket.gethostname()} has captcha-registry's code ")
+    assert line.startswith(f"error: the worker on {socket.gethostname()} has captcha_registry.generation.png ")
     assert line.endswith(": install the same environment everywhere")
     assert done.returncode == 2
     assert not (project.root / "data").exists()
