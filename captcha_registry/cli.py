@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from captcha_registry import __version__
 from captcha_registry.commands import diff, export, get, list, publish, repair, show, verify  # noqa: A004 - the name of the command
-from captcha_registry.errors import printable, report_errors
+from captcha_registry.errors import hide_secrets, printable, report_errors
 
 COMMANDS = {
     "publish": publish,
@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _make_printable(record: logging.LogRecord) -> bool:
     """Clean a warning of DVC's, which may hold a repository's words."""
-    record.msg, record.args = printable(record.getMessage()), ()
+    record.msg, record.args = hide_secrets(printable(record.getMessage())), ()
     return True
 
 

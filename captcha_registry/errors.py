@@ -1,6 +1,7 @@
 """Errors that a person can mend: one line that says where, what was found, what is expected and what to do."""
 
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,27 @@ _REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ": free some space and r
 _REMEDIES |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), ": make it writable, or work in another folder")
 
 
+# User and password of an address; a password may hold any character, and a token may stand in the place of the user.
+_LOGIN = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)[^\s@]*)@", re.IGNORECASE)
+# What is asked of an address, such as the signature of a link that was shared; a file has none.
+_QUERY = re.compile(r"\b(?P<place>(?!file:)[a-z][a-z0-9+.-]*://[^\s'\"?#]*[?#])[^\s'\"`)]+", re.IGNORECASE)
+
+
 class UserError(Exception):
-    """Something in the input, the parameters or the machine that its owner has to change."""
+    """Something in the input, the parameters or the machine that its owner has to change; it never holds a secret."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide_secrets(message))
+
+
+def hide_secrets(text: str) -> str:
+    """Leave out of the addresses in a text who logs in and what is asked; `ssh://git@host` says nothing that is secret."""
+
+    def hide_login(match: re.Match[str]) -> str:
+        open_to_all = match["scheme"].lower().endswith("ssh://") and ":" not in match["login"]
+        return match[0] if open_to_all else f"{match['scheme']}***@"
+
+    return _QUERY.sub(r"\g<place>***", _LOGIN.sub(hide_login, text))
 
 
 def printable(text: object) -> str:
