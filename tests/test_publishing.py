@@ -6,16 +6,20 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from checkouts import Checkout
 from conftest import hash_files, wait_until
 from ruamel.yaml import YAML
 
 from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.errors import UserError
 from captcha_registry.registry import publishing
+from captcha_registry.registry.git import run_git
 
 
 @pytest.fixture
@@ -383,6 +387,156 @@ def test_a_version_between_two_of_its_major_version_is_refused(checkout: Checkou
     checkout.git("checkout", "--quiet", "tiny@v1.0.0")
     checkout.dvc("checkout", "--quiet")
     assert publish(checkout, "1.0.0")["already_published"]
+
+
+def set_remote(checkout: Checkout, url: str, more: str = "") -> None:
+    """Give the default remote another address, as it stands in Git, and commit that."""
+    (checkout.root / ".dvc/config").write_text(f"[core]\n    remote = store\n['remote \"store\"']\n    url = {url}\n{more}")
+    checkout.commit("another remote")
+
+
+def test_a_remote_that_readers_cannot_reach_is_refused(checkout: Checkout) -> None:
+    elsewhere = "which others would look for in a folder of their own; expected an address, or a path from the root"
+    for url, message in {
+        "../store": f".dvc/config: the url of remote 'store' is ../store, {elsewhere}",
+        "store": elsewhere,
+        "~/store": elsewhere,
+        "$HOME/store": elsewhere,
+        "C:\\store": elsewhere,
+        f"{checkout.root}/store": "in the checkout itself, which readers do not have",
+        f"{checkout.root}/.dvc/cache": "in the checkout itself, which readers do not have",
+        f"{checkout.root}/../checkout/store": "in the checkout itself, which readers do not have",
+        f"file://{checkout.remote}": f"expected a path: `dvc remote modify store url {checkout.remote}`, and commit",
+        "remote://mine/store": "and has no url for 'mine', so readers could not follow it",
+    }.items():
+        set_remote(checkout, url)
+        refuse(checkout, "1.0.0", message)
+    set_remote(checkout, "remote://other/x", "['remote \"other\"']\n    url = other\n")
+    refuse(checkout, "1.0.0", f".dvc/config: the url of remote 'other' is other, {elsewhere}")
+    set_remote(checkout, "remote://other/x", f"['remote \"other\"']\n    url = {checkout.remote}\n")
+    publish(checkout, "1.0.0")
+    assert len(checkout.list_remote()) == 15
+
+
+def test_the_address_of_a_remote_is_that_of_git_wherever_this_checkout_pushes_to(checkout: Checkout) -> None:
+    set_remote(checkout, "../store")
+    checkout.dvc("remote", "modify", "--local", "store", "url", str(checkout.remote))
+    refuse(checkout, "1.0.0", "the url of remote 'store' is ../store")
+
+
+def test_a_name_that_no_tag_can_have_is_refused(checkout: Checkout) -> None:
+    pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
+    names = ["tiny.v2", "digits_", "-tiny", "tiny v2", "tiny//v2", "kaptcha\u00e9"]
+    pipeline["artifacts"] = dict.fromkeys([*names, "team/Tiny-2_a"], pipeline["artifacts"]["tiny"])
+    YAML().dump(pipeline, checkout.root / "dvc.yaml")
+    checkout.commit("names")
+    for name in names:
+        for dry_run in (["--dry-run"], []):
+            done = checkout.run("publish", *dry_run, "--", name, "1.0.0")
+            assert (done.returncode, f"{name!r} is no name that a tag of a version can have" in done.stderr) == (2, True), done
+    assert (checkout.list_remote(), checkout.list_origin_tags(), checkout.git("tag")) == ({}, [], "")
+    assert checkout.run("publish", "team/Tiny-2_a", "1.0.0").returncode == 0
+    assert "team/Tiny-2_a" in checkout.run("list", "--repo", checkout.origin).stdout
+
+
+def test_a_project_below_the_top_of_its_git_repository_is_refused(checkout: Checkout) -> None:
+    for path in [".dvc", "dvc.yaml", "dvc.lock", "data", "source", ".gitignore", ".dvcignore"]:
+        (checkout.root / "team").mkdir(exist_ok=True)
+        (checkout.root / path).rename(checkout.root / "team" / path)
+    checkout.commit("a project of many")
+    (checkout.root / "other").mkdir()
+    (checkout.root / "other/notes.txt").write_text("not committed")
+    project = Checkout(checkout.root / "team")
+    for dry_run in (["--dry-run"], []):
+        done = project.run("publish", "tiny", "1.0.0", *dry_run)
+        assert (done.returncode, "is not the top of its Git repository but team/ in it" in done.stderr) == (2, True), done.stderr
+    assert (checkout.list_remote(), checkout.list_origin_tags(), checkout.git("tag")) == ({}, [], "")
+
+
+def test_a_dirty_file_of_another_project_does_not_block(checkout: Checkout) -> None:
+    other = Checkout(checkout.root / "\u00fcber alles/other [1]")
+    other.root.mkdir(parents=True)
+    other.dvc("init", "--quiet", "--subdir")
+    (other.root / "notes.txt").write_text("committed")
+    checkout.commit("another project")
+    (other.root / "notes.txt").write_text("not committed")
+    (other.root / "more.txt").write_text("not committed")
+    publish(checkout, "1.0.0")
+    (checkout.root / "\u00fcber alles/notes.txt").write_text("not committed")
+    refuse(checkout, "1.0.0", "\u00fcber alles/notes.txt is not committed")
+
+
+SETTINGS = {
+    "color.ui": "always",
+    "column.ui": "always",
+    "core.quotePath": "true",
+    "fetch.prune": "true",
+    "fetch.pruneTags": "true",
+    "log.showSignature": "true",
+    "push.followTags": "true",
+    "push.recurseSubmodules": "on-demand",
+    "status.branch": "true",
+    "status.relativePaths": "true",
+    "status.short": "false",
+    "status.showUntrackedFiles": "no",
+    "tag.sort": "-version:refname",
+}
+
+
+def test_settings_and_variables_of_git_change_nothing(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for setting, value in SETTINGS.items():
+        checkout.git("config", setting, value)
+    checkout.git("tag", "--annotate", "--message", "mine", "mine")
+    checkout.git("tag", "--annotate", "--message", "mine", "other@v1.0.0")
+    (checkout.root / "\u00fcber.txt").write_text("not committed")
+    refuse(checkout, "1.0.0", "error: \u00fcber.txt is not committed")
+    (checkout.root / "\u00fcber.txt").unlink()
+    with monkeypatch.context() as hook:
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+            hook.setenv(name, str(checkout.root.parent / "origin.git"))
+        hook.setenv("GIT_TRACE", "1")
+        hook.setenv("LANG", "C")
+        for version in ("1.0.0", "1.0.1", "1.0.2"):
+            assert not publish(checkout, version)["already_published"]
+    assert checkout.list_origin_tags() == ["tiny@v1.0.0", "tiny@v1.0.1", "tiny@v1.0.2"]
+    assert set(checkout.git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags").split()) > {"mine", "other@v1.0.0"}
+
+
+def test_a_tag_that_cannot_be_signed_is_refused_before_anything_is_pushed(checkout: Checkout) -> None:
+    checkout.git("config", "tag.gpgSign", "true")
+    checkout.git("config", "gpg.program", "false")
+    refuse(checkout, "1.0.0", "Git cannot sign tiny@v1.0.0, as tag.gpgSign asks: name a key that is here with")
+    key = checkout.root.parent / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    checkout.git("config", "gpg.format", "ssh")
+    checkout.git("config", "user.signingKey", str(key))
+    publish(checkout, "1.0.0")
+    assert "BEGIN SSH SIGNATURE" in checkout.git("cat-file", "tag", "tiny@v1.0.0")
+    assert checkout.run("list", "--repo", checkout.origin).stdout.count("tiny") == 1
+    checkout.git("config", "user.signingKey", str(key.with_name("none")))
+    refuse(checkout, "1.0.1", "`git config tag.gpgSign false`")
+    checkout.git("config", "tag.gpgSign", "false")
+    publish(checkout, "1.0.1")
+
+
+@pytest.mark.parametrize("refusal", ["a hook", "a signature of pushes"])
+def test_a_push_of_the_tag_that_would_fail_is_found_before_anything_is_pushed(checkout: Checkout, refusal: str) -> None:
+    if refusal == "a hook":
+        hook = checkout.root / ".git/hooks/pre-push"
+        hook.write_text("#!/bin/sh\necho the hook says no >&2; exit 1\n")
+        hook.chmod(0o755)
+        refuse(checkout, "1.0.0", "`git push`: the hook says no")
+    else:
+        checkout.git("config", "push.gpgSign", "true")
+        refuse(checkout, "1.0.0", "the receiving end does not support --signed push")
+
+
+def test_git_is_not_waited_for_without_end_and_what_it_started_is_stopped(tmp_path: Path) -> None:
+    started = tmp_path / "pid"
+    with pytest.raises(UserError, match=r"`git -c` gave no answer in 1 s; a hook, a password that nobody types or a server"):
+        run_git(tmp_path, "-c", f"alias.wait=!echo $$ > '{started}'; sleep 300; true", "wait", seconds=1)
+    pid = int(started.read_text())
+    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, "the end of it")
 
 
 @pytest.mark.parametrize("place", ["here", "origin"])

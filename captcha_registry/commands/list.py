@@ -13,13 +13,20 @@ from tqdm import tqdm
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.errors import UserError, printable
 from captcha_registry.registry.fetching import RemoteFile, find_files, measure_version, read_published_manifest
-from captcha_registry.registry.repository import Published, list_versions, make_tag, open_repository, read_artifact
+from captcha_registry.registry.repository import (
+    Published,
+    list_versions,
+    make_tag,
+    open_repository,
+    read_artifact,
+    say_what_is_lacking,
+)
 from captcha_registry.registry.versions import MODEL_CARD, parse_model_card
 
 HELP = "list what a repository has published"
 DESCRIPTION = (
     "List what a repository has published: artifacts, versions, samples, size. "
-    "Exit code: 0, or 2 if neither it nor any of its versions can be read."
+    "Exit code: 0, or 2 if neither it nor any of its versions can be read here."
 )
 
 
@@ -50,15 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
     """List the versions, those of an artifact from the newest to the oldest."""
     with open_repository(arguments.repo) as repo:
         versions = list_versions(repo)
+        lacking = "" if versions else say_what_is_lacking(repo)
         with tqdm(versions.items(), desc="list", unit="version", disable=None, leave=False) as bar:
             rows = [row for key, commit in bar if (row := _describe(repo, key, commit))]
     if arguments.json:
         print(json.dumps([{slot: getattr(row, slot) for slot in Row.__slots__} for row in rows], indent=2))
     elif rows:
         print(printable("\n".join(format_rows(rows))))
-    elif not versions:
-        print("nothing is published here: `captcha-registry publish NAME VERSION` does it", file=sys.stderr)
-    return 2 if versions and not rows else 0
+    if not versions:
+        print(f"nothing is published here{lacking or ': `captcha-registry publish NAME VERSION` does it'}", file=sys.stderr)
+    return 2 if (versions or lacking) and not rows else 0
 
 
 def format_rows(rows: list[Row]) -> list[str]:

@@ -1,6 +1,7 @@
 """`captcha-registry show`: the card of a published version, in the terminal."""
 
 import argparse
+import json
 import sys
 
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.markdown import Markdown
 
 from captcha_registry.errors import UserError, printable
 from captcha_registry.registry.fetching import find_files
-from captcha_registry.registry.repository import find_published, open_repository, parse_reference
+from captcha_registry.registry.repository import Published, find_published, open_repository, parse_reference
 
 HELP = "show the card of a published dataset or model"
 DESCRIPTION = "Show the card of a published version; piped, the Markdown as it is. Exit code: 0, or 2 if there is none."
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "reference", metavar="NAME[@VERSION]", help="such as digits or digits@1.0.0; without a version the newest release"
     )
     parser.add_argument("--repo", metavar="URL", help="Git URL or path of a repository; without it the one of this folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with the card as a text")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,11 +35,18 @@ def run(arguments: argparse.Namespace) -> int:
     if CARD not in sources:
         raise UserError(f"{published} was published without a card, {CARD}: `captcha-registry get` fetches what there is")
     text = printable(sources[CARD].read_proved().decode(errors="replace"))
-    if sys.stdout.isatty():
+    if arguments.json:
+        print(json.dumps(_to_json(published, text), indent=2))
+    elif sys.stdout.isatty():
         Console().print(Markdown(_without_front_matter(text)))
     else:
         print(text)
     return 0
+
+
+def _to_json(published: Published, card: str) -> dict[str, str | None]:
+    named = {"artifact": published.name, "version": str(published.version), "commit": published.revision}
+    return named | {"type": published.type, "description": published.description, "card": card}
 
 
 def _without_front_matter(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from dvc.repo import Repo
 from filelock import Timeout
+from gto.constants import name_re
 from semver import Version
 
 from captcha_registry.cache import hold_lock
@@ -21,6 +22,7 @@ from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores, settle_user
 from captcha_registry.registry.diff import REASONS, Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
+from captcha_registry.registry.git import GIT_REMOTE, open_git, run_git
 from captcha_registry.registry.pushing import Objects, find_objects, find_outputs, name_output, push_objects
 from captcha_registry.registry.repository import (
     NO_DEFAULT_BRANCH,
@@ -34,14 +36,15 @@ from captcha_registry.registry.repository import (
     read_artifact,
 )
 from captcha_registry.registry.tagging import (
-    GIT_REMOTE,
     RemoteTag,
+    fetch,
     fetch_tag,
     find_remote_tags,
+    list_tags,
     push_tag,
     require_committer,
     require_tag_is_free,
-    run_git,
+    require_taggable,
 )
 from captcha_registry.registry.versions import diff_versions, read_folder, read_published
 
@@ -87,7 +90,7 @@ def publish(name: str, version_text: str, *, dry_run: bool = False) -> Release:
     settle_user()
     version = parse_version(version_text)
     root = find_root()
-    with explain_errors(str(root)), Repo(str(root)) as repo, lock_publishing(repo):
+    with explain_errors(str(root)), Repo(str(root), scm=open_git(root)) as repo, lock_publishing(repo):
         release, objects = prepare_release(repo, name, version)
         if not dry_run:
             push_objects(objects)
@@ -106,12 +109,16 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
         UserError: says which of it is not.
     """
     root = Path(repo.root_dir)
+    _require_seen(root, name)
     commit = run_git(root, "rev-parse", "HEAD")
     _require_clean_tree(root, commit)
     require_committer(root)
     _require_known_commit(root, commit)
     taken = find_remote_tags(root, name)
-    require_tag_is_free(root, make_tag(name, version), commit, taken)
+    tag = make_tag(name, version)
+    require_tag_is_free(root, tag, commit, taken)
+    if tag not in taken:
+        require_taggable(root, tag, commit)
     published = _find_artifact(repo, name, version, commit)
     _require_fresh(repo, published)
     objects = find_objects(repo, published)
@@ -136,8 +143,28 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     ), objects
 
 
+def _require_seen(root: Path, name: str) -> None:
+    """Refuse what readers would not see: they look for dvc.yaml at the top of a repository, and for tags that GTO can parse."""
+    if place := run_git(root, "rev-parse", "--show-prefix"):
+        raise UserError(
+            f"{root} is not the top of its Git repository but {place} in it, where no reader looks: publish from a Git "
+            "repository of its own, with .dvc and dvc.yaml at its top"
+        )
+    if not name_re.fullmatch(name) or "//" in name:
+        raise UserError(
+            f"{name!r} is no name that a tag of a version can have, so no reader would see it: give the artifact one of letters, "
+            "digits, - and _ in dvc.yaml, with a letter or digit at both ends, and commit"
+        )
+
+
 def _require_clean_tree(root: Path, commit: str) -> None:
-    changed = run_git(root, "status", "--porcelain").splitlines()
+    """Refuse what is not committed; other DVC projects below this one, and what is in submodules, are no part of it."""
+    inside = run_git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ":(glob)*/**/.dvc/config").split(
+        "\0"
+    )
+    others = [f":(exclude,literal){path.removesuffix('/.dvc/config')}" for path in inside if path]
+    status = ("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=dirty", "--no-renames")
+    changed = [line for line in run_git(root, *status, "--", ".", *others).split("\0") if line]
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise UserError(f"{changed[0][3:]}{more} is not committed, and a version is a commit: commit or stash it")
@@ -154,7 +181,7 @@ def _require_known_commit(root: Path, commit: str) -> None:
     heads = sorted({line.split("\t")[0] for line in run_git(root, "ls-remote", "--heads", GIT_REMOTE).splitlines()})
     if heads and commit not in heads:
         # Objects only, of what others have built upon it; no branch and no tag is written.
-        run_git(root, "fetch", "--quiet", "--no-tags", "--refmap=", GIT_REMOTE, *heads)
+        fetch(root, *heads)
     if not heads or run_git(root, "rev-list", "--max-count=1", commit, "--not", *heads):
         raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push` first")
     if not run_git(root, "ls-remote", GIT_REMOTE, "HEAD"):
@@ -233,7 +260,7 @@ def _find_predecessor(repo: Repo, published: Published, taken: Mapping[str, Remo
     name, version, root = published.name, published.version, Path(repo.root_dir)
     tags = {tag for tag, there in taken.items() if there.annotated}
     known = {other: commit for (artifact, other), commit in find_commits(repo).items() if artifact == name}
-    if unknown := sorted(tags - {str(published), *run_git(root, "tag", "--list", f"{name}@v*").splitlines()}):
+    if unknown := sorted(tags - {str(published), *list_tags(root, f"{name}@v*")}):
         raise UserError(f"{GIT_REMOTE} has {unknown[0]}, which is not known here: run `git fetch --tags`")
     others = [other for other in known if make_tag(name, other) in tags and other != version and not other.prerelease]
     lower = [other for other in others if other < version]

@@ -3,12 +3,16 @@
 What is checked out does not matter here, nor do remotes that only this machine's settings name: others have the commit alone.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
+from dvc.config import Config
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc_data.callbacks import TqdmCallback
@@ -50,10 +54,11 @@ def find_objects(repo: Repo, published: Published) -> list[Objects]:
     """
     groups: dict[tuple[str, str], Objects] = {}
     with open_revision(repo, published.revision):
-        config = repo.config.read("repo")
+        # As it was written: DVC would see a relative path from the root of the disk.
+        config = Config.load_file(repo.fs.join(repo.dvc_dir, Config.CONFIG), fs=repo.fs)
         for out in find_outputs(repo, published.path):
             _require_pushed(out)
-            name = _find_remote(config, out)
+            name = _find_remote(config, out, Path(repo.scm.root_dir))
             remote = repo.cloud.get_remote(name)
             if remote.fs.version_aware:
                 raise UserError(
@@ -107,16 +112,40 @@ def _require_pushed(out: Output) -> None:
         raise UserError(f"{name} is imported, so DVC does not push it: make a copy of it in a stage, and publish that")
 
 
-def _find_remote(config: Mapping[str, Any], out: Output) -> str:
+def _find_remote(config: Mapping[str, Any], out: Output, root: Path) -> str:
     """Name the remote on which readers look for an output: they have the configuration in Git and no other."""
-    name = out.remote or config["core"].get("remote")
-    if name and config["remote"].get(name, {}).get("url"):
+    name = out.remote or config.get("core", {}).get("remote")
+    if name and (url := config.get("remote", {}).get(name.lower(), {}).get("url")):
+        _require_reachable(config, name, url, root)
         return str(name)
     missing = f"has no url for the DVC remote {name!r}" if name else "names no default DVC remote"
     raise UserError(
         f".dvc/config {missing}, so readers could not fetch {name_output(out)} (.dvc/config.local and your own settings are "
         f"not theirs): add it with `dvc remote add {'' if out.remote else '--default '}NAME URL` and commit"
     )
+
+
+def _require_reachable(config: Mapping[str, Any], name: str, url: str, root: Path) -> None:
+    """Refuse an address that means something else, or nothing, to those who read the repository elsewhere."""
+    where = f".dvc/config: the url of remote {name!r} is {url}"
+    address = urlparse(url)
+    if address.scheme == "remote":
+        base = config.get("remote", {}).get(address.netloc.lower(), {}).get("url")
+        if not base:
+            raise UserError(
+                f"{where}, and has no url for {address.netloc!r}, so readers could not follow it: add that and commit"
+            )
+        _require_reachable(config, address.netloc, base, root)
+    elif address.scheme == "file":
+        path = url2pathname(address.path)
+        raise UserError(f"{where}; expected a path: `dvc remote modify {name} url {shlex.quote(path)}`, and commit")
+    elif "://" not in url and not Path(url).is_absolute():
+        raise UserError(
+            f"{where}, which others would look for in a folder of their own; expected an address, or a path from the root of "
+            f"the disk that they have too: `dvc remote modify {name} url ADDRESS`, and commit"
+        )
+    elif "://" not in url and Path(url).resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{where}, in the checkout itself, which readers do not have: expected a folder outside, or an address")
 
 
 def _list_hashes(repo: Repo, out: Output) -> list[str]:

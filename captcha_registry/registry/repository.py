@@ -4,14 +4,13 @@ A repository is a stranger's until proved otherwise: what its configuration may 
 and nothing of it is ever run.
 """
 
-import atexit
-import os
 import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlparse
 
@@ -20,10 +19,7 @@ from dvc.config import Config
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.fs import GitFileSystem, RemoteMissingDepsError
 from dvc.repo import Repo
-
-# DVC's own clone of a URL, which it then uses, has to be seen before DVC obeys what is in it; it gives no public way.
-from dvc.repo.open_repo import _cached_clone, clean_repos
-from dvc.scm import SCM, Git, RevError, SCMError, resolve_rev
+from dvc.scm import RevError, SCMError, resolve_rev
 from gto.constants import Action
 from gto.exceptions import GTOException
 from pydantic import TypeAdapter, ValidationError
@@ -35,6 +31,8 @@ from captcha_registry.cache import make_work_dir
 from captcha_registry.dataset.manifest import InsidePath
 from captcha_registry.errors import UserError
 from captcha_registry.extras import advise_install
+from captcha_registry.machine import settle_user
+from captcha_registry.registry.git import GIT_REMOTE, clone, open_git, run_git
 
 # What a repository's own .dvc/config may say. Other options name files of this machine, or commands that DVC runs, such as
 # `bearer_token_command` and, through a file of AWS' settings, `configpath`; or they choose or weaken what its user alone decides:
@@ -114,30 +112,22 @@ def open_repository(url: str | None) -> Iterator[Repo]:
     Raises:
         UserError: it cannot be reached, is no DVC project in Git, or its configuration is not safe to follow.
     """
+    settle_user()
     where = url or "this folder"
     if url and (url.startswith("-") or TRANSPORT_HELPER.match(url)):
         raise UserError(f"{url!r} is no address of a repository; expected a path or a Git URL (https, ssh, file)")
-    with explain_errors(where):
-        # DVC clones into temporary folders, which only its command line clears.
-        atexit.register(clean_repos)
-        config = {"core": {"site_cache_dir": str(make_work_dir("dvc"))}}
-        source = _check_folder(url, where) or _check_clone(url or "", where)
-        with Repo.open(*source, config=config) as repo:
-            yield repo
+    with explain_errors(where), _open_folder(url, where) or _open_clone(url or "", where) as repo:
+        yield repo
 
 
-def _check_folder(url: str | None, where: str) -> tuple[str] | None:
-    """Check the configuration of a repository in a folder before DVC opens it, as DVC obeys that at once.
-
-    Returns:
-        The root of the repository; None if it has to be cloned.
-    """
+def _open_folder(url: str | None, where: str) -> Repo | None:
+    """Open a repository in a folder once its configuration is checked, as DVC obeys that at once; None if there is none."""
     try:
-        root = find_root() if url is None else Path(Repo.find_root(url))
+        root = find_root() if url is None else Path(Repo.find_root(str(Path(url).expanduser())))
     except NotDvcRepoError:
         return None
     try:
-        scm = SCM(str(root))
+        scm = open_git(root)
     except SCMError:
         raise UserError(f"{where} is in no Git repository, so it has no versions: name another with --repo") from None
     local = root / ".dvc" / "config.local"
@@ -145,29 +135,36 @@ def _check_folder(url: str | None, where: str) -> tuple[str] | None:
         raise _tracks_local_config(where)
     if (config := root / ".dvc" / "config").is_file():
         _check_config(Config.load_file(config), where)
-    return (str(root),)
+    return Repo.open(str(root), scm=scm, config=_configure())
 
 
-def _check_clone(url: str, where: str) -> tuple[str, str]:
-    """Clone a repository and check the configuration in the clone before DVC opens it.
+@contextmanager
+def _open_clone(url: str, where: str) -> Iterator[Repo]:
+    """Clone a repository for as long as it is open, and check the configuration in the clone before DVC opens it."""
+    path = Path(url).expanduser()
+    with TemporaryDirectory(prefix="captcha-registry-") as folder:
+        root = Path(folder, "clone.git")
+        try:
+            clone(str(path.absolute()) if path.exists() else url, root)
+        except UserError as error:
+            raise UserError(f"{where}: No git repository was found there that could be read ({error})") from None
+        scm = open_git(root)
+        try:
+            fs = GitFileSystem(scm=scm, rev=resolve_rev(scm, "HEAD"))
+        except RevError:
+            raise UserError(f"{where}: {NO_DEFAULT_BRANCH}") from None
+        # DVC would not read it from a clone like this one; who reads the repository with plain DVC would follow it.
+        if fs.exists("/.dvc/config.local"):
+            raise _tracks_local_config(where)
+        with suppress(FileNotFoundError):
+            _check_config(Config.load_file("/.dvc/config", fs=fs), where)
+        with Repo("/", fs=fs, scm=scm, url=url, config=_configure(cache={"dir": str(Path(folder, "cache"))})) as repo:
+            yield repo
 
-    Returns:
-        The URL, and the commit to open; DVC then takes this clone for it, as it is.
-    """
-    # Not as a path: DVC would open a bare repository as if it were a checkout.
-    url = Path(url).absolute().as_uri() if Path(url).exists() else url
-    root = Path(_cached_clone(url, None))
-    scm = Git(str(root))
-    try:
-        commit = resolve_rev(scm, "refs/remotes/origin/HEAD")
-    except RevError:
-        raise UserError(f"{where}: {NO_DEFAULT_BRANCH}") from None
-    # In a clone nobody has settings of their own yet, so it can only have come with it, through a link if not by its name.
-    if os.path.lexists(root / ".dvc" / "config.local"):
-        raise _tracks_local_config(where)
-    with suppress(FileNotFoundError):
-        _check_config(Config.load_file("/.dvc/config", fs=GitFileSystem(scm=scm, rev=commit)), where)
-    return url, commit
+
+def _configure(**others: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Say where DVC keeps what belongs to no repository, and what else it takes over a repository's own configuration."""
+    return {"core": {"site_cache_dir": str(make_work_dir("dvc"))}, **others}
 
 
 def _tracks_local_config(where: str) -> UserError:
@@ -190,9 +187,9 @@ def explain_errors(where: str) -> Iterator[None]:
         # DVC calls its own package for a kind of remote `dvc-s3`, `dvc-gs`, ...
         packages = re.findall(r"dvc-[a-z0-9]+", str(error)) or getattr(error, "missing_deps", [])
         cure = advise_install(*packages) if packages else "install the package that it names"
-        raise UserError(f"{where}: its remote cannot be reached ({error}): {cure}") from error
-    except RecursionError as error:
-        raise UserError(f"{where}: a file of it is nested deeper than can be read") from error
+        raise UserError(f"{where}: its remote cannot be reached ({error}): {cure}") from None
+    except RecursionError:
+        raise UserError(f"{where}: a file of it is nested deeper than can be read") from None
     except (DvcException, SCMError, GitError, PyGit2Error, GTOException) as error:
         # The first cause says what happened; DVC's own words may be "SCM error".
         cause: BaseException = error
@@ -201,7 +198,7 @@ def explain_errors(where: str) -> Iterator[None]:
         problem = " ".join(str(cause).split()) or type(cause).__name__
         if owned := FOREIGN.search(problem):
             problem += f"; if you trust it: `git config --global --add safe.directory {shlex.quote(owned[1])}`"
-        raise UserError(f"{where}: {problem}") from error
+        raise UserError(f"{where}: {problem}") from None
 
 
 def list_versions(repo: Repo) -> dict[tuple[str, Version], str]:
@@ -221,13 +218,29 @@ def find_published(repo: Repo, name: str, version: str | None = None) -> Publish
     keys = newest_first(commits, name)
     if not keys:
         names = ", ".join(sorted({name for name, _ in commits})) or "none"
-        raise UserError(f"{repo.url or repo.root_dir} has no published artifact {name!r}; published there: {names}")
+        lacking = say_what_is_lacking(repo)
+        raise UserError(f"{repo.url or repo.root_dir} has no published artifact {name!r}; published there: {names}{lacking}")
     newest = next((key for key in keys if not key[1].prerelease), keys[0])
     key = (name, parse_version(version)) if version else newest
     if key not in commits:
         versions = ", ".join(str(version) for _, version in keys)
-        raise UserError(f"{name} has no version {version}; published: {versions}")
+        raise UserError(f"{name} has no version {version}; published: {versions}{say_what_is_lacking(repo)}")
     return read_artifact(repo, key, commits[key])
+
+
+def say_what_is_lacking(repo: Repo) -> str:
+    """Say which versions a clone does not know of because it was made without tags; nothing if its origin has no other."""
+    root = Path(repo.root_dir)
+    if repo.url or GIT_REMOTE not in run_git(root, "remote").split():
+        return ""
+    cure = "run `git fetch --tags` here, or name the repository with --repo URL"
+    try:
+        refs = run_git(root, "ls-remote", "--tags", "--refs", GIT_REMOTE, "*@v*").splitlines()
+    except UserError as error:
+        return f"; {GIT_REMOTE} may have others, but could not be asked ({error}): {cure}"
+    here = set(repo.scm.list_tags())
+    unknown = [tag for ref in refs if gto.tag.parse_name(tag := ref.split("refs/tags/")[1], False) and tag not in here]
+    return f"; {GIT_REMOTE} has {', '.join(unknown)}, not known here: {cure}" if unknown else ""
 
 
 @contextmanager

@@ -1,14 +1,12 @@
 """Tags of published versions at the Git remote: what is there, and the one that is added last."""
 
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 from semver import Version
 
 from captcha_registry.errors import UserError
-
-GIT_REMOTE = "origin"
+from captcha_registry.registry.git import GIT_REMOTE, TRANSFER_SECONDS, run_git
 
 
 class RemoteTag(NamedTuple):
@@ -35,6 +33,23 @@ def require_committer(root: Path) -> None:
         raise UserError(
             f"Git does not know who publishes: run `git config user.name NAME` and `git config user.email ADDRESS` ({error})"
         ) from None
+
+
+def require_taggable(root: Path, tag: str, commit: str) -> None:
+    """Refuse to begin what ends with a tag that Git cannot sign as its user's settings ask, or that the remote does not take.
+
+    What is tried leaves nothing but, where tags are signed, a commit on no branch.
+    """
+    if run_git(root, "config", "--type=bool", "--default=false", "--get", "tag.gpgSign") == "true":
+        try:
+            run_git(root, "commit-tree", "--gpg-sign", "-m", "Try whether a tag could be signed.", f"{commit}^{{tree}}")
+        except UserError as error:
+            raise UserError(
+                f"Git cannot sign {tag}, as tag.gpgSign asks: name a key that is here with `git config user.signingKey KEY`, or "
+                f"publish without a signature after `git config tag.gpgSign false` ({error})"
+            ) from None
+    # Forced, as another process may just have put it there, which is nothing to refuse; a dry run moves no tag.
+    _push(root, f"{commit}:refs/tags/{tag}", "--dry-run", "--force")
 
 
 def require_tag_is_free(root: Path, tag: str, commit: str, taken: dict[str, RemoteTag]) -> None:
@@ -65,10 +80,10 @@ def push_tag(root: Path, tag: str, commit: str, message: str) -> None:
     Raises:
         UserError: it does not take it.
     """
-    if not run_git(root, "tag", "--list", tag):
+    if tag not in list_tags(root, tag):
         run_git(root, "tag", "--annotate", "--message", message, tag, commit)
     try:
-        run_git(root, "push", "--quiet", GIT_REMOTE, f"refs/tags/{tag}")
+        _push(root, f"refs/tags/{tag}")
     except UserError:
         run_git(root, "tag", "--delete", tag)
         # It may have been taken, and only the answer was lost.
@@ -79,17 +94,22 @@ def push_tag(root: Path, tag: str, commit: str, message: str) -> None:
 
 def fetch_tag(root: Path, tag: str) -> None:
     """Have a tag of the Git remote here too."""
-    if not run_git(root, "tag", "--list", tag):
-        run_git(root, "fetch", "--quiet", "--no-tags", "--refmap=", GIT_REMOTE, f"refs/tags/{tag}:refs/tags/{tag}")
+    if tag not in list_tags(root, tag):
+        fetch(root, f"refs/tags/{tag}:refs/tags/{tag}")
 
 
-def run_git(root: Path, *arguments: str) -> str:
-    """Run Git and return what it prints.
+def list_tags(root: Path, pattern: str) -> list[str]:
+    """List the tags that are here; `git tag` would lay them out as its user likes."""
+    return run_git(root, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/tags/{pattern}").splitlines()
 
-    Raises:
-        UserError: it fails; with its words.
-    """
-    result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise UserError(f"`git {' '.join(arguments[:2])}`: {' '.join(result.stderr.split()) or 'failed'}")
-    return result.stdout.rstrip()
+
+def fetch(root: Path, *refs: str) -> None:
+    """Fetch what is named from the Git remote, and nothing else."""
+    only = ("--no-tags", "--refmap=", "--no-prune", "--no-recurse-submodules", "--no-write-fetch-head")
+    run_git(root, "fetch", "--quiet", *only, GIT_REMOTE, *refs, seconds=TRANSFER_SECONDS)
+
+
+def _push(root: Path, ref: str, *options: str) -> None:
+    """Push one reference, and none that the user's settings would add."""
+    only = ("--no-follow-tags", "--recurse-submodules=no")
+    run_git(root, "push", "--quiet", *only, *options, GIT_REMOTE, ref, seconds=TRANSFER_SECONDS)

@@ -1,0 +1,111 @@
+"""Git: its program, whose answers no setting of the user changes, and its objects, each read in one piece."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from dvc.scm import SCM, Git
+from scmrepo.git.backend.pygit2 import Pygit2Object
+
+from captcha_registry.errors import UserError
+
+GIT_REMOTE = "origin"
+# Variables that Git sets for hooks, and that would lead each command to another repository or change how paths are read.
+MISLEADING = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_GRAFT_FILE"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE", "GIT_REPLACE_REF_BASE", "GIT_CONFIG"),
+    *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
+)
+# A command that only asks, with time to type a passphrase; one that transfers a history, or runs a hook that tests a project.
+ASK_SECONDS = 120
+TRANSFER_SECONDS = 1_200
+
+
+def run_git(root: Path, *arguments: str, seconds: float = ASK_SECONDS) -> str:
+    """Run Git and return what it prints.
+
+    Where nobody sits at a terminal it cannot ask for a password, but fails at once.
+
+    Raises:
+        UserError: it fails, with its words, or takes longer than it may.
+    """
+    attended = sys.stdin is not None and sys.stdin.isatty()
+    environment = {name: value for name, value in os.environ.items() if name not in MISLEADING}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0"} | ({} if attended else {"GIT_TERMINAL_PROMPT": "0"})
+    try:
+        process = subprocess.Popen(
+            ["git", *arguments],
+            cwd=root,
+            env=environment,
+            stdin=None if attended else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=not attended,
+        )
+    except FileNotFoundError:
+        raise UserError("the program `git` is not installed, and versions are in Git: install it") from None
+    command = f"`git {arguments[0]}`"
+    with process:
+        output, errors = _wait(process, command, seconds)
+    if process.returncode:
+        raise UserError(f"{command}: {' '.join(errors.split()) or 'failed'}")
+    return output.rstrip()
+
+
+def _wait(process: subprocess.Popen[str], command: str, seconds: float) -> tuple[str, str]:
+    """Return what a command says until it ends; with this process, or too late, it is stopped together with what it started."""
+    try:
+        return process.communicate(timeout=seconds)
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            own_session = os.getpgid(process.pid) == process.pid
+            os.killpg(process.pid, signal.SIGKILL) if own_session else process.kill()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise UserError(
+                f"{command} gave no answer in {seconds:,.0f} s; a hook, a password that nobody types or a server may keep it "
+                "waiting: nothing was tagged, look what it waits for and run the same command again"
+            ) from None
+        raise
+
+
+def clone(url: str, folder: Path) -> None:
+    """Clone the history of a repository, without a checkout; neither hooks nor templates of the user's are run on it."""
+    no_hooks = f"--config=core.hooksPath={os.devnull}"
+    run_git(Path.cwd(), "clone", "--quiet", "--bare", "--template=", no_hooks, "--", url, str(folder), seconds=TRANSFER_SECONDS)
+
+
+def open_git(root: Path) -> Git:
+    """Open a repository such that DVC reads its files in one piece.
+
+    It would read them as streams of pygit2, in which the thread that writes and the one that reads can wait for each other
+    for ever.
+    """
+    scm = SCM(str(root))
+    backend: Any = scm.pygit2
+    backend.get_tree_obj = lambda rev, **_: _WholeObject(backend.repo[rev].tree, backend=backend)
+    return scm
+
+
+class _Content(BytesIO):
+    """The bytes of a file; scmrepo notes their number on it."""
+
+    size: int
+
+
+class _WholeObject(Pygit2Object):
+    """A file or folder of a commit; a file's bytes are those that were committed."""
+
+    def open(self, mode: str = "r", encoding: str | None = None, **_: object) -> Any:  # type: ignore[override]
+        content = _Content(self.obj.read_raw())
+        return content if mode == "rb" else TextIOWrapper(content, encoding=encoding or "utf-8")
+
+    def scandir(self) -> Iterable["_WholeObject"]:
+        return [_WholeObject(entry, backend=self.backend) for entry in self.obj]
