@@ -1,14 +1,43 @@
-"""Errors that a person can mend: one line that says where, what was found, what is expected and what to do."""
+"""How a process ends: an error that a person can fix is one line: where, what was found, what is expected, what to do.
+
+| end                              | said on stderr      | exit code     |
+|----------------------------------|---------------------|---------------|
+| an error that a person can fix   | the error           | 2             |
+| Ctrl-C, SIGTERM, SIGHUP          | that it was stopped | 130, 143, 129 |
+| nobody reads the output any more | nothing             | 141           |
+| an error of ours                 | its traceback       | 1             |
+"""
 
 import errno
+import io
+import os
 import re
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+# What a full disk, a quota and a limit on the size of files are called.
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 # What to do about what the machine refuses.
-_REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ": free some space and run the same command again, it goes on from here")
-_REMEDIES |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), ": make it writable, or work in another folder")
+_REMEDIES = dict.fromkeys(FULL_DISK, ": free some space and run the same command again")
+_REMEDIES |= {errno.EFBIG: ": raise the limit on the size of files (`ulimit -f`), and run the same command again"}
+_REMEDIES |= {errno.EROFS: ": make it writable, or work in another folder"}
+
+# What ends a process; Windows has no SIGHUP.
+_ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_BROKEN_PIPE_CODE = 128 + 13
+
+# So long a stopped process may clean up undisturbed; a signal that comes later ends it at once.
+_CLEANING_SECONDS = 5.0
+
+_STDOUT = "standard output"
 
 
 # User and password of an address; a password may hold any character, and a token may stand in the place of the user.
@@ -34,26 +63,167 @@ def hide_secrets(text: str) -> str:
     return _QUERY.sub(r"\g<place>***", _LOGIN.sub(hide_login, text))
 
 
+class StoppedError(KeyboardInterrupt):
+    """A signal has come that ends the process; what handles Ctrl-C handles the others alike."""
+
+    def __init__(self, number: int) -> None:
+        """Stop because of the signal of this number."""
+        super().__init__(number)
+        self.number = number
+
+
+class _NamedOutput(io.FileIO):
+    """Standard output, whose errors say so: Python's name no file."""
+
+    def write(self, content: Any, /) -> int | None:  # type: ignore[override]
+        """Write some bytes."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            error.filename = _STDOUT
+            raise
+
+
 def printable(text: object) -> str:
     """Leave out of a text what could steer a terminal: a repository's words may be a stranger's."""
     return "".join(character for character in str(text) if character.isprintable() or character in "\n\t")
 
 
+def prepare_process() -> None:
+    """Make a process that has just started ready for any end; comes before the seconds of imports, as signals do not wait."""
+    for number in _ENDING_SIGNALS:
+        # What is ignored, as `nohup` has it, stays so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end_at_once)
+    # The next files that are opened would be taken for outputs that are closed.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stdin, stdout, stderr
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    # Python has None for them.
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - as long as the process
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - as long as the process
+    else:
+        old: Any = sys.stdout
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_NamedOutput(1, "w", closefd=False)),
+            encoding=old.encoding,
+            errors=old.errors,
+            line_buffering=old.line_buffering or old.write_through,
+        )
+
+
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turn an error that a person can mend into one line on stderr and exit code 2, Ctrl-C into exit code 130."""
+    """Turn an error that a person can fix into one line on stderr and an exit code, as the table of this module has it."""
+    signals: list[int] = []
+    code: int | None = None
     try:
+        with _raise_on_signals(signals):
+            yield
+    except BaseException as error:  # noqa: BLE001 - what is not known is raised again
+        # Whatever comes after a signal comes of it.
+        code = _report(StoppedError(signals[0]) if signals else error)
+    code = _finish_output(code)
+    if code is not None:
+        sys.exit(code)
+
+
+@contextmanager
+def _raise_on_signals(received: list[int]) -> Iterator[None]:
+    """Let the first signal that ends the process raise an error, so that all is cleaned up on the way out."""
+    deadline = 0.0
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal deadline
+        if not received:
+            received.append(number)
+            deadline = time.monotonic() + _CLEANING_SECONDS
+            raise StoppedError(number)
+        if time.monotonic() > deadline:
+            _end_at_once(number, None)
+
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread gets signals.
         yield
-    except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        sys.exit(2)
+        return
+    before = {n: handler for n in _ENDING_SIGNALS if (handler := signal.getsignal(n)) not in {signal.SIG_IGN, None}}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_at_once(number: int, _frame: FrameType | None) -> None:
+    """End the process where nothing has to be cleaned up, or that takes too long."""
+    with suppress(OSError):
+        # Not `print`: the signal may have come in the midst of one.
+        os.write(2, f"{_describe_stop(number)}\n".encode())
+    os._exit(128 + number)
+
+
+def _describe_stop(number: int) -> str:
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    return f"stopped{by}; run the same command again to go on"
+
+
+def _report(error: BaseException) -> int:
+    """Say what ended the work; return the exit code. What is no matter of the user's is raised again."""
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        return error.code or 0
+    if isinstance(error, KeyboardInterrupt):
+        number = error.number if isinstance(error, StoppedError) else signal.SIGINT
+        _say(_describe_stop(number))
+        return 128 + number
+    if isinstance(error, UserError):
+        _say(f"error: {error}")
+        return 2
+    if isinstance(error, BrokenPipeError) and error.filename == _STDOUT:
+        return _BROKEN_PIPE_CODE
+    # Most that have no file are no matter of the disk.
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL_DISK):
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        _say(f"error: {where}{error.strerror or error}{_find_remedy(error)}")
+        return 2
+    raise error
+
+
+def _find_remedy(error: OSError) -> str:
+    """Tell what to do about what the machine refuses."""
+    if error.errno not in {errno.EACCES, errno.EPERM} or error.filename is None:
+        return _REMEDIES.get(error.errno or 0, "")
+    path = Path(os.fsdecode(error.filename)).absolute()
+    # What is not there was to be made, or cannot be seen, in the nearest folder that is.
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    needed = os.R_OK | (os.X_OK if there.is_dir() else 0)
+    what = "it" if there == path else str(there)
+    if not os.access(there, needed):
+        return f": you may not read {what}: run `chmod u+rX {there}` if it is yours, or ask its owner"
+    return f": make {what} writable, or work in another folder"
+
+
+def _say(line: str) -> None:
+    """Print a line on stderr, if somebody listens there."""
+    with suppress(OSError):
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def _finish_output(code: int | None) -> int | None:
+    """Write out what waits, as an error of the interpreter's own last flush is no line; return the exit code with that."""
+    error = _flush(sys.stdout, 1)
+    _flush(sys.stderr, 2)
+    # What went wrong before says more, but a finding that nobody got is none.
+    return _report(error) if error and code in {None, 0, 1} else code
+
+
+def _flush(stream: TextIO, descriptor: int) -> OSError | None:
+    try:
+        stream.flush()
     except OSError as error:
-        # One without a file is no matter of the disk.
-        if error.filename is None:
-            raise
-        problem = f"{error.filename}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
-        print(f"error: {printable(problem)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        # What is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        return error
+    return None

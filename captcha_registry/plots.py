@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from captcha_registry.workspace import write_atomically
+
 GAP = 8
 CAPTION_HEIGHT = 20
 PAPER = "white"
@@ -35,5 +37,6 @@ def draw_contact_sheet(images: Sequence[Image.Image], captions: Sequence[str], n
 def save_contact_sheet(path: Path, pngs: Sequence[bytes], captions: Sequence[str], num_columns: int = 6) -> None:
     """Write a contact sheet of encoded captchas as a PNG."""
     images = [Image.open(BytesIO(png), formats=["png"]) for png in pngs]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_contact_sheet(images, captions, num_columns).save(path, optimize=True)
+    sheet = BytesIO()
+    draw_contact_sheet(images, captions, num_columns).save(sheet, "PNG", optimize=True)
+    write_atomically(path, sheet.getvalue())

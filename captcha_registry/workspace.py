@@ -20,7 +20,7 @@ from uuid import uuid4
 from filelock import Timeout
 
 from captcha_registry.cache import hold_lock
-from captcha_registry.errors import UserError
+from captcha_registry.errors import FULL_DISK, UserError
 
 WORK_ROOT = Path(".work")
 
@@ -94,18 +94,35 @@ def _delete_folder(folder: Path) -> None:
 
 
 @contextmanager
+def name_full_disk(path: Path) -> Iterator[None]:
+    """Say in the error of a full disk what did not fit: libraries name no file or the one that was read, or hide the error."""
+    try:
+        yield
+    except Exception as error:
+        causes: list[BaseException] = [error]
+        while causes[-1].__context__:
+            causes.append(causes[-1].__context__)
+        for cause in causes:
+            if isinstance(cause, OSError) and cause.errno in FULL_DISK:
+                # Of two names the first is that of what was copied.
+                named = cause.filename if cause.filename2 is None else None
+                raise OSError(cause.errno, os.strerror(cause.errno), named or str(path)) from error
+        raise
+
+
+@contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that gets its name when the block ends, flushed to the disk; an error leaves nothing behind."""
     # Not the process id, which another host of a shared folder may use too.
     temporary = path.with_name(f"{path.name}.{uuid4().hex[:12]}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with name_full_disk(path), temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        # A disk that is full says so without naming the file.
+        # Python names no file whose bytes it could not write.
         error.filename = error.filename or str(path)
         raise
     finally:

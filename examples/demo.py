@@ -4,6 +4,7 @@ The copy holds the same dvc.yaml and code; only params.yaml is smaller. It stays
 the next demo.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
+
+from captcha_registry.errors import prepare_process, report_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,4 +81,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    prepare_process()
+    with report_errors():
+        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+        sys.exit(main())

@@ -30,10 +30,13 @@ def main(name: str) -> None:
 
     metrics = compute_metrics(readings) | {"parameters": card.num_parameters}
     plots_dir = Path("metrics/plots") / name
-    plots_dir.mkdir(parents=True, exist_ok=True)
-    read_history(Path("models") / name).to_csv(plots_dir / "learning_curves.csv", index=False)
-    find_confusions(readings).to_csv(plots_dir / "confusion.csv", index=False)
-    score_slices(readings, card.spec.alphabet).to_csv(plots_dir / "slices.csv", index=False)
+    tables = {
+        "learning_curves": read_history(Path("models") / name),
+        "confusion": find_confusions(readings),
+        "slices": score_slices(readings, card.spec.alphabet),
+    }
+    for table, rows in tables.items():
+        write_atomically(plots_dir / f"{table}.csv", rows.to_csv(index=False).encode())
     worst = worst_errors(readings, NUM_ERRORS_SHOWN)
     pictures = [sample.image for sample in dataset.split("test")[worst.index.to_numpy()].read_samples()]
     captions = [f"{label} read {text or '-'}" for label, text in zip(worst["label"], worst["text"], strict=True)]

@@ -62,6 +62,6 @@ if __name__ == "__main__":
         "--workers", type=int, default=count_workers(), help="local processes (default: one a core, as memory allows)"
     )
     parser.add_argument("--to", metavar="URL", help="where fsspec shall put it, such as s3://bucket/digits")
-    arguments = parser.parse_args()
     with report_errors():
+        arguments = parser.parse_args()
         main(arguments.name, arguments.workers, arguments.to)

@@ -19,6 +19,16 @@ from captcha_registry.params import load_section
 from captcha_registry.workspace import lock_work
 
 
+def put_in_place(work_dir: Path, out_dir: Path) -> None:
+    """Replace the parts of a split dataset, the manifest first and last; the card and DVC's own files in this folder stay."""
+    out_dir.mkdir(exist_ok=True)
+    (out_dir / MANIFEST_NAME).unlink(missing_ok=True)
+    for part in (*SPLITS, INDEX_NAME, MANIFEST_NAME):
+        if (out_dir / part).is_dir():
+            shutil.rmtree(out_dir / part)
+        (work_dir / part).replace(out_dir / part)
+
+
 def main(name: str) -> None:
     """Split the dataset `name`."""
     started = time.perf_counter()
@@ -29,18 +39,14 @@ def main(name: str) -> None:
     work_dir = out_dir.with_name(f".{name}.split")
     with lock_work("split", name):
         if work_dir.exists():
+            # A killed run left it.
             shutil.rmtree(work_dir)
         work_dir.mkdir()
-        manifest = split_dataset(source, rule, work_dir)
-
-        out_dir.mkdir(exist_ok=True)
-        (out_dir / MANIFEST_NAME).unlink(missing_ok=True)
-        # The card and DVC's own files in this folder stay.
-        for part in (*SPLITS, INDEX_NAME, MANIFEST_NAME):
-            if (out_dir / part).is_dir():
-                shutil.rmtree(out_dir / part)
-            (work_dir / part).replace(out_dir / part)
-        work_dir.rmdir()
+        try:
+            manifest = split_dataset(source, rule, work_dir)
+            put_in_place(work_dir, out_dir)
+        finally:
+            shutil.rmtree(work_dir)
 
     num_test = sum(shard.num_samples for shard in manifest.shards if shard.path.startswith("test/"))
     print(f"{name}: {describe_sides(manifest.spec.count, num_test, rule)}, {time.perf_counter() - started:.0f} s")

@@ -80,7 +80,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_a_rerun_with_room_goes_on(
     assert (process.returncode, output) == (2, "")
     (line,) = errors.splitlines()
     assert line.startswith("error: ")
-    assert line.endswith(": No space left on device: free some space and run the same command again, it goes on from here")
+    assert line.endswith(": No space left on device: free some space and run the same command again")
     assert not (drawing_project.root / "data").exists()
     wait_until(lambda: not drawing_project.list_processes(), "the end of every worker")
     finished = [*disk.glob("generate/tiny/*/*.sha256")]

@@ -3,8 +3,10 @@
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExec
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Literal
 
 from pydantic import Field
@@ -23,6 +26,7 @@ from captcha_registry.params import Section
 # So long a cluster may be without any worker, at the start and later.
 WORKERS_TIMEOUT_SECONDS = 30
 _PAUSE_SECONDS = 1
+_SIGNAL_SECONDS = 0.2
 
 
 class DrawingParams(Section):
@@ -55,8 +59,8 @@ def local_processes(num_workers: int) -> Iterator[Executor]:
     """
     if num_workers < 1:
         raise UserError(f"--workers is {num_workers}; expected at least 1, or leave it out for one per core")
-    # Spawned, not forked: a fresh interpreter per worker, whatever threads this process runs.
-    executor = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+    scratch = tempfile.mkdtemp(prefix="captcha-registry-")
+    executor = ProcessPoolExecutor(num_workers, _WorkerContext(), initializer=_prepare_worker, initargs=(scratch,))
     workers_before = set(multiprocessing.active_children())
     try:
         yield executor
@@ -64,24 +68,45 @@ def local_processes(num_workers: int) -> Iterator[Executor]:
         for worker in set(multiprocessing.active_children()) - workers_before:
             worker.kill()
         if isinstance(error, BrokenProcessPool):
+            # A signal that ends all processes of a group, this one too, may reach the workers first.
+            time.sleep(_SIGNAL_SECONDS)
             raise UserError(
                 "a worker process was killed, most often for want of memory: run the same command again, it goes on from here"
             ) from error
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and never outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+class _Worker(SpawnProcess):
+    """A worker process that Ctrl-C never reaches, not even while it starts: that is the parent's to deal with."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _exit_with_parent() -> None:
+class _WorkerContext(SpawnContext):
+    """Spawns, not forks: a fresh interpreter per worker, whatever threads this process runs."""
+
+    Process = _Worker
+
+
+def _prepare_worker(scratch: str) -> None:
+    """Put what is temporary where the parent clears it away, and never outlive it."""
+    tempfile.tempdir = scratch
+    threading.Thread(target=_exit_with_parent, args=(scratch,), daemon=True).start()
+
+
+def _exit_with_parent(scratch: str) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        shutil.rmtree(scratch, ignore_errors=True)
         os._exit(1)
 
 

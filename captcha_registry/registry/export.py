@@ -21,18 +21,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from captcha_registry.cache import find_lock
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME, write_index
 from captcha_registry.dataset.records import Sample
 from captcha_registry.errors import UserError
+from captcha_registry.workspace import name_full_disk
 
 Format = Literal["tfrecord", "webdataset", "huggingface", "images", "numpy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -68,13 +70,25 @@ def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path)
     """Write a dataset, or a part of one, into a new folder, whole or not at all, with a progress bar.
 
     Raises:
-        UserError: the folder exists already, or a sample is not what manifest and index say.
+        UserError: the folder exists already, another export is making it, or a sample is not what manifest and index say.
     """
     if target.exists():
         raise UserError(f"{target} exists already, and nothing is overwritten: name another folder with --to, or remove it")
     dataset.make_local()
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{uuid4().hex[:12]}.tmp")
+    try:
+        with FileLock(find_lock("export", target), timeout=0), name_full_disk(target):
+            return _export(dataset, export_format, target)
+    except Timeout:
+        raise UserError(f"another export to {target} is at work: wait for it to end, or stop it") from None
+
+
+def _export(dataset: CaptchaDataset, export_format: Format, target: Path) -> Exported:
+    """Write a dataset beside its place, and put it there when it is complete."""
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    if unfinished.exists():
+        # A killed run left it.
+        shutil.rmtree(unfinished)
     try:
         unfinished.mkdir()
         with tqdm(total=len(dataset), desc=f"export {dataset.manifest.name}", unit="sample", disable=None) as bar:

@@ -1,6 +1,5 @@
 """Files of a published version: read in place where the remote can seek, fetched and proved where they are needed whole."""
 
-import errno
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,9 +20,9 @@ from tqdm import tqdm
 from captcha_registry.cache import find_cache_dir, hold_lock, make_cache_folder, share_file
 from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, InsidePath, Manifest, parse_manifest
-from captcha_registry.errors import UserError
+from captcha_registry.errors import FULL_DISK, UserError
 from captcha_registry.registry.repository import Published, find_published, open_repository, open_revision
-from captcha_registry.workspace import link_or_copy
+from captcha_registry.workspace import link_or_copy, name_full_disk
 
 # Remotes answer slowly rather than narrowly: several files are under way at once.
 PARALLEL_FETCHES = 4
@@ -95,7 +94,7 @@ class RemoteFile:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.{uuid4().hex[:12]}.tmp")
         try:
-            with self._explain_errors():
+            with self._explain_errors(), name_full_disk(target):
                 self.filesystem.get_file(self.location, str(temporary))
             if checksum.fits(temporary):
                 temporary.replace(target)
@@ -126,7 +125,7 @@ class RemoteFile:
             ) from None
         # Every kind of remote has errors of its own, and no common ancestor; a full disk is this machine's.
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
                 raise
             problem = " ".join(str(error).split()) or type(error).__name__
             raise UserError(

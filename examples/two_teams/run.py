@@ -5,6 +5,7 @@ trains on it, upgrades and sees what that did to its metrics. Git host and DVC r
 Everything lies in `.work/two_teams`, which Git and DVC ignore, until the next run.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from demo import ROOT, change_params, copy_project  # noqa: E402 - from the folder above
+
+from captcha_registry.errors import prepare_process, report_errors  # noqa: E402 - sorted below it
 
 IDENTITY = {f"GIT_{role}_{field}": "team@localhost" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
 SMALL = {"datasets.digits.count": 4_000, "datasets.digits.shard_size": 400}
@@ -87,4 +90,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    prepare_process()
+    with report_errors():
+        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+        sys.exit(main())
