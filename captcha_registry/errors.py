@@ -200,7 +200,7 @@ def _find_remedy(error: OSError) -> str:
     there = next(place for place in (path, *path.parents) if os.path.lexists(place))
     needed = os.R_OK | (os.X_OK if there.is_dir() else 0)
     what = "it" if there == path else str(there)
-    if not os.access(there, needed):
+    if not os.access(there, needed, effective_ids=os.access in os.supports_effective_ids):
         return f": you may not read {what}: run `chmod u+rX {there}` if it is yours, or ask its owner"
     return f": make {what} writable, or work in another folder"
 

@@ -94,7 +94,7 @@ def _delete_folder(folder: Path) -> None:
 
 
 @contextmanager
-def name_full_disk(path: Path) -> Iterator[None]:
+def name_full_disk(path: Path | str) -> Iterator[None]:
     """Say in the error of a full disk what did not fit: libraries name no file or the one that was read, or hide the error."""
     try:
         yield

@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from captcha_registry.generation.splitting import split_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG_SECONDS = 120
+NOBODY = 65534
 
 Section = dict[str, object]
 
@@ -105,6 +108,28 @@ def _working_dir(process: psutil.Process) -> str | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.cwd()
     except psutil.Error:
         return None
+
+
+@contextmanager
+def as_another_user() -> Iterator[None]:
+    """Do something without the rights of root, whom no mode of a file keeps out."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user may enter, unlike those of pytest."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    subprocess.run(["chmod", "-R", "u+rwX", folder], check=True)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

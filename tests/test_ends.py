@@ -106,6 +106,6 @@ def test_a_command_whose_output_cannot_be_written_ends_as_other_tools_do(publish
 def test_a_stage_or_example_whose_output_cannot_be_written_ends_as_other_tools_do(
     generated_dataset: CaptchaDataset, project: Project
 ) -> None:
-    shutil.copytree(generated_dataset.files.root, project.root / "data/generated/tiny")
+    shutil.copytree(generated_dataset.root, project.root / "data/generated/tiny")
     helps = [[f"stages.{stage}", "--help"] for stage in STAGES] + [[str(ROOT / name), "--help"] for name in EXAMPLES]
     run_all(project.root, [(["stages.split", "tiny"], *output) for output in OUTPUTS] + [(each, *OUTPUTS[1]) for each in helps])

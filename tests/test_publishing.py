@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from checkouts import Checkout
-from conftest import hash_files, wait_until
+from checkouts import OUTPUTS, Checkout
+from conftest import ROOT, hash_files, wait_until
 from ruamel.yaml import YAML
 
 from captcha_registry.dataset.dataset import CaptchaDataset
@@ -134,6 +134,51 @@ def test_a_cache_that_lost_an_object_is_refused_with_what_mends_it(checkout: Che
     assert checkout.list_origin_tags() == []
     checkout.dvc("commit", "--quiet", "--force", "make")
     publish(checkout, "1.0.0")
+
+
+def find_cached(checkout: Checkout, path: Path) -> Path:
+    """Find what DVC's cache has of a file."""
+    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    return checkout.root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+
+
+@pytest.mark.parametrize("cache_type", ["hardlink", "copy"])
+def test_damage_that_reached_the_cache_is_repaired_there_too(checkout: Checkout, cache_type: str) -> None:
+    folder = checkout.root / "data/tiny"
+    path = next((folder / "train").iterdir())
+    before, cached = hash_files(folder), find_cached(checkout, path)
+    if cache_type == "hardlink":
+        path.unlink()
+        path.hardlink_to(cached)
+    for damaged in {cached, path} if cache_type == "hardlink" else {cached}:
+        # In place, and as read-only as DVC leaves it.
+        with damaged.open("r+b") as file:
+            file.write(b"damage")
+        damaged.chmod(0o444)
+    if cache_type == "copy":
+        refuse(checkout, "1.0.0", f"DVC's cache has lost or damaged 1 of 15 objects, such as {cached}: ")
+    done = checkout.run("repair", "data/tiny", "--workers", "1")
+    assert (done.returncode, "in DVC's cache" in done.stdout) == (0, True)
+    assert checkout.run("publish", "tiny", "1.0.0", "--dry-run").returncode == 0
+    for output in OUTPUTS:
+        subprocess.run(["rm", "-r", folder / output], check=True)
+    checkout.dvc("checkout", "--quiet")
+    assert hash_files(folder) == before
+    assert stat.S_IMODE(cached.stat().st_mode) == 0o444
+
+
+def test_what_other_tools_leave_does_not_keep_from_publishing_and_other_files_do(checkout: Checkout) -> None:
+    for name in (".gitignore", ".dvcignore"):
+        with (checkout.root / name).open("a") as file:
+            file.write((ROOT / name).read_text())
+    checkout.commit("ignore litter")
+    for folder in ("", "train"):
+        (checkout.root / "data/tiny" / folder / ".DS_Store").touch()
+    assert checkout.run("publish", "tiny", "1.0.0", "--dry-run").returncode == 0
+    (checkout.root / "data/tiny/.gitignore").write_text((checkout.root / "data/tiny/.gitignore").read_text() + "/notes.txt\n")
+    checkout.commit("ignore notes")
+    (checkout.root / "data/tiny/notes.txt").touch()
+    refuse(checkout, "1.0.0", "(1 problems in all): move what is not of the dataset out of ")
 
 
 def test_a_commit_that_others_have_built_upon_is_published(checkout: Checkout) -> None:

@@ -197,6 +197,36 @@ def test_get_of_a_split_fetches_its_shards_only_and_they_can_be_read(
     assert list(labels) == list(expected_labels)
 
 
+def test_a_fetched_split_is_verified_and_repaired_without_the_other(published: Checkout, tmp_path: Path) -> None:
+    target = tmp_path / "got"
+    get(published, "tiny@1.0.0", "--split", "test", "--to", str(target))
+    before = hash_files(target)
+    for depth in ("quick", "full"):
+        done = published.run("verify", str(target), "--depth", depth)
+        assert (done.returncode, f"nothing wrong at depth {depth}; only test was fetched, " in done.stdout) == (0, True)
+    assert json.loads(published.run("verify", str(target), "--json").stdout)["fetched"] == ["test"]
+    next((target / "test").iterdir()).unlink()
+    assert published.run("verify", str(target)).returncode == 1
+    done = published.run("repair", str(target), "--workers", "1")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stdout
+    assert hash_files(target) == before
+
+    # With the other split too, or everything, nothing may be missing any more.
+    for arguments in (["--split", "train"], []):
+        get(published, "tiny@1.0.0", *arguments, "--to", str(target))
+        assert not (target / ".fetched.json").exists()
+    get(published, "tiny@1.0.0", "--split", "test", "--to", str(target))
+    shutil.rmtree(target / "train")
+    assert published.run("verify", str(target), "--depth", "quick").stdout.count("missing, with 6 samples") == 8
+
+
+def test_get_passes_over_what_other_tools_leave_in_its_folder(published: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got/.DS_Store").touch()
+    get(published, "tiny@1.0.0", "--split", "test", "--to", str(tmp_path / "got"))
+    assert (tmp_path / "got/.DS_Store").exists()
+
+
 def test_get_goes_on_where_it_was_interrupted_and_mends_what_is_wrong(published: Checkout, tmp_path: Path) -> None:
     target = tmp_path / "got"
     get(published, "tiny@1.0.0", "--to", str(target))

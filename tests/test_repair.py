@@ -414,7 +414,7 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "tiny/notes.txt: left alone, the manifest does not name it"
-    assert lines[1].startswith("tiny: nothing to repair at depth full; 1 left alone: delete what you do not need, ")
+    assert lines[1].startswith("tiny: nothing to repair at depth full; 1 left alone: move them out of the folder, ")
 
     patient.flip(20)
     shards = [shard.path for shard in read_manifest(patient.root).shards if shard.path != patient.row["shard"]]
@@ -429,7 +429,7 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     assert (done.returncode, done.stderr) == (2, "")
     lines = done.stdout.splitlines()
     assert lines[0] == f"{shards[0]}: NOT repaired: a folder; expected a file with 6 samples: move the folder away"
-    assert lines[2].startswith("tiny: 0 repaired, 1 NOT repaired; 1 left alone: delete what you do not need, ")
+    assert lines[2].startswith("tiny: 0 repaired, 1 NOT repaired; 1 left alone: move them out of the folder, ")
 
 
 @pytest.mark.parametrize("command", ["verify", "repair"])

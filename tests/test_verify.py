@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Project
+from conftest import ROOT, Project, as_another_user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,7 +29,7 @@ from captcha_registry.dataset.index import INDEX_NAME, read_index, write_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.records import Sample, ShardWriter, decode_sample, encode_sample, iterate_records
 from captcha_registry.dataset.spec import ChannelRange, DatasetSpec, SplitRule
-from captcha_registry.dataset.verify import Depth, Problem, find_record_problems, verify_dataset
+from captcha_registry.dataset.verify import LITTER, Depth, Problem, find_record_problems, verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.generation.splitting import split_dataset
 from stages import describe as describe_stage
@@ -549,3 +550,47 @@ def test_of_many_problems_the_first_are_told_and_the_rest_counted(described: Pro
     assert len(done.stderr.splitlines()) == 12
     # 8 shards, each with a line for the file and one for each of its 6 samples.
     assert done.stderr.splitlines()[-1] == f"... and {8 * 7 - 10} more"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "train/._00000.tfrecord", "Thumbs.db", "test/.nfs0000000001", "manifest.json~"])
+def test_what_other_tools_leave_is_passed_over(dataset_copy: Path, name: str) -> None:
+    (dataset_copy / name).touch()
+    (dataset_copy / "train/.ipynb_checkpoints").mkdir()
+    (dataset_copy / "train/.ipynb_checkpoints/00000.tfrecord").touch()
+    for depth in ("quick", "full"):
+        assert verify(dataset_copy, depth) == []
+
+
+def test_git_and_dvc_pass_over_what_verification_passes_over() -> None:
+    for name in (".gitignore", ".dvcignore"):
+        assert set(LITTER) <= set((ROOT / name).read_text().splitlines())
+
+
+@pytest.mark.parametrize("name", ["train/00000.tfrecord", INDEX_NAME])
+def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(dataset_copy: Path, name: str) -> None:
+    (dataset_copy / name).unlink(missing_ok=True)
+    os.mkfifo(dataset_copy / name)
+    for depth in ("quick", "full", "deep"):
+        assert f"{dataset_copy / name}: a pipe, socket or device; expected a file with" in str(verify(dataset_copy, depth)[0])
+
+
+def test_a_pipe_in_the_place_of_the_manifest_is_not_waited_for(dataset_copy: Path) -> None:
+    (dataset_copy / MANIFEST_NAME).unlink()
+    os.mkfifo(dataset_copy / MANIFEST_NAME)
+    (problem,) = verify(dataset_copy, "full")
+    assert str(problem).startswith(f"{dataset_copy / MANIFEST_NAME}: is no regular file: move it away, and restore it")
+
+
+def test_folders_that_cannot_be_read_are_named_at_every_depth(tiny_dataset: CaptchaDataset, public_folder: Path) -> None:
+    root = Path(shutil.copytree(tiny_dataset.root, public_folder / "tiny"))
+    (root / "other").mkdir()
+    subprocess.run(["chmod", "-R", "a+rX", root], check=True)
+    shards = [root / shard.path for shard in tiny_dataset.manifest.shards if shard.path.startswith("test/")]
+    for folder in ("test", "other"):
+        (root / folder).chmod(0)
+    for depth in ("quick", "full", "deep"):
+        with as_another_user():
+            problems = verify(root, depth)
+        assert sorted((p.path, p.kind, p.what) for p in problems) == [
+            (path, "unreadable", "cannot be read: Permission denied") for path in [root / "other", *shards]
+        ]

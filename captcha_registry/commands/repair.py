@@ -65,4 +65,4 @@ def _sum_up(repair: "Repair", depth: str) -> str:
     done = "repaired" if repair.mended else f"nothing to repair at depth {depth}"
     if repair.failed:
         done = f"{len(repair.mended):,} repaired, {len(repair.failed):,} NOT repaired"
-    return done + (f"; {len(repair.extras)} left alone: delete what you do not need" if repair.extras else "")
+    return done + (f"; {len(repair.extras)} left alone: move them out of the folder" if repair.extras else "")

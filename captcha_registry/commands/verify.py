@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import get_args
 
+from captcha_registry.dataset.manifest import read_fetched_splits
 from captcha_registry.dataset.verify import Depth, Problem, verify_dataset
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.machine import count_usable_cores, count_workers
@@ -39,20 +40,23 @@ def run(arguments: argparse.Namespace) -> int:
         local_processes(count_workers()) if arguments.depth == "deep" else ThreadPoolExecutor(count_usable_cores())
     )
     with executor as running:
-        problems = verify_dataset(root, arguments.depth, running)
+        splits = read_fetched_splits(root)
+        problems = verify_dataset(root, arguments.depth, running, splits=splits)
     if arguments.json:
-        print(json.dumps(_to_json(root, arguments.depth, problems), indent=2))
+        print(json.dumps(_to_json(root, arguments.depth, splits, problems), indent=2))
     else:
         _print_problems(problems)
         seconds = time.perf_counter() - started
         found = f"{len(problems):,} problem{'s' if len(problems) > 1 else ''}" if problems else "nothing wrong"
-        print(f"{root}: {found} at depth {arguments.depth}, {seconds:.1f} s")
+        only = f"; only {' and '.join(sorted(splits))} was fetched" if splits else ""
+        print(f"{root}: {found} at depth {arguments.depth}{only}, {seconds:.1f} s")
     return 1 if problems else 0
 
 
-def _to_json(root: Path, depth: Depth, problems: list[Problem]) -> dict[str, object]:
+def _to_json(root: Path, depth: Depth, splits: frozenset[str] | None, problems: list[Problem]) -> dict[str, object]:
     listed = [{"path": p.path.relative_to(root).as_posix(), "kind": p.kind, "what": p.what} for p in problems]
-    return {"path": str(root), "depth": depth, "ok": not problems, "problems": listed}
+    fetched = None if splits is None else sorted(splits)
+    return {"path": str(root), "depth": depth, "fetched": fetched, "ok": not problems, "problems": listed}
 
 
 def _print_problems(problems: list[Problem]) -> None:

@@ -1,7 +1,10 @@
 """manifest.json: what a dataset consists of, with a SHA-256 for every file; written last, so it marks completion."""
 
+import errno
 import hashlib
 import json
+import os
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +16,8 @@ from captcha_registry.params import Section, explain_errors
 from captcha_registry.workspace import write_atomically
 
 MANIFEST_NAME = "manifest.json"
+# Beside a manifest whose dataset was fetched in part: which splits.
+FETCHED_NAME = ".fetched.json"
 
 
 def _check_inside(path: str) -> str:
@@ -37,6 +42,9 @@ class FileEntry(Section):
     @classmethod
     def of(cls, root: Path, path: str, num_samples: int) -> Self:
         """Measure and hash a file that is complete."""
+        if not (root / path).is_file():
+            # Not opened: a pipe would be waited for.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(root / path))
         with (root / path).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(path=path, num_samples=num_samples, size_bytes=(root / path).stat().st_size, sha256=sha256)
@@ -55,6 +63,11 @@ class Manifest(Section):
     shards: tuple[FileEntry, ...]
     index: FileEntry
     tool_versions: dict[str, str]
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits, which are the folders of the shards."""
+        return sorted({shard.path.split("/")[0] for shard in self.shards if "/" in shard.path})
 
     @property
     def entries(self) -> dict[str, FileEntry]:
@@ -82,10 +95,48 @@ def read_manifest(root: Path) -> Manifest:
         UserError: it is missing or not valid.
     """
     path = root / MANIFEST_NAME
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no regular file: move it away, and restore it from Git or with `dvc checkout`")
     try:
         return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(f"{path} is missing, so {root} is no complete dataset: run `dvc repro`, or `dvc pull`") from None
+
+
+class Fetched(Section):
+    """What of a dataset was fetched; a dataset of another id was not."""
+
+    dataset_id: Sha256
+    splits: frozenset[str]
+
+
+def read_fetched_splits(root: Path) -> frozenset[str] | None:
+    """Return the splits of the dataset in `root` that were fetched; None if it is there as it was made.
+
+    Raises:
+        UserError: the file that tells is not valid.
+    """
+    path = root / FETCHED_NAME
+    try:
+        fetched = Fetched.model_validate_json(path.read_bytes(), strict=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValidationError as error:
+        raise UserError(f"{path} is not valid: delete it, and fetch the dataset again") from error
+    try:
+        return fetched.splits if fetched.dataset_id == read_manifest(root).dataset_id else None
+    except UserError:
+        # Whoever asks reads the manifest next, and tells.
+        return fetched.splits
+
+
+def write_fetched_splits(root: Path, manifest: Manifest, splits: Collection[str] | None) -> None:
+    """Note which splits of a dataset were fetched; None notes that it is complete."""
+    if splits is None:
+        (root / FETCHED_NAME).unlink(missing_ok=True)
+    else:
+        noted = json.dumps({"dataset_id": manifest.dataset_id, "splits": sorted(splits)}, indent=2)
+        write_atomically(root / FETCHED_NAME, f"{noted}\n".encode())
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:

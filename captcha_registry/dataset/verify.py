@@ -13,9 +13,10 @@ in these colours is not looked at.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -29,7 +30,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from captcha_registry.dataset.index import INDEX_NAME, read_index
-from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
+from captcha_registry.dataset.manifest import FETCHED_NAME, MANIFEST_NAME, FileEntry, Manifest, read_manifest
 from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, decode_sample, read_record
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
@@ -41,7 +42,28 @@ Kind = Literal[
 ]
 
 # What may lie beside the files that a manifest names: itself, descriptions, and what DVC writes.
-COMPANIONS = {MANIFEST_NAME, "README.md", "croissant.json", ".gitignore"}
+COMPANIONS = {MANIFEST_NAME, FETCHED_NAME, "README.md", "croissant.json", ".gitignore"}
+
+# Files and folders that file managers, editors and file systems leave everywhere; .dvcignore and .gitignore have them too.
+LITTER = (
+    ".DS_Store",
+    "._*",
+    ".AppleDouble",
+    ".Spotlight-V100",
+    ".Trashes",
+    ".fseventsd",
+    "Thumbs.db",
+    "ehthumbs.db",
+    "[Dd]esktop.ini",
+    ".directory",
+    ".ipynb_checkpoints",
+    ".nfs*",
+    ".fuse_hidden*",
+    ".Trash-*",
+    "@eaDir",
+    "*~",
+    ".*.sw[op]",
+)
 
 # Of pictures that are there more than once, and of the samples that show each.
 MAX_TWINS_SHOWN = 3
@@ -65,8 +87,14 @@ class Problem:
         return f"{self.path}: {self.what}"
 
 
-def verify_dataset(root: Path, depth: Depth, executor: Executor) -> list[Problem]:
+def verify_dataset(root: Path, depth: Depth, executor: Executor, *, splits: Collection[str] | None = None) -> list[Problem]:
     """Check a dataset in an executor, with a progress bar; return every problem, those of a file together.
+
+    Args:
+        root: its folder.
+        depth: how deep.
+        executor: hashes and reads.
+        splits: those that have to be there, if not all; what is there of the others is checked too.
 
     Raises:
         UserError: there is no dataset.
@@ -76,7 +104,12 @@ def verify_dataset(root: Path, depth: Depth, executor: Executor) -> list[Problem
         manifest = read_manifest(root)
     except (UserError, OSError) as error:
         return [Problem(root / MANIFEST_NAME, "manifest", str(error).removeprefix(f"{root / MANIFEST_NAME} "))]
-    problems = [*find_manifest_problems(root, manifest), *find_name_and_size_problems(root, manifest)]
+    spared = {root / shard.path for shard in manifest.shards if splits is not None and shard.path.split("/")[0] not in splits}
+
+    def is_wanted(problem: Problem) -> bool:
+        return problem.kind != "missing" or problem.path not in spared
+
+    problems = [*find_manifest_problems(root, manifest), *filter(is_wanted, find_name_and_size_problems(root, manifest))]
     if depth == "quick":
         return problems
     # The other kinds are found anew, with more to say.
@@ -85,7 +118,7 @@ def verify_dataset(root: Path, depth: Depth, executor: Executor) -> list[Problem
     index, index_problems = _inspect_index(root, manifest, depth)
     found, shard_problems = _inspect_shards(root, manifest, index, depth, executor)
     found |= _hash_extras(root, manifest)
-    problems += _compare_files(root, manifest, found | {manifest.index.path: _measure(root, manifest.index)})
+    problems += filter(is_wanted, _compare_files(root, manifest, found | {manifest.index.path: _measure(root, manifest.index)}))
     swapped = {problem.path for problem in problems if problem.kind == "swapped"}
     # What follows from a swap is said by naming it.
     problems += index_problems + [problem for problem in shard_problems if problem.path not in swapped]
@@ -151,15 +184,22 @@ def _count_index_rows(path: Path, entry: FileEntry) -> Iterator[Problem]:
 
 
 def list_extra_paths(root: Path, manifest: Manifest) -> list[str]:
-    """List the files, links and empty folders of a dataset's folder that its manifest does not name, as paths inside it."""
+    """List the files, links, empty and unreadable folders that a dataset's manifest does not name, as paths inside it."""
     known = {*manifest.entries, *COMPANIONS}
     known |= {parent.as_posix() for path in manifest.entries for parent in Path(path).parents}
-    found = []
-    for folder, subfolders, names in os.walk(root):
+    found: list[Path] = []
+    unreadable: list[OSError] = []
+    for folder, subfolders, names in os.walk(root, onerror=unreadable.append):
         # What a link leads to is not walked through.
         links = [name for name in subfolders if Path(folder, name).is_symlink()]
         found += [Path(folder, name) for name in (*names, *links)] if names or subfolders else [Path(folder)]
-    return sorted({path.relative_to(root).as_posix() for path in found} - known)
+    found += [Path(error.filename) for error in unreadable]
+    return sorted(path for path in {path.relative_to(root).as_posix() for path in found} - known if not is_litter(path))
+
+
+def is_litter(path: str) -> bool:
+    """Tell whether a path inside a dataset is of something that other tools leave, and nobody means."""
+    return any(fnmatchcase(part, pattern) for part in path.split("/") for pattern in LITTER)
 
 
 def _find_absence(path: Path, entry: FileEntry) -> Problem | None:
@@ -168,6 +208,8 @@ def _find_absence(path: Path, entry: FileEntry) -> Problem | None:
         return None
     if path.is_dir() and not path.is_symlink():
         return Problem(path, "folder", f"a folder; expected a file with {entry.num_samples:,} samples: move the folder away")
+    if path.exists() and not path.is_dir():
+        return Problem(path, "changed", f"a pipe, socket or device; expected a file with {entry.num_samples:,} samples")
     return Problem(path, "missing", f"missing, with {entry.num_samples:,} samples")
 
 
@@ -176,8 +218,13 @@ def _unreadable(path: Path, error: OSError) -> Problem:
 
 
 def _extra(path: Path) -> Problem:
-    what = "an empty folder" if path.is_dir() and not path.is_symlink() else "a file"
-    return Problem(path, "extra", f"{what} that the manifest does not name")
+    if path.is_symlink() or not path.is_dir():
+        return Problem(path, "extra", "a file that the manifest does not name")
+    try:
+        next(path.iterdir(), None)
+    except OSError as error:
+        return _unreadable(path, error)
+    return Problem(path, "extra", "an empty folder that the manifest does not name")
 
 
 def _measure(root: Path, entry: FileEntry) -> FileEntry | Problem:
@@ -191,13 +238,17 @@ def _measure(root: Path, entry: FileEntry) -> FileEntry | Problem:
 
 def _hash_extras(root: Path, manifest: Manifest) -> dict[str, FileEntry | Problem]:
     """Hash those extra files that may be a missing one under another name."""
-    sizes = {entry.size_bytes for entry in manifest.entries.values() if not (root / entry.path).is_file()}
-    extras = [path for path in list_extra_paths(root, manifest) if (root / path).is_file()]
-    return {
-        path: _measure(root, manifest.index.model_copy(update={"path": path}))
-        for path in extras
-        if (root / path).stat().st_size in sizes
-    }
+    sizes = {entry.size_bytes for entry in manifest.entries.values() if _find_size(root / entry.path) is None}
+    extras = [path for path in list_extra_paths(root, manifest) if _find_size(root / path) in sizes]
+    return {path: _measure(root, manifest.index.model_copy(update={"path": path})) for path in extras}
+
+
+def _find_size(path: Path) -> int | None:
+    """Return the size of a file; None if there is none, or it cannot be looked at."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _compare_files(root: Path, manifest: Manifest, found: dict[str, FileEntry | Problem]) -> Iterator[Problem]:

@@ -33,11 +33,12 @@ from fsspec.implementations.local import LocalFileSystem
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, write_manifest
 from captcha_registry.dataset.records import shard_name
-from captcha_registry.errors import UserError
+from captcha_registry.errors import FULL_DISK, UserError
 from captcha_registry.extras import advise_install
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.generating import draw_shards, make_manifest, write_shard_rows
 from captcha_registry.generation.shards import draw_shard, proof_path, read_proved_entry, rows_path
+from captcha_registry.workspace import name_full_disk
 
 UNFINISHED = ".unfinished-"
 _CLAIM = re.compile(r"\.claim-(?P<seconds>\d+)-(?P<process>\d+)-(?P<host>.+)")
@@ -85,7 +86,8 @@ class Place:
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
         try:
-            yield
+            with name_full_disk(self.url):
+                yield
         except ImportError as error:
             # fsspec's own words are of the package, but its cause names it.
             name = getattr(error.__cause__, "name", None)
@@ -96,6 +98,8 @@ class Place:
                 f"{self.url} can only be read: choose a place that takes files, such as s3://bucket/digits"
             ) from error
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
+                raise
             raise UserError(
                 f"{self.url}: {str(error) or type(error).__name__}: check the address and your access, then run it again"
             ) from error

@@ -4,6 +4,7 @@ Every file is proved to have the SHA-256 that the manifest says before it takes 
 that cannot be proved is left as it is.
 """
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from captcha_registry.cache import find_lock, hold_lock
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
-from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest
+from captcha_registry.dataset.manifest import FileEntry, Manifest, read_fetched_splits, read_manifest
 from captcha_registry.dataset.records import ShardWriter
 from captcha_registry.dataset.verify import Depth, Problem, ShardRows, require_dataset, verify_dataset
 from captcha_registry.errors import UserError
@@ -25,10 +26,13 @@ from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fo
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards
 from captcha_registry.generation.shards import draw_record
 from captcha_registry.generation.splitting import split_dataset
-from captcha_registry.workspace import link_or_copy, tool_versions
+from captcha_registry.workspace import link_or_copy, tool_versions, write_atomically
 
 # Inside the dataset, so that a finished file takes its place in one step.
 STAGING_NAME = ".repair"
+
+# As DVC has it.
+_CACHED_MODE = 0o444
 
 # What is looked for; what only `deep` finds lies under the hashes of the manifest, which a repair restores.
 REPAIR_DEPTH: Depth = "full"
@@ -57,7 +61,8 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
     """
     require_dataset(root)
     with _open_staging(root) as staging:
-        problems = verify_dataset(root, REPAIR_DEPTH, executor)
+        # What was never fetched is not missing.
+        problems = verify_dataset(root, REPAIR_DEPTH, executor, splits=read_fetched_splits(root))
         if broken := [problem for problem in problems if problem.kind == "manifest"]:
             raise UserError(f"{broken[0]}: nothing can be proved with it; restore it from Git or with `dvc checkout`")
         manifest = read_manifest(root)
@@ -65,7 +70,12 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
         wrong = _find_wrong(problems)
         damaged = [entry for path, entry in manifest.entries.items() if path in sources or root / path in wrong]
 
-        failed = {_inside(root, p.path): p.what for p in problems if p.kind in {"folder", "index"}}
+        named = {root / path for path in manifest.entries}
+        failed = {
+            _inside(root, p.path): p.what
+            for p in problems
+            if p.kind in {"folder", "index"} or (p.kind == "unreadable" and p.path not in named)
+        }
         failed |= _stage_files(root, manifest, damaged, sources, staging, executor)
         mended = [entry for entry in damaged if entry.path not in failed]
         for entry in mended:
@@ -75,9 +85,45 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
         for problem in problems:
             if problem.kind == "renamed" and problem.path in used:
                 problem.path.unlink()
+        told = {entry.path: _describe(entry, sources, root) for entry in mended}
+        for path in _restore_cached(root, [entry for path, entry in manifest.entries.items() if path not in failed], executor):
+            told[path] = f"{told[path]}; in DVC's cache too" if path in told else "is right, and was restored in DVC's cache"
     extras = [p.path for p in problems if p.kind == "extra" or (p.kind == "renamed" and p.path not in used)]
-    extras = [path for path in extras if STAGING_NAME not in path.relative_to(root).parts]
-    return Repair({entry.path: _describe(entry, sources, root) for entry in mended}, failed, extras)
+    return Repair(told, failed, [path for path in extras if STAGING_NAME not in path.relative_to(root).parts])
+
+
+def _restore_cached(root: Path, entries: list[FileEntry], executor: Executor) -> list[str]:
+    """Restore what DVC's cache has of these files, which are right now; return the paths of those that were damaged there.
+
+    Damage in place reaches the cache through a hard link. DVC trusts what is read-only there, and would bring it back.
+    """
+    cache = _find_cache(root)
+    if cache is None:
+        return []
+    paths, restored = [root / entry.path for entry in entries if (root / entry.path).is_file()], []
+    for path, md5 in zip(paths, executor.map(_hash_for_dvc, paths), strict=True):
+        cached = cache / md5[:2] / md5[2:]
+        if cached.is_file() and not cached.samefile(path) and _hash_for_dvc(cached) != md5:
+            write_atomically(cached, path.read_bytes())
+            cached.chmod(_CACHED_MODE)
+            restored.append(_inside(root, path))
+    return restored
+
+
+def _find_cache(root: Path) -> Path | None:
+    """Find where DVC keeps the files of the project that a folder is in, by their MD5; None if it is in none."""
+    if not any((folder / ".dvc").is_dir() for folder in root.resolve().parents):
+        return None
+    # A second to import.
+    from dvc.repo import Repo  # noqa: PLC0415
+
+    with Repo(str(root.resolve())) as repo:
+        return Path(repo.cache.local.path)
+
+
+def _hash_for_dvc(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _find_wrong(problems: list[Problem]) -> set[Path]:

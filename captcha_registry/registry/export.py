@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm import tqdm
 
-from captcha_registry.cache import find_lock
+from captcha_registry.cache import find_lock, hold_lock
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME, write_index
 from captcha_registry.dataset.records import Sample
@@ -77,7 +77,7 @@ def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path)
     dataset.make_local()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(find_lock("export", target), timeout=0), name_full_disk(target):
+        with hold_lock(find_lock("export", target), wait=False), name_full_disk(target):
             return _export(dataset, export_format, target)
     except Timeout:
         raise UserError(f"another export to {target} is at work: wait for it to end, or stop it") from None

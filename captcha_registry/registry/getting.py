@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captcha_registry.cache import find_lock, hold_lock
-from captcha_registry.dataset.manifest import MANIFEST_NAME, Manifest
+from captcha_registry.dataset.manifest import (
+    FETCHED_NAME,
+    MANIFEST_NAME,
+    Manifest,
+    read_fetched_splits,
+    write_fetched_splits,
+)
+from captcha_registry.dataset.verify import is_litter
 from captcha_registry.errors import UserError
 from captcha_registry.registry.fetching import Checksum, RemoteFile, fetch_all, read_published_manifest
 from captcha_registry.registry.repository import Published
@@ -24,6 +31,7 @@ class Wanted:
     checksums: dict[str, Checksum]
     sizes: dict[str, int]
     num_samples: int | None
+    manifest: Manifest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +55,16 @@ def get_version(published: Published, sources: Mapping[str, RemoteFile], target:
         _require_room(published, sources, wanted, target)
         missing = [path for path, checksum in wanted.checksums.items() if not checksum.fits(target / path)]
         _require_nothing_lost(published, missing, target)
-        # The manifest says that the rest is there.
-        for paths in ([p for p in missing if p != MANIFEST_NAME], [p for p in missing if p == MANIFEST_NAME]):
-            fetch_all(
-                {path: wanted.sizes.get(path, 0) for path in paths}, lambda p: sources[p].fetch(wanted.checksums[p], target / p)
-            )
+
+        def fetch(paths: list[str]) -> None:
+            sizes = {path: wanted.sizes.get(path, 0) for path in paths}
+            fetch_all(sizes, lambda path: sources[path].fetch(wanted.checksums[path], target / path))
+
+        fetch([path for path in missing if path != MANIFEST_NAME])
+        if wanted.manifest:
+            _note_splits(target, wanted.manifest, split)
+        # It says that the rest is there.
+        fetch([path for path in missing if path == MANIFEST_NAME])
     size_bytes = sum((target / path).stat().st_size for path in wanted.checksums)
     return Received(len(wanted.checksums), len(missing), size_bytes, wanted.num_samples)
 
@@ -66,20 +79,26 @@ def list_wanted(published: Published, sources: Mapping[str, RemoteFile], split: 
     if MANIFEST_NAME not in sources:
         if split:
             raise UserError(f"{published} is no dataset, so it has no split {split!r}: leave --split out")
-        return Wanted(checksums, {}, None)
+        return Wanted(checksums, {}, None, None)
     manifest, _ = read_published_manifest(published, sources)
     shards = [shard for shard in manifest.shards if split is None or shard.path.startswith(f"{split}/")]
     if not shards:
-        raise UserError(f"{published} has no split {split!r}; expected {' or '.join(list_splits(manifest)) or 'none'}")
+        raise UserError(f"{published} has no split {split!r}; expected {' or '.join(manifest.splits) or 'none'}")
     entries = [*shards, manifest.index]
-    described = {path: checksum for path, checksum in checksums.items() if path not in {shard.path for shard in manifest.shards}}
+    written_here = {FETCHED_NAME, *(shard.path for shard in manifest.shards)}
+    described = {path: checksum for path, checksum in checksums.items() if path not in written_here}
     proved = {entry.path: Checksum("sha256", entry.sha256) for entry in entries}
-    return Wanted(described | proved, {e.path: e.size_bytes for e in entries}, sum(shard.num_samples for shard in shards))
+    sizes = {entry.path: entry.size_bytes for entry in entries}
+    return Wanted(described | proved, sizes, sum(shard.num_samples for shard in shards), manifest)
 
 
-def list_splits(manifest: Manifest) -> list[str]:
-    """List the splits of a dataset, which are the folders of its shards."""
-    return sorted({shard.path.split("/")[0] for shard in manifest.shards if "/" in shard.path})
+def _note_splits(target: Path, manifest: Manifest, split: str | None) -> None:
+    """Note for `verify` and `repair` which splits are here now; a folder with a manifest and no note has all of them."""
+    before = read_fetched_splits(target) if (target / MANIFEST_NAME).is_file() else frozenset()
+    if split is None or before is None or before | {split} >= {*manifest.splits}:
+        write_fetched_splits(target, manifest, None)
+    else:
+        write_fetched_splits(target, manifest, before | {split})
 
 
 def _require_room(published: Published, sources: Mapping[str, RemoteFile], wanted: Wanted, target: Path) -> None:
@@ -98,7 +117,7 @@ def _require_room(published: Published, sources: Mapping[str, RemoteFile], wante
     for leftover in [path for path in found if (match := LEFTOVER.fullmatch(path)) and match[1] in sources]:
         (target / leftover).unlink()
         found.remove(leftover)
-    if others := [path for path in found if path not in sources]:
+    if others := [path for path in found if path not in {*sources, FETCHED_NAME} and not is_litter(path)]:
         raise UserError(f"{target} holds {others[0]}, which is no part of {published}: choose an empty folder with --to")
     if MANIFEST_NAME in found and not Checksum("md5", sources[MANIFEST_NAME].md5).fits(target / MANIFEST_NAME):
         raise UserError(f"{target} holds another dataset or version than {published}: choose another folder with --to")

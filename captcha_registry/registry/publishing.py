@@ -23,7 +23,7 @@ from captcha_registry.machine import count_usable_cores, settle_user
 from captcha_registry.registry.diff import REASONS, Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.git import GIT_REMOTE, open_git, run_git
-from captcha_registry.registry.pushing import Objects, find_objects, find_outputs, name_output, push_objects
+from captcha_registry.registry.pushing import Objects, find_objects, find_outputs, name_output, push_objects, require_sound_cache
 from captcha_registry.registry.repository import (
     NO_DEFAULT_BRANCH,
     Published,
@@ -124,6 +124,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     objects = find_objects(repo, published)
     files = find_files(repo, published)
     here = prove_folder(root / published.path)
+    require_sound_cache(objects, root / published.path)
     _require_same(here, files, published)
     predecessor = _find_predecessor(repo, published, taken)
     difference = diff_versions(read_published(predecessor, find_files(repo, predecessor)), here) if predecessor else None
@@ -237,7 +238,10 @@ def prove_folder(root: Path) -> DatasetVersion | ModelVersion:
     with ThreadPoolExecutor(count_usable_cores()) as executor:
         problems = verify_dataset(root, "full", executor)
     if problems:
-        raise UserError(f"{problems[0]} ({len(problems)} problems in all): `captcha-registry repair {root}` mends it")
+        cure = f"`captcha-registry repair {root}` repairs it"
+        if all(problem.kind == "extra" for problem in problems):
+            cure = f"move what is not of the dataset out of {root}"
+        raise UserError(f"{problems[0]} ({len(problems)} problems in all): {cure}")
     return here
 
 

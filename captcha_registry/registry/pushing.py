@@ -72,6 +72,24 @@ def find_objects(repo: Repo, published: Published) -> list[Objects]:
     return list(groups.values())
 
 
+def require_sound_cache(groups: list[Objects], folder: Path) -> None:
+    """Refuse objects whose bytes in DVC's cache are not those of their names, as a checkout would bring the damage back.
+
+    Hard links to files of `folder`, which was verified, are not read again.
+
+    Raises:
+        UserError: names one of them.
+    """
+    verified = {_identify(path) for path in (folder, *folder.rglob("*"))}
+    for group in groups:
+        others = [value for value in sorted(group.hashes) if _identify(Path(group.cache.oid_to_path(value))) not in verified]
+        _require_none(_find_damaged(group, others), group)
+
+
+def _identify(path: Path) -> tuple[int, int]:
+    return (status := path.stat()).st_dev, status.st_ino
+
+
 def push_objects(groups: list[Objects]) -> None:
     """Push what the remotes lack or have cut, then look for all of it there.
 
@@ -167,7 +185,7 @@ def _require_none(broken: list[str], group: Objects) -> None:
         raise UserError(
             f"DVC's cache has lost or damaged {len(broken)} of {len(group.hashes)} objects, such as "
             f"{group.cache.oid_to_path(broken[0])}: delete what is left of them, `dvc pull` what is on the remote, or "
-            "`dvc commit` what is in the folder, and run this again"
+            "`dvc commit` what is in the folder (for shards and index `captcha-registry repair` does it), and run this again"
         )
 
 
