@@ -5,16 +5,18 @@ the next demo.
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ruamel.yaml import YAML
 
-from captcha_registry.errors import prepare_process, report_errors
+from captcha_registry.errors import UserError, prepare_process, report_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,31 +28,62 @@ DEMO_PARAMS: Mapping[str, int] = {
     "models.cnn.fast.epochs": 3,
     "models.crnn.fast.epochs": 7,
 }
+# Programs are found beside this Python, stages run in a plain shell, and of Git and DVC nobody's settings are taken:
+# hooks, signatures and ignored files of a user would change the copy.
+SETTINGS = {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    "SHELL": "/bin/sh",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "DVC_GLOBAL_CONFIG_DIR": str(ROOT / ".work" / "no_settings"),
+    "DVC_SYSTEM_CONFIG_DIR": str(ROOT / ".work" / "no_settings"),
+    "DVC_NO_ANALYTICS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+} | {f"GIT_{role}_{field}": "demo@localhost" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
+# In a Git hook these name the repository of the hook.
+NOT_OURS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run a command; what it prints is shown, but for a list of files, which is returned.
+
+    Raises:
+        UserError: it failed; it has said why.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS} | SETTINGS
+    output = subprocess.PIPE if "ls-files" in command else None
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=output, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`{' '.join(command)}` in {folder} ended with exit code {done.returncode}, see above")
+    return done.stdout or ""
+
+
+def list_files() -> list[str]:
+    """List the files of the project that no .gitignore leaves out; those of a download or a container without .git, too."""
+    with TemporaryDirectory() as empty:
+        run(["git", "init", "--quiet", "--bare", empty], ROOT)
+        command = ["git", "--git-dir", empty, "--work-tree", str(ROOT), "ls-files", "-z", "--others"]
+        return run([*command, "--exclude-per-directory=.gitignore"], ROOT).split("\0")[:-1]
 
 
 def copy_project(target: Path, params: Mapping[str, object]) -> None:
-    """Copy the files that Git knows into a new Git and DVC repository, with other parameters.
+    """Copy the project's files into a new Git and DVC repository, with other parameters.
 
     Args:
-        target: a folder that is not there yet.
+        target: a folder; what is there is deleted.
         params: dotted keys of params.yaml with their new values.
     """
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in listed.stdout.split("\0"):
+    if target.exists():
+        shutil.rmtree(target)
+    for name in list_files():
         # Results and their lock belong to the full scale.
-        if (ROOT / name).is_file() and name.split("/")[0] not in {"data", "dvc.lock", "metrics", "models"}:
+        if name.split("/")[0] not in {"data", "dvc.lock", "metrics", "models"}:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
     change_params(target / "params.yaml", params)
-    for command in ("git init --quiet --initial-branch main", "git add --all", "git commit --quiet --message copy"):
-        identity = ["git", "-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false"]
-        subprocess.run([*identity, *command.split()[1:]], cwd=target, check=True)
+    run(["git", "init", "--quiet", "--initial-branch", "main"], target)
+    run(["git", "add", "--all"], target)
+    run(["git", "commit", "--quiet", "--message", "copy"], target)
 
 
 def change_params(path: Path, params: Mapping[str, object]) -> None:
@@ -66,22 +99,19 @@ def change_params(path: Path, params: Mapping[str, object]) -> None:
     yaml.dump(content, path)
 
 
-def main() -> int:
+def main() -> None:
     """Run the demo and say where its results are."""
     started = time.perf_counter()
     target = ROOT / ".work" / "demo"
-    shutil.rmtree(target, ignore_errors=True)
     copy_project(target, DEMO_PARAMS)
-    for command in (["dvc", "repro"], ["dvc", "metrics", "show", "metrics/cnn.json", "metrics/crnn.json"]):
-        if code := subprocess.run(command, cwd=target, check=False).returncode:
-            return code
+    run(["dvc", "repro"], target)
+    run(["dvc", "metrics", "show", "metrics/cnn.json", "metrics/crnn.json"], target)
     print(f"\nDone in {time.perf_counter() - started:.0f} s. A small scale gives small accuracies; `make repro` the real ones.")
     print("Pictures:", *sorted((target / "metrics").rglob("*.png")), sep="\n  ")
-    return 0
 
 
 if __name__ == "__main__":
     prepare_process()
     with report_errors():
         argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-        sys.exit(main())
+        main()

@@ -6,22 +6,19 @@ Everything lies in `.work/two_teams`, which Git and DVC ignore, until the next r
 """
 
 import argparse
-import os
-import shutil
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree, rmtree
+
+from captcha_registry.errors import prepare_process, report_errors
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from demo import ROOT, change_params, copy_project  # noqa: E402 - from the folder above
+from demo import ROOT, change_params, copy_project, run  # noqa: E402 - from the folder above
 
-from captcha_registry.errors import prepare_process, report_errors  # noqa: E402 - sorted below it
-
-IDENTITY = {f"GIT_{role}_{field}": "team@localhost" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
 SMALL = {"datasets.digits.count": 4_000, "datasets.digits.shard_size": 400}
 GROWN = {"datasets.digits.count": 8_000}
 
@@ -34,11 +31,9 @@ class Team:
     root: Path
 
     def run(self, *command: str) -> None:
-        """Run a command and stop the example if it fails."""
+        """Show a command and run it."""
         print(f"\n{self.name} $ {' '.join(command)}", flush=True)
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "DVC_NO_ANALYTICS": "1"}
-        subprocess.run(command, cwd=self.root, env=os.environ | IDENTITY | quiet | {"PATH": path}, check=True)
+        run(list(command), self.root)
 
     def commit(self, message: str) -> None:
         """Commit all that changed."""
@@ -54,22 +49,29 @@ def publish(team: Team, version: str) -> None:
     team.run("captcha-registry", "publish", "digits", version)
 
 
-def main() -> int:
+def start_team_a(place: Path) -> Team:
+    """Give team A its copy of this project, a Git host and a DVC remote, whatever remotes this project has."""
+    team = Team("A", place / "team_a")
+    copy_project(team.root, SMALL)
+    host = place / "git_host.git"
+    team.run("git", "init", "--quiet", "--bare", "--initial-branch=main", str(host))
+    team.run("git", "remote", "add", "origin", host.as_uri())
+    team.run("dvc", "remote", "add", "--quiet", "--force", "--default", "store", str(place / "store"))
+    return team
+
+
+def main() -> None:
     """Run the example and say how long it took."""
     started = time.perf_counter()
     place = ROOT / ".work" / "two_teams"
-    shutil.rmtree(place, ignore_errors=True)
+    if place.exists():
+        rmtree(place)
     host = (place / "git_host.git").as_uri()
-
-    team_a = Team("A", place / "team_a")
-    copy_project(team_a.root, SMALL)
-    team_a.run("git", "init", "--quiet", "--bare", "--initial-branch=main", str(place / "git_host.git"))
-    team_a.run("git", "remote", "add", "origin", host)
-    team_a.run("dvc", "remote", "add", "--quiet", "--default", "store", str(place / "store"))
+    team_a = start_team_a(place)
     publish(team_a, "1.0.0")
 
     team_b = Team("B", place / "team_b")
-    shutil.copytree(HERE / "team_b", team_b.root)
+    copytree(HERE / "team_b", team_b.root)
     team_b.run("git", "init", "--quiet", "--initial-branch=main")
     team_b.run("dvc", "init", "--quiet")
     team_b.run("captcha-registry", "list", "--repo", host)
@@ -86,11 +88,10 @@ def main() -> int:
     team_b.run("dvc", "repro", "--quiet")
     team_b.run("dvc", "metrics", "diff")
     print(f"\nDone in {time.perf_counter() - started:.0f} s; both checkouts are in {place}.")
-    return 0
 
 
 if __name__ == "__main__":
     prepare_process()
     with report_errors():
         argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-        sys.exit(main())
+        main()
