@@ -1,48 +1,60 @@
 # Every target does its own set-up: all that is needed is Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test bench lint lock clean
+.PHONY: help setup repro demo test bench lint lock clean moved
 
-# The first of these that is there and new enough; another one: `make repro PYTHON=/path/to/python3`.
+IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+# The first of these that is usable; another one: `make repro PYTHON=/path/to/python3`.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $$p && break; done)
-VENV := $(CURDIR)/.venv
-export PATH := $(VENV)/bin:$(PATH)
+	$$p -c '$(IS_USABLE)' 2>/dev/null && command -v $$p && break; done)
+# Relative, as there may be spaces in the project's path; in every recipe, as make 3.81 does not look into an exported PATH.
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-user --target '' --prefix "$$(pwd -P)/.venv"
+# An environment names its own place in its programs, so a project that was moved needs another.
+MOVED := $(shell test -s .venv/.installed && test "$$(cat .venv/.installed)" != "$$(pwd -P)" && echo moved)
+
+# Stages, tests and examples call `python`, `dvc` and `git`; dvc takes the shell that SHELL names.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export SHELL := /bin/sh
+# What would put code of other projects in the place of ours, or ours elsewhere.
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS
+unexport PIP_CONSTRAINT PIP_NO_DEPS PIP_PREFIX PIP_PYTHON PIP_REQUIREMENT PIP_ROOT PIP_TARGET PIP_USER
 # TensorFlow's start-up notes hide the lines that matter.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed ## create .venv from requirements.lock and install the package
+setup: .venv/.installed ## create .venv from requirements.lock and install the package
 
-$(VENV)/.installed: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one with make PYTHON=/path/to/python3" >&2; exit 2; }
-	"$(PYTHON)" -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+.venv/.installed: requirements.lock pyproject.toml $(MOVED)
+	@"$(PYTHON)" -c '$(IS_USABLE)' 2>/dev/null || { echo "error: $(if $(PYTHON),$(PYTHON) is no,found no) Python 3.11 to 3.13 with venv;" \
+		"on Debian: apt install python3-venv; or name one with make PYTHON=/path/to/python3" >&2; exit 2; }
+	"$(PYTHON)" -m venv $(MOVED:moved=--clear) .venv
+	$(INSTALL) --require-hashes --requirement requirements.lock
+	$(INSTALL) --isolated --no-deps --no-build-isolation --editable .
+	@pwd -P > $@
 
 repro: setup ## draw, split, describe, train and evaluate at full scale; only what changed runs again
-	dvc repro
-	dvc metrics show
+	$(BIN)/dvc repro
+	$(BIN)/dvc metrics show
 
 demo: setup ## the same at a small scale in a throwaway copy, in under 4 minutes
-	python examples/demo.py
+	$(BIN)/python examples/demo.py
 
 test: setup ## run all tests
-	pytest
+	$(BIN)/pytest
 
 bench: setup ## run all benchmarks, about 10 minutes on an idle machine
-	python benchmarks/lab_note.py
-	python benchmarks/generation.py
-	python benchmarks/access.py
-	python benchmarks/verify.py
+	$(BIN)/python benchmarks/lab_note.py
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/access.py
+	$(BIN)/python benchmarks/verify.py
 
 lint: setup ## check format, style, types and spelling
-	ruff format --check
-	ruff check
-	mypy
-	codespell
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/codespell
 
 lock: setup ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
