@@ -20,7 +20,9 @@ from checkouts import Checkout
 
 from captcha_registry import load
 from captcha_registry.cache import find_cache_dir, find_lock, hold_lock
+from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.generation.drawing import Drawer
 from captcha_registry.machine import (
     WORKER_BYTES,
     available_memory_bytes,
@@ -31,6 +33,8 @@ from captcha_registry.machine import (
     own_temporary_dir,
 )
 from captcha_registry.registry.repository import find_published, open_repository
+
+ROOT = Path(__file__).parent.parent
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1_MOUNTS = (
@@ -277,6 +281,43 @@ def test_the_cache_is_where_the_variable_says(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", "~/mine")
     with pytest.raises(UserError, match=r"CAPTCHA_REGISTRY_CACHE is /.*/mine, which is a file; expected a folder"):
         find_cache_dir()
+
+
+WHERE_COMPILED = """
+import sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from captcha_registry.generation import pixels
+print(pixels.KEEPS, pixels.config.CACHE_DIR or None)
+"""
+
+
+@pytest.mark.parametrize("home", ["/proc", None], ids=["read-only home", "no home"])
+def test_what_is_compiled_is_kept_among_temporary_files_where_package_and_home_are_read_only(
+    stranger: Stranger, tmp_path: Path, home: str | None
+) -> None:
+    package = shutil.copytree(ROOT / "captcha_registry", tmp_path / "installed" / "captcha_registry")
+    shutil.rmtree(package / "generation" / "__pycache__", ignore_errors=True)
+    (package / "generation").chmod(0o555)
+    environment = {"HOME": home, "PYTHONPATH": package.parent, "NUMBA_CACHE_DIR": None, "XDG_CACHE_HOME": "/proc"}
+    for temporary, told in (
+        (tmp_path / "temporary", f"True {tmp_path}/temporary/captcha-registry-54321/numba\n"),
+        ("/proc", "False None\n"),
+    ):
+        done = stranger(WHERE_COMPILED, temporary, **environment)
+        if home is None and temporary == "/proc":
+            assert "there is no folder for temporary files" in done.stderr
+        else:
+            assert (done.stdout, done.stderr) == (told, "")
+    (package / "generation").chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["FREETYPE_PROPERTIES", "HB_SHAPER_LIST"])
+def test_a_setting_that_changes_how_characters_look_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tiny_spec: DatasetSpec, name: str
+) -> None:
+    monkeypatch.setenv(name, "truetype:interpreter-version=35")
+    with pytest.raises(UserError, match=f"the environment sets {name}, which changes how characters look: `unset {name}`"):
+        Drawer(tiny_spec)
 
 
 def test_a_temporary_folder_that_others_can_write_to_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ The text is blended in by its own luminance, so dark ink comes out faint.
 import hashlib
 import itertools
 import math
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ _MISSING = "\U0010ffff"
 # Of drawn characters, kept until there are more. All of captcha's own font in its own sizes are 0.3 MB; in large italics, where
 # each may be cut off in 35 ways, they would be hundreds.
 MAX_GLYPH_BYTES = 32 << 20
+
+# Of the libraries that draw characters, FreeType and HarfBuzz; they are read when Pillow is imported, too early to set them back.
+_FONT_SETTINGS = ("FREETYPE_PROPERTIES", "HB_FONT_FUNCS", "HB_OPTIONS", "HB_SHAPER_LIST")
 
 _DOT_WIDTH = 3
 _BLANK = np.empty((0, 0), np.uint8)
@@ -101,6 +105,8 @@ class Drawer:
             spec: the dataset.
             font_files: contents of the files that the spec names; read from `fonts/` if not given.
         """
+        if changed := [name for name in _FONT_SETTINGS if os.environ.get(name)]:
+            raise UserError(f"the environment sets {changed[0]}, which changes how characters look: `unset {changed[0]}`")
         self.spec = spec
         self.font_files = read_fonts(spec) if font_files is None else font_files
         self._glyphs: dict[tuple[str, int, int, int], npt.NDArray[np.uint8]] = {}

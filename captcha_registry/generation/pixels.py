@@ -10,18 +10,41 @@ Arithmetic after `Geometry.c`, `Resample.c`, `Convert.c`, `Paste.c` and `Filter.
 """
 
 import math
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from captcha.image import ImageCaptcha
-from numba import njit
+from numba import config, njit
+
+from captcha_registry.errors import UserError
+from captcha_registry.machine import own_temporary_dir, settle_user
 
 Pixels = npt.NDArray[np.uint8]
 
 # Opacity of a pixel by its luminance. Handed to compiled code, never named in it: that keeps the constants with which it was
 # compiled until this file changes, whatever becomes of the package that they are from.
 OPACITIES = np.array([min(opacity, 255) for opacity in ImageCaptcha.lookup_table], np.uint8)
+
+
+def _find_cache() -> bool:
+    """Tell whether there is a place for what was compiled; numba itself looks beside this file and in the user's home.
+
+    Without one, every process compiles again, which takes it 10 seconds.
+    """
+    settle_user()
+    for _ in range(2):
+        # It raises this when it can write nowhere.
+        with suppress(RuntimeError):
+            njit(cache=True)(_find_cache)
+            return True
+        with suppress(UserError, OSError):
+            config.CACHE_DIR = str(own_temporary_dir() / "numba")
+    return False
+
+
+KEEPS = _find_cache()
 
 _PRECISION_BITS = 22
 _HALF = 1 << (_PRECISION_BITS - 1)
@@ -49,7 +72,7 @@ class PlacedGlyph(NamedTuple):
     left: int
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def paint_glyph(picture: Pixels, glyph: PlacedGlyph, ink: tuple[int, int, int, int], opacities: Pixels) -> None:
     """Rotate, resize, warp and blend one glyph into the picture, half-way down.
 
@@ -78,7 +101,7 @@ def paint_glyph(picture: Pixels, glyph: PlacedGlyph, ink: tuple[int, int, int, i
     _blend_warped(picture, image, quad, glyph, opacities)
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def resize(image: Pixels, new_width: int, new_height: int) -> Pixels:
     """Resize with Pillow's bicubic filter."""
     height, width, _ = image.shape
@@ -93,7 +116,7 @@ def resize(image: Pixels, new_width: int, new_height: int) -> Pixels:
     return image
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def mark(picture: Pixels, places: npt.NDArray[np.int64], shape: npt.NDArray[np.int64], ink: tuple[int, int, int, int]) -> None:
     """Stamp a small shape onto the picture wherever it fits, in place.
 
@@ -112,7 +135,7 @@ def mark(picture: Pixels, places: npt.NDArray[np.int64], shape: npt.NDArray[np.i
                     picture[y, x, channel] = ink[channel]
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def cover(picture: Pixels, mask: Pixels, ink: tuple[int, int, int, int]) -> None:
     """Paint opaque ink, in place, wherever the mask `(height, width)` is not 0."""
     height, width = mask.shape
@@ -123,7 +146,7 @@ def cover(picture: Pixels, mask: Pixels, ink: tuple[int, int, int, int]) -> None
                     picture[row, column, channel] = ink[channel]
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def smooth(picture: Pixels) -> Pixels:
     """Apply Pillow's SMOOTH, a 3x3 mean in which the centre counts five times; the border stays. Returns `(height, width, 3)`."""
     height, width, _ = picture.shape
@@ -150,13 +173,13 @@ def smooth(picture: Pixels) -> Pixels:
     return smoothed
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _divide_by_255(value: int) -> int:
     """Divide and round to nearest, for 0 to 255 * 255."""
     return (((value + 128) >> 8) + value + 128) >> 8
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _straighten(channel: int, alpha: int) -> int:
     """Turn a premultiplied channel into a straight one."""
     if alpha == 0 or alpha == 255:  # noqa: PLR1714, PLR2004 - a set would be made for every pixel, 40 times as slow
@@ -164,7 +187,7 @@ def _straighten(channel: int, alpha: int) -> int:
     return min(255, 255 * channel // alpha)
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _premultiplied(ink: tuple[int, int, int, int]) -> npt.NDArray[np.float64]:
     """Tell what each coverage, 0 to 255, looks like in ink: premultiplied red, green, blue and alpha `(256, 4)`."""
     colours = np.empty((256, 4))
@@ -176,7 +199,7 @@ def _premultiplied(ink: tuple[int, int, int, int]) -> npt.NDArray[np.float64]:
     return colours
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _rotate(mask: Pixels, colours: npt.NDArray[np.float64], cosine: float, sine: float) -> Pixels:
     """Turn a glyph about its centre into an image that holds all of it; premultiplied alpha."""
     height, width = mask.shape[0] - 2, mask.shape[1] - 2
@@ -201,7 +224,7 @@ def _rotate(mask: Pixels, colours: npt.NDArray[np.float64], cosine: float, sine:
     return rotated
 
 
-@njit(cache=True, inline="always")
+@njit(cache=KEEPS, inline="always")
 def _interpolate(
     image: Pixels, row: int, column: int, mask: Pixels, colours: npt.NDArray[np.float64], point: tuple[float, float]
 ) -> None:
@@ -226,7 +249,7 @@ def _interpolate(
         image[row, column, channel] = np.uint8(north + (south - north) * (y - top))
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _straighten_and_back(image: Pixels) -> None:
     """Lose what Pillow loses between two steps, where it makes alpha straight and premultiplied again."""
     height, width, _ = image.shape
@@ -238,7 +261,7 @@ def _straighten_and_back(image: Pixels) -> None:
                 image[row, column, channel] = _divide_by_255(straight * alpha)
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _bicubic(distance: float) -> float:
     """Weigh a pixel by its distance: Keys 1981, with a = -0.5."""
     x = abs(distance)
@@ -249,7 +272,7 @@ def _bicubic(distance: float) -> float:
     return 0.0
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _filter_taps(old_size: int, new_size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Compute the resampling filter: first pixel and number of taps `(new_size, 2)`, fixed-point taps `(new_size, most taps)`."""
     scale = old_size / new_size
@@ -273,7 +296,7 @@ def _filter_taps(old_size: int, new_size: int) -> tuple[npt.NDArray[np.int64], n
     return spans, taps
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _resize_rows(image: Pixels, new_height: int) -> Pixels:
     height, width, _ = image.shape
     spans, taps = _filter_taps(height, new_height)
@@ -292,7 +315,7 @@ def _resize_rows(image: Pixels, new_height: int) -> Pixels:
     return resized.reshape(new_height, width, 4)
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _transpose(image: Pixels) -> Pixels:
     """Swap rows and columns, four bytes at a time."""
     height, width, _ = image.shape
@@ -300,7 +323,7 @@ def _transpose(image: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels.T).view(np.uint8).reshape(width, height, 4)
 
 
-@njit(cache=True)
+@njit(cache=KEEPS)
 def _blend_warped(
     picture: Pixels, image: Pixels, quad: tuple[tuple[float, ...], tuple[float, ...]], glyph: PlacedGlyph, opacities: Pixels
 ) -> None:
@@ -322,7 +345,7 @@ def _blend_warped(
                     _blend(picture, top + row, glyph.left + column, (red, green, blue), opacity)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=KEEPS, inline="always")
 def _blend(picture: Pixels, row: int, column: int, colour: tuple[int, int, int], opacity: int) -> None:
     for channel in range(3):
         under = picture[row, column, channel]
