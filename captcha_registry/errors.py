@@ -41,7 +41,7 @@ _STDOUT = "standard output"
 
 
 # User and password of an address; a password may hold any character, and a token may stand in the place of the user.
-_LOGIN = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)[^\s@]*)@", re.IGNORECASE)
+_LOGIN = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)\S*)@", re.IGNORECASE)
 # What is asked of an address, such as the signature of a link that was shared; a file has none.
 _QUERY = re.compile(r"\b(?P<place>(?!file:)[a-z][a-z0-9+.-]*://[^\s'\"?#]*[?#])[^\s'\"`)]+", re.IGNORECASE)
 

@@ -1,6 +1,7 @@
 """Published versions are found, shown, fetched and read where they lie; every byte is proved, nothing is written elsewhere."""
 
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 
 import numpy as np
+import pygit2
 import pytest
 from checkouts import Checkout
 from conftest import hash_files, wait_until
@@ -81,6 +83,83 @@ def test_a_bare_repository_is_named_by_url_or_path(published: Checkout, form: st
     assert (done.returncode, done.stdout.count("tiny")) == (0, 2), done.stderr
 
 
+ODD = "a b/\u00fcber #1 100% [x] + what?,;&~$.d"
+
+
+@pytest.fixture
+def odd(published: Checkout, tmp_path: Path) -> Path:
+    """A bare repository of tiny below a folder with every character that an address may give a meaning to."""
+    return Path(shutil.copytree(published.root.parent / "origin.git", tmp_path / ODD / "origin.git"))
+
+
+def test_a_bare_repository_is_found_where_git_finds_it(
+    published: Checkout, odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    relative = os.path.relpath(odd, published.root)
+    for form in (str(odd), f"{odd}/", str(odd.with_suffix("")), relative, odd.as_uri(), f"~/{ODD}/origin.git"):
+        done = published.run("list", "--repo", form)
+        assert (done.returncode, done.stdout.count("tiny")) == (0, 2), (form, done.stderr)
+    assert captcha_registry.load("tiny", repo=str(odd), version="1.0.0")[3].label
+
+
+def test_a_project_and_its_remotes_may_lie_in_any_folder(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
+    checkout = Checkout.create(tmp_path / ODD, "/none")
+    # DVC reads an umlaut here, but cannot write one.
+    (checkout.root / ".dvc/config").write_text(
+        f'[core]\n    remote = store\n[\'remote "store"\']\n    url = "{checkout.remote}"\n', encoding="utf-8"
+    )
+    checkout.make(tiny_dataset.root)
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert done.returncode == 0, done.stderr
+    assert len(checkout.list_remote()) == 15
+    shutil.rmtree(checkout.root / ".dvc/cache")
+    for number, repo in enumerate((checkout.origin, str(checkout.root))):
+        target = tmp_path / ODD / f"got {number}"
+        done = checkout.run("get", "tiny", "--repo", repo, "--to", str(target))
+        assert done.returncode == 0, done.stderr
+        assert len(hash_files(target)) == 13
+
+
+@pytest.mark.parametrize("option", ["--no-tags", "--depth=1"])
+def test_a_clone_without_tags_says_what_its_origin_has_and_how_to_get_it(
+    published: Checkout, tmp_path: Path, option: str
+) -> None:
+    published.git("clone", "--quiet", "--no-tags", option, published.origin, str(tmp_path / "clone"))
+    clone = Checkout(tmp_path / "clone")
+    for command in (["list"], ["list", "--json"], ["show", "tiny"], ["get", "tiny@1.0.0"], ["diff", "tiny@1.0.0", "tiny@1.1.0"]):
+        done = clone.run(*command)
+        assert (done.returncode, "`captcha-registry publish" in done.stderr) == (2, False), done
+        assert "origin has tiny@v1.0.0, tiny@v1.1.0, not known here: run `git fetch --tags` here, or name the" in done.stderr
+    clone.git("fetch", "--quiet", "--tags")
+    assert clone.run("list").stdout.count("tiny") == 2
+    assert "Version 1.0.0." in clone.run("show", "tiny@1.0.0").stdout
+    assert "tiny has no version 3.0.0; published: 1.1.0, 1.0.0\n" in clone.run("show", "tiny@3.0.0").stderr
+    clone.git("tag", "--delete", "tiny@v1.0.0", "tiny@v1.1.0")
+    clone.git("remote", "set-url", "origin", str(tmp_path / "nowhere"))
+    assert "origin may have others, but could not be asked" in clone.run("list").stderr
+    clone.git("remote", "remove", "origin")
+    done = clone.run("list")
+    assert (done.returncode, done.stderr) == (0, "nothing is published here: `captcha-registry publish NAME VERSION` does it\n")
+
+
+def test_files_of_a_commit_are_never_read_through_a_stream_that_could_hang(
+    published: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pygit2, "BlobIO", None)
+    for command in (
+        ["list"],
+        ["show", "tiny"],
+        ["diff", "tiny@1.0.0", "tiny@1.1.0"],
+        ["get", "tiny", "--to", str(tmp_path / "got")],
+    ):
+        for repo in ([], ["--repo", published.origin]):
+            done = published.run(*command, *repo)
+            assert done.returncode == 0, done.stderr
+    done = published.run("publish", "tiny", "1.1.0", "--dry-run")
+    assert done.returncode == 0, done.stderr
+
+
 def test_list_still_names_versions_whose_data_cannot_be_reached(published: Checkout, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     published.git("clone", "--quiet", published.origin, str(clone))
@@ -96,6 +175,18 @@ def test_list_still_names_versions_whose_data_cannot_be_reached(published: Check
 def test_show_prints_the_card_of_the_version(published: Checkout) -> None:
     assert "Version 1.0.0." in published.run("show", "tiny@1.0.0", "--repo", published.origin).stdout
     assert "Version 1.1.0." in published.run("show", "tiny").stdout
+
+
+def test_show_tells_a_script_what_it_shows(published: Checkout) -> None:
+    said = json.loads(published.run("show", "tiny@1.0.0", "--json", "--repo", published.origin).stdout)
+    assert said == {
+        "artifact": "tiny",
+        "version": "1.0.0",
+        "commit": published.git("rev-parse", "tiny@v1.0.0^{commit}"),
+        "type": "dataset",
+        "description": "A tiny dataset.",
+        "card": "---\nlicense: apache-2.0\n---\n# tiny\n\nVersion 1.0.0.\n",
+    }
 
 
 @pytest.mark.parametrize(

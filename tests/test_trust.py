@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import sys
+import tempfile
+import traceback
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ import pytest
 from checkouts import Checkout
 from conftest import hash_files, replace_index
 from ruamel.yaml import YAML
+from servers import free_port
 
 import captcha_registry
 from captcha_registry.dataset.dataset import CaptchaDataset
@@ -384,6 +387,59 @@ def test_no_command_of_a_pipeline_is_run(hostile: Checkout, tmp_path: Path) -> N
         assert hostile.run(*command, "--repo", hostile.origin).returncode == 0
     captcha_registry.load("tiny", repo=hostile.origin).to_numpy()
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://me:s3cret@host/x.git", "https://***@host/x.git"),
+        ("unable to access 'https://s3cret@host:8443/x/'", "unable to access 'https://***@host:8443/x/'"),
+        ("HTTPS://me:s3#c/re@t@host/x", "HTTPS://***@host/x"),
+        ("ssh://me:s3cret@host/x", "ssh://***@host/x"),
+        ("ssh://git@host/x and git@host:x", "ssh://git@host/x and git@host:x"),
+        ("(https://host/x?X-Amz-Signature=s3cret&y=1)", "(https://host/x?***)"),
+        ("url='https://host/x?sig=s3cret#s3cret': no", "url='https://host/x?***': no"),
+        ("https://host:80/tiny@v1.0.0, file:///a?b/c#d@e", "https://host:80/tiny@v1.0.0, file:///a?b/c#d@e"),
+    ],
+)
+def test_an_error_never_holds_a_secret(text: str, expected: str) -> None:
+    assert str(UserError(text)) == repr(UserError(text))[len("UserError(") + 1 : -2].replace("\\'", "'") == expected
+
+
+def test_a_token_in_the_address_of_a_repository_is_shown_and_kept_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "temporary").mkdir()
+    port = free_port()
+    for address in (f"http://me:s3cret@127.0.0.1:{port}/x.git", f"http://s3cret@127.0.0.1:{port}/x.git?token=s3cret"):
+        for command in (["list"], ["list", "--json"], ["show", "tiny"], ["get", "tiny"], ["diff", "tiny@1.0.0", "tiny@1.1.0"]):
+            done = Checkout(tmp_path).run(*command, "--repo", address)
+            assert (done.returncode, "s3cret" in done.stdout + done.stderr) == (2, False), done
+            assert f"http://***@127.0.0.1:{port}/x.git" in done.stderr
+        with pytest.raises(UserError) as raised:
+            captcha_registry.load("tiny", repo=address)
+        assert "s3cret" not in "".join(traceback.format_exception(raised.value))
+    assert [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()] == []
+
+
+def test_a_token_in_the_address_of_a_remote_or_the_origin_is_not_shown(hostile: Checkout, tmp_path: Path) -> None:
+    publish(hostile)
+    shutil.rmtree(hostile.root / ".dvc/cache")
+    port = free_port()
+    (hostile.root / ".dvc/config").write_text(f"{REMOTE}    url = http://me:s3cret@127.0.0.1:{port}/store?sig=s3cret\n")
+    hostile.commit("a token")
+    hostile.git("tag", "--annotate", "--message", "a token", "tiny@v1.1.0")
+    hostile.git("push", "--quiet", "origin", "tiny@v1.1.0")
+    hostile.git("remote", "set-url", "--push", "origin", f"http://me:s3cret@127.0.0.1:{port}/x.git")
+    for command in (["list"], ["show", "tiny"], ["get", "tiny", "--to", str(tmp_path / "got")], ["publish", "tiny", "1.2.0"]):
+        done = hostile.run(*command)
+        assert "127.0.0.1" in done.stderr
+        assert "s3cret" not in done.stdout + done.stderr
+    with pytest.raises(UserError) as raised:
+        captcha_registry.load("tiny", repo=hostile.origin)
+    assert "s3cret" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_a_link_in_git_is_not_followed(hostile: Checkout) -> None:

@@ -130,7 +130,7 @@ class RemoteFile:
             problem = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"{self.name}: {self.location} could not be read ({problem}): check the network and your rights"
-            ) from error
+            ) from None
 
 
 def find_files(repo: Repo, published: Published) -> dict[str, RemoteFile]:
@@ -147,7 +147,7 @@ def find_files(repo: Repo, published: Published) -> dict[str, RemoteFile]:
             entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
         except DataIndexDirError as error:
             problem = error.__cause__ or error
-            raise UserError(f"{published}: the remote does not list its files ({problem}): check address and rights") from error
+            raise UserError(f"{published}: the remote does not list its files ({problem}): check address and rights") from None
         except KeyError:
             raise UserError(f"{published}: DVC tracks nothing under {published.path} there") from None
         paths = [_check_path(published, entry.key[len(prefix) :]) for entry in entries]

@@ -203,6 +203,6 @@ def _explain_errors(remote: HashFileDB) -> Iterator[None]:
     except UserError:
         raise
     # Every kind of remote has errors of its own, and no common ancestor.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - its words are kept, but not its addresses
         problem = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"the remote at {remote.path} could not be written to ({problem}); {AGAIN}") from error
+        raise UserError(f"the remote at {remote.path} could not be written to ({problem}); {AGAIN}") from None
