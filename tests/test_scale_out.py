@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -13,9 +14,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from captcha.image import DEFAULT_FONTS
 from conftest import HANG_SECONDS, ROOT, Project, hash_files, wait_until
 from ruamel.yaml import YAML
 from servers import BUCKET, Bucket, Servers, free_port
@@ -26,6 +29,7 @@ from captcha_registry.errors import UserError
 from captcha_registry.generation import executors, remote
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.executors import DrawingParams, _run_checked, open_executor
+from captcha_registry.generation.generating import draw_shards
 from captcha_registry.generation.remote import CLAIM_SECONDS, Place, Target, draw_remote_dataset, draw_remote_shard
 from captcha_registry.generation.shards import draw_shard
 from stages import generate as generate_stage
@@ -340,6 +344,43 @@ def test_a_scheduler_that_dies_ends_the_run_with_a_remedy(
     assert done.returncode == 0, done.stderr
     assert " were there already), " in done.stdout
     assert hash_files(project.root / "data/generated/tiny") == expected
+
+
+def test_a_scheduler_that_dies_while_the_last_result_is_on_its_way_ends_the_run(servers: Servers) -> None:
+    scheduler = servers.start_scheduler()
+    servers.start_worker(scheduler)
+
+    def draw_until_the_scheduler_dies() -> None:
+        with open_executor(DrawingParams(executor="dask", scheduler=scheduler), 1, dict) as executor:
+            # Large, so that it is on its way for some time.
+            future = executor.submit(bytes, 200_000_000)
+            (task,) = executor._executor._futures  # type: ignore[attr-defined]  # noqa: SLF001 - its state is told nowhere else
+            wait_until(lambda: task.status == "finished", "the end of the task", pause_seconds=0.001)
+            servers.processes[0].kill()
+            next(as_completed([future], timeout=HANG_SECONDS)).result()
+
+    with pytest.raises(UserError, match=r"is gone: start it anew, with workers, and run the same command again"):
+        draw_until_the_scheduler_dies()
+
+
+def test_what_tasks_share_goes_to_the_cluster_once(servers: Servers, tmp_path: Path) -> None:
+    scheduler = servers.start_scheduler()
+    workers = [servers.start_worker(scheduler) for _ in range(2)]
+    spec = SPEC.model_copy(update={"fonts": ("large.ttf",), "count": 12, "shard_size": 2})
+    # What follows the font in its file is not looked at.
+    font = Path(DEFAULT_FONTS[0]).read_bytes() + os.urandom(5_000_000)
+    with open_executor(DrawingParams(executor="dask", scheduler=scheduler), 1, dict) as executor:
+        client = executor._client  # type: ignore[attr-defined]  # noqa: SLF001 - a client of its own would not hold its tasks
+        client.wait_for_workers(len(workers), timeout=HANG_SECONDS)
+        kept: list[Any] = []
+        submit = executor.submit
+        executor.submit = lambda *arguments: kept.append(submit(*arguments)) or kept[-1]  # type: ignore[method-assign]
+        entries = draw_shards(Drawer(spec, (font,)), {}, partial(draw_shard, folder=tmp_path), executor)
+        tasks = client.run_on_scheduler(
+            lambda dask_scheduler: [len(pickle.dumps(t.run_spec)) for t in dask_scheduler.tasks.values()]
+        )
+    assert [entry.num_samples for entry in entries] == [2] * 6
+    assert sum(tasks) < 1.1 * len(font)
 
 
 def test_a_cluster_that_loses_its_last_worker_is_not_waited_for(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

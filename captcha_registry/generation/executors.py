@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -10,9 +11,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, InvalidStateError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Literal
@@ -132,10 +134,9 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
             client.wait_for_workers(1, timeout=WORKERS_TIMEOUT_SECONDS)
         except TimeoutError:
             raise UserError(f"the Dask scheduler at {scheduler} has no worker: start some, `dask worker {scheduler}`") from None
-        # Not pure: Dask would take two tasks with equal arguments for one.
-        executor = client.get_executor(pure=False)
+        executor = _ClusterExecutor(client, describe_tools)
         with _cancel_without_workers(client, executor) as is_without_workers:
-            yield _CheckedExecutor(executor, describe_tools)
+            yield executor
     except CancelledError as error:
         if is_without_workers.is_set():
             lost = f"has had no worker for {WORKERS_TIMEOUT_SECONDS} seconds: start some, `dask worker {scheduler}`, and"
@@ -149,8 +150,8 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
 
 
 @contextmanager
-def _cancel_without_workers(client: Any, executor: Any) -> Iterator[threading.Event]:
-    """Cancel the tasks of a Dask executor when its cluster has been without workers for too long; yield what tells of it."""
+def _cancel_without_workers(client: Any, executor: "_ClusterExecutor") -> Iterator[threading.Event]:
+    """Cancel all tasks when the scheduler is gone, or has had no worker for too long; yield what tells that this was it."""
     is_over, is_without_workers = threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -159,7 +160,7 @@ def _cancel_without_workers(client: Any, executor: Any) -> Iterator[threading.Ev
             try:
                 last_seen = time.monotonic() if client.nthreads() else last_seen
             except (OSError, RuntimeError):
-                # Dask itself cancels the tasks when the scheduler is gone.
+                executor.give_up()
                 return
             if time.monotonic() - last_seen > WORKERS_TIMEOUT_SECONDS:
                 is_without_workers.set()
@@ -175,28 +176,65 @@ def _cancel_without_workers(client: Any, executor: Any) -> Iterator[threading.Ev
         watcher.join()
 
 
-class _CheckedExecutor(Executor):
-    """Passes tasks on to workers that have the same tools as this process."""
+@dataclass(frozen=True)
+class _Shared:
+    """What lies with the workers, pickled, for many tasks."""
 
-    def __init__(self, executor: Executor, describe_tools: Callable[[], dict[str, str]]) -> None:
-        """Pass tasks on to `executor`."""
-        self._executor, self._describe, self._expected = executor, describe_tools, describe_tools()
+    future: Any
+
+
+class _ClusterExecutor(Executor):
+    """Passes tasks on to workers of a Dask cluster that have the same tools as this process."""
+
+    def __init__(self, client: Any, describe_tools: Callable[[], dict[str, str]]) -> None:
+        """Pass tasks on through `client`."""
+        # Not pure: Dask would take two tasks with equal arguments for one.
+        self._client, self._executor = client, client.get_executor(pure=False)
+        self._describe, self._expected = describe_tools, describe_tools()
+        self._running: set[Future[Any]] = set()
+
+    def share(self, value: object) -> _Shared:
+        """Hand something to the cluster that many tasks take: it goes to the scheduler once, and once to each worker."""
+        # A task, not scattered: what was on a worker that died is made again.
+        return _Shared(self._client.submit(bytes, pickle.dumps(value), pure=False))
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
         """Run a task on some worker."""
-        task = partial(function, *arguments, **keywords)
-        return self._executor.submit(_run_checked, self._describe, self._expected, task)
+        task = partial(function, **keywords)
+        packed = [argument.future if isinstance(argument, _Shared) else pickle.dumps(argument) for argument in arguments]
+        future: Future[Any] = self._executor.submit(_run_checked, self._describe, self._expected, task, *packed)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for the tasks, or cancel them all."""
+        self._executor.shutdown(wait and not cancel_futures)
+
+    def give_up(self) -> None:
+        """End the wait for tasks that Dask has not cancelled though its scheduler is gone: their results were just on the way."""
+        for future in list(self._running):
+            with suppress(InvalidStateError):
+                future.set_exception(CancelledError())
 
 
-def _run_checked(describe_tools: Callable[[], dict[str, str]], expected: dict[str, str], task: Callable[[], Any]) -> Any:
-    """Run a task, if the tools here are the expected ones."""
+def share(executor: Executor, value: Any) -> Any:
+    """Return what tasks of an executor shall be given in place of a value, lest each of many carries it over the network."""
+    return executor.share(value) if isinstance(executor, _ClusterExecutor) else value
+
+
+def _run_checked(
+    describe_tools: Callable[[], dict[str, str]], expected: dict[str, str], task: Callable[..., Any], *packed: bytes
+) -> Any:
+    """Run a task on pickled arguments, if the tools here are the expected ones."""
     here = describe_tools()
     if other := [
         f"{tool} {here.get(tool)} instead of {version}" for tool, version in expected.items() if here.get(tool) != version
     ]:
         raise UserError(f"the worker on {socket.gethostname()} has {', '.join(other)}: install the same environment everywhere")
     try:
-        return task()
+        # Each task has its own: a drawer that two threads of a worker shared would mix up their glyphs.
+        return task(*map(pickle.loads, packed))
     except FileNotFoundError as error:
         raise UserError(
             f"the worker on {socket.gethostname()} does not see {error.filename}: "

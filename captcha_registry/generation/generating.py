@@ -12,6 +12,7 @@ from tqdm import tqdm
 from captcha_registry.dataset.index import INDEX_NAME, open_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, write_manifest
 from captcha_registry.generation.drawing import DRAWING_PACKAGES, DRAWING_VERSION, Drawer, hash_fonts
+from captcha_registry.generation.executors import share
 from captcha_registry.generation.shards import draw_shard, read_finished_shard, read_shard_rows
 from captcha_registry.meaning import hash_modules
 from captcha_registry.workspace import link_or_copy, require_free_space, tool_versions
@@ -40,7 +41,9 @@ def draw_shards(
     num_done = sum(entry.num_samples for entry in finished.values())
     with tqdm(total=spec.count, initial=num_done, unit=" samples", desc="drawing", disable=None) as progress:
         missing = [number for number in range(spec.num_shards) if number not in finished]
-        futures = {executor.submit(draw, drawer, number): number for number in missing}
+        # A drawer carries its fonts.
+        shared = share(executor, drawer)
+        futures = {executor.submit(draw, shared, number): number for number in missing}
         for future in as_completed(futures):
             entry = shards[futures[future]] = future.result()
             progress.update(entry.num_samples)
