@@ -10,6 +10,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import filelock
@@ -17,12 +20,18 @@ import platformdirs
 import psutil
 import pytest
 from checkouts import Checkout
+from conftest import hash_files
 
 from captcha_registry import load
 from captcha_registry.cache import find_cache_dir, find_lock, hold_lock
+from captcha_registry.cli import main
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer
+from captcha_registry.generation.remote import Place, draw_remote_dataset
+from captcha_registry.generation.repair import repair_dataset
 from captcha_registry.machine import (
     WORKER_BYTES,
     available_memory_bytes,
@@ -32,6 +41,7 @@ from captcha_registry.machine import (
     is_writable,
     own_temporary_dir,
 )
+from captcha_registry.registry.export import FORMATS, export_dataset
 from captcha_registry.registry.repository import find_published, open_repository
 
 ROOT = Path(__file__).parent.parent
@@ -350,6 +360,56 @@ def test_a_home_stands_for_a_tilde_if_there_is_such_a_home(monkeypatch: pytest.M
     monkeypatch.setenv("HOME", "/home/me")
     assert expand_home("~/x") == Path("/home/me/x")
     assert expand_home("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+
+
+def run_command(*arguments: str) -> str:
+    """Run a command in this process, to a good end; return what it prints."""
+    output = StringIO()
+    with redirect_stdout(output), pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert not end.value.code, output.getvalue()
+    return output.getvalue()
+
+
+def test_a_tilde_is_a_home_wherever_a_path_is_taken(
+    tiny_dataset: CaptchaDataset, published: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shutil.copytree(tiny_dataset.root, tmp_path / "tiny")
+    (tmp_path / "theirs").symlink_to(published.root)
+    assert len(load("~/tiny")) == 60
+    assert "nothing wrong" in run_command("verify", "~/tiny", "--depth=quick")
+    assert "calls for NONE" in run_command("diff", "~/tiny", "~/tiny")
+    run_command("export", "~/tiny", "--format=numpy", "--split=test", "--to=~/out")
+    run_command("get", "tiny@1.0.0", "--repo=~/theirs", "--split=test", "--to=~/got")
+    Place("~/drawn").write("file")
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "tiny", "theirs", "out", "got", "drawn"}
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+ODD = "ä b#c%20[x] + ?::d"
+
+
+def test_a_dataset_is_drawn_verified_repaired_exported_and_loaded_below_an_odd_path(
+    tiny_spec: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / ODD
+    root.mkdir()
+    monkeypatch.chdir(root)
+    with ThreadPoolExecutor(1) as executor:
+        draw_remote_dataset("tiny", Drawer(tiny_spec), "to [all]#1::2%20", "work", executor)
+        drawn = root / "to [all]#1::2%20"
+        assert hash_files(drawn).keys() >= {"00000.tfrecord", "00009.tfrecord", "index.parquet", "manifest.json"}
+        (drawn / "00003.tfrecord").rename(drawn / "00011.tfrecord")
+        (drawn / "00004.tfrecord").unlink()
+        assert set(repair_dataset(drawn, executor).mended) == {"00003.tfrecord", "00004.tfrecord"}
+        assert verify_dataset(drawn, "deep", executor) == []
+    for export_format in FORMATS:
+        export_dataset(load(drawn), export_format, root / f"{export_format} [%20]#::?")
+    batches = load(drawn).to_tf(batch_size=20)
+    assert sum(len(labels) for _, labels in batches) == 60
 
 
 def test_a_folder_is_writable_if_it_can_be_made(tmp_path: Path) -> None:

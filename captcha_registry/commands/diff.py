@@ -3,9 +3,9 @@
 import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from captcha_registry.errors import printable
+from captcha_registry.machine import expand_home
 from captcha_registry.registry.diff import REASONS, Change, DatasetDiff, ModelDiff
 from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.repository import find_published, open_repository, parse_reference
@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(reference: str, repo: str | None) -> Version:
-    if Path(reference).is_dir():
-        return read_folder(Path(reference))
+    if (folder := expand_home(reference)).is_dir():
+        return read_folder(folder)
     name, version = parse_reference(reference)
     with open_repository(repo) as opened:
         published = find_published(opened, name, version)

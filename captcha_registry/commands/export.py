@@ -4,8 +4,8 @@ import argparse
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
 
+from captcha_registry.machine import expand_home
 from captcha_registry.registry.export import FORMATS, export_dataset
 from captcha_registry.registry.loading import load
 
@@ -18,7 +18,7 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("path", type=Path, help="folder of the dataset, such as data/digits")
+    parser.add_argument("path", type=expand_home, help="folder of the dataset, such as data/digits")
     parser.add_argument(
         "--format",
         required=True,
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "numpy: .npz files",
     )
     parser.add_argument("--split", help="write one split only, such as test")
-    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="folder to make")
+    parser.add_argument("--to", metavar="DIR", type=expand_home, required=True, help="folder to make")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the closing line")
 
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from captcha_registry.machine import expand_home
 from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.getting import get_version
 from captcha_registry.registry.repository import find_published, open_repository, parse_reference
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repo", metavar="URL", help="Git URL or path of a repository; without it the one of this folder")
     parser.add_argument("--split", help="fetch the shards of one split only, such as test")
-    parser.add_argument("--to", metavar="DIR", type=Path, help="folder to fill; without it NAME in this folder")
+    parser.add_argument("--to", metavar="DIR", type=expand_home, help="folder to fill; without it NAME in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the closing line")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from captcha_registry.extras import needs
 from captcha_registry.generation.executors import local_processes
-from captcha_registry.machine import count_workers
+from captcha_registry.machine import count_workers, expand_home
 
 if TYPE_CHECKING:
     from captcha_registry.generation.repair import Repair
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     with needs("repair", extra="draw"):
         from captcha_registry.generation.repair import REPAIR_DEPTH, repair_dataset  # noqa: PLC0415
 
-    started, root = time.perf_counter(), Path(arguments.path)
+    started, root = time.perf_counter(), expand_home(arguments.path)
     with local_processes(arguments.workers) as executor:
         repair = repair_dataset(root, executor)
     if arguments.json:

@@ -11,7 +11,7 @@ from typing import get_args
 from captcha_registry.dataset.manifest import read_fetched_splits
 from captcha_registry.dataset.verify import Depth, Problem, verify_dataset
 from captcha_registry.generation.executors import local_processes
-from captcha_registry.machine import count_usable_cores, count_workers
+from captcha_registry.machine import count_usable_cores, count_workers, expand_home
 
 HELP = "name whatever is wrong with a dataset"
 DESCRIPTION = "Name whatever is wrong with a dataset. Exit code: 0 nothing, 1 something, 2 it could not be checked."
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check a dataset; return 1 if anything is wrong with it."""
     started = time.perf_counter()
-    root = Path(arguments.path)
+    root = expand_home(arguments.path)
     # Hashing runs beside other threads; looking into records does not.
     executor: AbstractContextManager[Executor] = (
         local_processes(count_workers()) if arguments.depth == "deep" else ThreadPoolExecutor(count_usable_cores())

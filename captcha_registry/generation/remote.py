@@ -38,6 +38,7 @@ from captcha_registry.extras import advise_install
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.generating import draw_shards, make_manifest, write_shard_rows
 from captcha_registry.generation.shards import draw_shard, proof_path, read_proved_entry, rows_path
+from captcha_registry.machine import expand_home
 from captcha_registry.workspace import name_full_disk
 
 UNFINISHED = ".unfinished-"
@@ -80,7 +81,12 @@ class Place:
         self.url = url
         with self._explain_errors():
             # What another worker has just written must be seen.
-            self._fs, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+            options = {"use_listings_cache": False, "skip_instance_cache": True}
+            if "://" in url:
+                self._fs, root = fsspec.url_to_fs(url, **options)
+            else:
+                # fsspec would take `::` in a path for a chain of file systems.
+                self._fs, root = LocalFileSystem(**options), str(expand_home(url).absolute())
         self._root = root.rstrip("/")
 
     @contextmanager

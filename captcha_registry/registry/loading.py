@@ -5,6 +5,7 @@ from pathlib import Path
 from captcha_registry.dataset.dataset import CaptchaDataset, make_dataset
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
+from captcha_registry.machine import expand_home
 
 
 def load(source: str | Path, *, repo: str | None = None, version: str | None = None, split: str | None = None) -> CaptchaDataset:
@@ -19,7 +20,9 @@ def load(source: str | Path, *, repo: str | None = None, version: str | None = N
     Raises:
         UserError: there is no complete dataset, or no such version or split.
     """
-    dataset = open_folder(Path(source)) if repo is None and version is None else _load_published(str(source), repo, version)
+    dataset = (
+        open_folder(expand_home(source)) if repo is None and version is None else _load_published(str(source), repo, version)
+    )
     return dataset.split(split) if split else dataset
 
 

@@ -31,7 +31,7 @@ from captcha_registry.cache import make_work_dir
 from captcha_registry.dataset.manifest import InsidePath
 from captcha_registry.errors import UserError
 from captcha_registry.extras import advise_install
-from captcha_registry.machine import settle_user
+from captcha_registry.machine import expand_home, settle_user
 from captcha_registry.registry.git import GIT_REMOTE, clone, open_git, run_git
 
 # What a repository's own .dvc/config may say. Other options name files of this machine, or commands that DVC runs, such as
@@ -123,7 +123,7 @@ def open_repository(url: str | None) -> Iterator[Repo]:
 def _open_folder(url: str | None, where: str) -> Repo | None:
     """Open a repository in a folder once its configuration is checked, as DVC obeys that at once; None if there is none."""
     try:
-        root = find_root() if url is None else Path(Repo.find_root(str(Path(url).expanduser())))
+        root = find_root() if url is None else Path(Repo.find_root(str(expand_home(url))))
     except NotDvcRepoError:
         return None
     try:
@@ -141,7 +141,7 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
 @contextmanager
 def _open_clone(url: str, where: str) -> Iterator[Repo]:
     """Clone a repository for as long as it is open, and check the configuration in the clone before DVC opens it."""
-    path = Path(url).expanduser()
+    path = expand_home(url)
     with TemporaryDirectory(prefix="captcha-registry-") as folder:
         root = Path(folder, "clone.git")
         try:
