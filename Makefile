@@ -35,6 +35,8 @@ setup: .venv/.installed ## create .venv from requirements.lock and install the p
 	@pwd -P > $@
 
 repro: setup ## draw, split, describe, train and evaluate at full scale; only what changed runs again
+	@git rev-parse --git-dir >/dev/null || { echo "error: DVC needs a Git repository here: clone the project, or run" \
+		"git init && git add --all && git commit -m project" >&2; exit 2; }
 	$(BIN)/dvc repro
 	$(BIN)/dvc metrics show
 
