@@ -13,13 +13,14 @@ from captcha_registry.errors import report_errors
 from captcha_registry.meaning import hash_modules
 from captcha_registry.recognition.recipe import TRAINING_PACKAGES, load_model_params
 from captcha_registry.recognition.trained import save_model
-from captcha_registry.recognition.training import find_best_epoch, train_model
+from captcha_registry.recognition.training import find_best_epoch, order_operations, train_model
 from captcha_registry.workspace import fingerprint, open_work_dir, tool_versions
 
 
 def main(name: str) -> None:
     """Train the model `name`."""
     started = time.perf_counter()
+    order_operations()
     params = load_model_params(name)
     dataset = open_folder(Path("data") / params.dataset)
     code = hash_modules("captcha_registry.recognition.training", params.family_module)

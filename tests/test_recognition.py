@@ -370,24 +370,3 @@ assert history["loss"].notna().all()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-def test_fresh_processes_train_the_same_weights(datasets: Path, tmp_path: Path) -> None:
-    program = f"""
-import sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-
-from pathlib import Path
-from test_recognition import hashlib, open_folder, small_params, train_model
-
-params = small_params("cnn", epochs=2)
-network, _ = train_model(params, open_folder(Path({str(datasets)!r}) / "digits"), Path(sys.argv[1]))
-print(hashlib.sha256(b"".join(weight.tobytes() for weight in network.get_weights())).hexdigest())
-"""
-    hashes = []
-    for run in ("first", "second"):
-        (tmp_path / run).mkdir()
-        command = [sys.executable, "-c", program, str(tmp_path / run)]
-        hashes.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-    assert hashes[0] == hashes[1]

@@ -1,10 +1,54 @@
-"""What decides a training's result, and what of this machine's settings must not."""
+"""What decides a training's result: params, data and machine, not load, nor the settings of other tools and projects."""
 
+import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from test_recognition import datasets  # noqa: F401 - a fixture
+
 ROOT = Path(__file__).parent.parent
+
+# Settings of another project; any of them used to change the networks, their weights, or to end in a traceback.
+KERAS_JSON = {"backend": "torch", "floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first"}
+FOREIGN_SETTINGS = {
+    "KERAS_BACKEND": "jax",
+    "KERAS_MAX_EPOCHS": "1",
+    "KERAS_MAX_STEPS_PER_EPOCH": "1",
+    "KERAS_NNX_ENABLED": "true",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_USE_LEGACY_KERAS": "1",
+    "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit",
+    "XLA_FLAGS": "--no_such_flag",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "4",
+    "TF_DETERMINISTIC_OPS": "1",
+    "TF_FUNCTION_JIT_COMPILE_DEFAULT": "1",
+    "TF2_BEHAVIOR": "0",
+    "TF_SET_ONEDNN_FPMATH_MODE": "BF16",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+    "DNNL_MAX_CPU_ISA": "SSE41",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "7",
+    "LC_ALL": "tr_TR.UTF-8",
+    "TZ": "Asia/Tokyo",
+}
+
+
+def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=os.environ | environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output
 
 
 def test_a_models_params_are_read_without_a_framework() -> None:
@@ -15,5 +59,65 @@ from captcha_registry.recognition.recipe import load_model_params
 assert [load_model_params(name).family for name in ("cnn", "crnn")] == ["cnn", "crnn"]
 assert not {"keras", "tensorflow"} & set(sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
+    finish(start(code))
+
+
+def test_only_one_module_imports_the_frameworks_by_itself() -> None:
+    folders = ("captcha_registry/recognition", "captcha_registry/commands", "stages")
+    sources = [path for folder in folders for path in (ROOT / folder).glob("*.py")]
+    direct = re.compile(r"^\s*(import|from) (keras|tensorflow)\b", re.MULTILINE)
+    assert [path.name for path in sources if direct.search(path.read_text(encoding="utf-8"))] == ["frameworks.py"]
+
+
+# Trains the models that it is given, in this order, as the stage does.
+TRAIN = """
+import sys
+from pathlib import Path
+
+from captcha_registry.recognition.training import order_operations, train_model
+
+order_operations()
+sys.path.insert(0, "tests")
+from test_recognition import open_folder, save_model, small_params
+
+out = Path(sys.argv[1])
+for name in sys.argv[3:]:
+    params = small_params(name, epochs=2, batch_size=32, precision="float32" if name == "cnn" else "bfloat16")
+    dataset = open_folder(Path(sys.argv[2]) / params.dataset)
+    (out / "work" / name).mkdir(parents=True)
+    network, history = train_model(params, dataset, out / "work" / name)
+    save_model(out / name, network, history, params, dataset.manifest)
+"""
+
+
+@pytest.mark.slow
+def test_trainings_have_equal_bytes_under_load_in_any_order_with_any_settings_of_others(
+    datasets: Path,  # noqa: F811 - the fixture
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "keras.json").write_text(json.dumps(KERAS_JSON))
+    # Two trainings at once are each other's load.
+    one = start(TRAIN, tmp_path / "one", datasets, "cnn", "crnn")
+    other = start(TRAIN, tmp_path / "other", datasets, "crnn", "cnn", **FOREIGN_SETTINGS, KERAS_HOME=str(tmp_path))
+    finish(one)
+    finish(other)
+    for file in [f"{name}/{file}" for name in ("cnn", "crnn") for file in ("history.csv", "model.json", "model.keras")]:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes(), file
+    assert json.loads((tmp_path / "keras.json").read_text()) == KERAS_JSON
+
+
+def test_a_keras_that_was_set_otherwise_before_does_not_train() -> None:
+    code = """
+import keras
+keras.config.set_image_data_format("channels_first")
+from captcha_registry.errors import UserError
+from captcha_registry.recognition.training import train_model
+try:
+    train_model(None, None, None)
+except UserError as error:
+    print(error)
+"""
+    message = finish(start(code))
+    assert message.startswith(
+        "Keras is set to image_data_format 'channels_first'; expected 'channels_last': train with `python -m"
+    )

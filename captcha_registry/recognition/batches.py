@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tensorflow as tf
-
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.machine import available_memory_bytes
+from captcha_registry.recognition.frameworks import tf
 
 # A share of the memory that is free: the rest is for the network and for everybody else.
 CACHE_MEMORY_SHARE = 0.5
@@ -58,14 +57,21 @@ def load_training_batches(
     def train_from(epoch: int) -> tf.data.Dataset:
         size = min(batch_size, len(train))
         batches = train.to_tf(batch_size=size, shuffle=True, seed=seed, epoch=epoch, cache=cache, drop_remainder=True)
-        return batches.map(encode).prefetch(tf.data.AUTOTUNE)
+        return _read_ahead(batches.map(encode))
 
     return TrainingBatches(
         train_from=train_from,
-        validation=validation.to_tf(batch_size=batch_size, cache=cache).map(encode).prefetch(tf.data.AUTOTUNE),
+        validation=_read_ahead(validation.to_tf(batch_size=batch_size, cache=cache).map(encode)),
         num_train=len(train),
         num_validation=len(validation),
     )
+
+
+def _read_ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Have threads of its own read while the network is at work, which leaves TensorFlow's to the network's operations."""
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 0  # one for each core
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _class_encoder(spec: DatasetSpec, first_class: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:

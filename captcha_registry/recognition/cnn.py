@@ -3,11 +3,9 @@
 Networks return logits `(batch, length, classes)` in float32; the softmax is in the loss and in the decoder.
 """
 
-import keras
-from keras import layers
-
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.recognition.frameworks import keras, layers
 from captcha_registry.recognition.layers import image_input, strided_trunk
 from captcha_registry.recognition.recipe import CnnParams
 

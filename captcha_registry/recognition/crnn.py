@@ -4,10 +4,8 @@ Networks return logits `(batch, time, classes)` in float32, time running from le
 and in the decoder. CTC: Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf
 """
 
-import keras
-from keras import layers
-
 from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.recognition.frameworks import keras, layers
 from captcha_registry.recognition.layers import image_input, strided_trunk
 from captcha_registry.recognition.recipe import CrnnParams
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import numpy.typing as npt
-from keras import KerasTensor, ops
+
+from captcha_registry.recognition.frameworks import keras, ops
 
 BLANK = 0
 
@@ -18,7 +18,7 @@ class Reading:
     confidence: float
 
 
-def collapse_best_path(logits: KerasTensor, length: int) -> KerasTensor:
+def collapse_best_path(logits: keras.KerasTensor, length: int) -> keras.KerasTensor:
     """Take the likeliest class of every time step, merge repeats, drop blanks (CTC's best path).
 
     Args:
@@ -35,13 +35,13 @@ def collapse_best_path(logits: KerasTensor, length: int) -> KerasTensor:
     return ops.sum(ops.one_hot(place, length, dtype="int32") * ops.cast(path, "int32")[:, :, None], axis=1)
 
 
-def position_exact_match(classes: KerasTensor, logits: KerasTensor) -> KerasTensor:
+def position_exact_match(classes: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
     """Return 1 for each text that is right at every position; classes and logits as in `cnn`."""
     right = ops.equal(ops.cast(classes, "int32"), ops.cast(ops.argmax(logits, axis=-1), "int32"))
     return ops.cast(ops.all(right, axis=-1), "float32")
 
 
-def ctc_exact_match(classes: KerasTensor, logits: KerasTensor) -> KerasTensor:
+def ctc_exact_match(classes: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
     """Return 1 for each text whose best path is the label and nothing more; classes and logits as in `crnn`."""
     length = classes.shape[-1]
     read = collapse_best_path(logits, length + 1)

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import keras
-from keras import layers
+from captcha_registry.recognition.frameworks import keras, layers
 
 # The running statistics of a short training must forget its first steps.
 BATCH_NORM_MOMENTUM = 0.95

@@ -1,6 +1,5 @@
 """Read the pictures of a dataset with a trained model."""
 
-import keras
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -8,6 +7,7 @@ from tqdm import tqdm
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.decoding import Reading, decode
+from captcha_registry.recognition.frameworks import keras
 from captcha_registry.recognition.trained import ModelCard
 
 BATCH_SIZE = 500

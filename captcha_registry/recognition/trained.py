@@ -1,11 +1,13 @@
 """A trained model on disk: `model.keras`, `model.json` (what it reads and where it comes from) and `history.csv`."""
 
 import hashlib
+import json
+import re
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
-import keras
 import pandas as pd
 from pydantic import ValidationError
 
@@ -13,6 +15,7 @@ from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.params import Section
+from captcha_registry.recognition.frameworks import keras
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.workspace import write_atomically
 
@@ -34,7 +37,7 @@ class ModelCard(Section):
 def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params: ModelParams, manifest: Manifest) -> None:
     """Write a trained model into `folder`, the card last."""
     folder.mkdir(parents=True, exist_ok=True)
-    network.save(folder / MODEL_NAME)
+    write_atomically(folder / MODEL_NAME, _save_network(network))
     history.to_csv(folder / HISTORY_NAME, index=False)
     card = ModelCard(
         family=params.family,
@@ -46,6 +49,28 @@ def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params
         model_sha256=hashlib.sha256((folder / MODEL_NAME).read_bytes()).hexdigest(),
     )
     write_atomically(folder / CARD_NAME, f"{card.model_dump_json(indent=2)}\n".encode())
+
+
+def _save_network(network: keras.Model) -> bytes:
+    """Save a network so that equal weights and layers have equal bytes: without times, and without addresses in memory."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / MODEL_NAME
+        network.save(path)
+        with ZipFile(path) as saved:
+            parts = {name: saved.read(name) for name in sorted(saved.namelist())}
+    parts["metadata.json"] = json.dumps({"keras_version": keras.version()}).encode()
+    # Objects that layers share have the address of the object in memory for a name.
+    addresses: dict[bytes, int] = {}
+    parts["config.json"] = re.sub(
+        rb'(?<="shared_object_id": )\d+',
+        lambda found: str(addresses.setdefault(found[0], len(addresses) + 1)).encode(),
+        parts["config.json"],
+    )
+    content = BytesIO()
+    with ZipFile(content, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(ZipInfo(name), part)
+    return content.getvalue()
 
 
 def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:

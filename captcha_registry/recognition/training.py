@@ -12,16 +12,15 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
+from captcha_registry.recognition.frameworks import keras, require_own_settings, tf
 from captcha_registry.recognition.recipe import ModelParams, Recipe
 from captcha_registry.workspace import link_or_copy
 
@@ -49,6 +48,16 @@ def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
     return network
 
 
+def order_operations() -> None:
+    """Have a processor do one operation at a time, each on all cores, so that a training comes to the same weights every time.
+
+    TensorFlow adds up the gradients that meet at a batch normalisation in the buffer of the first that nothing else holds;
+    with operations side by side that is now one and now another. To be called before TensorFlow computes anything.
+    """
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
 def choose_precision(recipe: Recipe) -> str:
     """Name the Keras dtype policy: bfloat16 for products and float32 for weights where the hardware is fast at it."""
     if recipe.precision == "auto":
@@ -57,12 +66,13 @@ def choose_precision(recipe: Recipe) -> str:
 
 
 def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) -> tuple[keras.Model, pd.DataFrame]:
-    """Train, or go on from what `work_dir` holds.
+    """Train, or go on from what `work_dir` holds; `order_operations` first, if the same weights are wanted every time.
 
     Returns:
         The network in float32 with the weights of the best epoch, and the history with one row per epoch:
         phase, epoch (from 1, over all phases), loss, exact_match, val_loss, val_exact_match.
     """
+    require_own_settings()
     spec, recipe = dataset.manifest.spec, params.recipe
     keras.utils.set_random_seed(params.seed)
     keras.config.set_dtype_policy(choose_precision(recipe))
@@ -86,6 +96,8 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
         for phase in range(state.phase, len(recipe.learning_rates)):
             run_phase(network, params, batches, phase, state)
 
+    # Layers are named by numbers that go on counting from network to network.
+    keras.utils.clear_session()
     keras.config.set_dtype_policy("float32")
     trained = build_network(params, spec)
     trained.load_weights(state.folder / BEST_WEIGHTS)
