@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import multiprocessing
 import os
 import pickle
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -206,6 +208,39 @@ def test_a_place_belongs_to_a_run_as_long_as_it_may_live(
         else:
             draw()
             assert len(list(tmp_path.iterdir())) == tiny_spec.num_shards + 2
+
+
+NUM_ROUNDS = 15
+
+
+def claim_again_and_again(url: str, barrier: threading.Barrier, winners: Any) -> None:
+    """Claim a place at the same moment as others do, and hold it until all have tried."""
+    for number in range(NUM_ROUNDS):
+        barrier.wait(HANG_SECONDS)
+        try:
+            with remote.claim_place(Place(url)):
+                winners.put(number)
+                barrier.wait(HANG_SECONDS)
+        except UserError as error:
+            assert "is at work in" in str(error)  # noqa: PT017 - what the others are told
+            barrier.wait(HANG_SECONDS)
+        barrier.wait(HANG_SECONDS)
+
+
+def test_of_runs_that_start_at_the_same_moment_one_works(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, winners = context.Barrier(3), context.SimpleQueue()
+    processes = [context.Process(target=claim_again_and_again, args=(str(tmp_path), barrier, winners)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(HANG_SECONDS)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    won = []
+    while not winners.empty():
+        won.append(winners.get())
+    assert won == list(range(NUM_ROUNDS))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_claim_is_renewed_as_long_as_its_run_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

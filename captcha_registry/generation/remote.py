@@ -1,6 +1,7 @@
 """Draw a dataset straight to a URL that fsspec knows, such as `s3://bucket/digits`, without a folder that workers share.
 
-    <url>/.claim-<seconds>-<process>-<host>               while a run is at work there, made anew every now and then
+    <url>/.bid-<seconds>-<process>-<host>                 while a run looks whether it is alone; of several the first one stays
+    <url>/.claim-<seconds>-<process>-<host>               while a run is at work there, renewed every now and then
     <url>/00000.tfrecord ...                              each drawn into a temporary file of a worker, then uploaded whole
     <url>/.unfinished-<fingerprint>/00000.parquet ...     the shard's index rows
     <url>/.unfinished-<fingerprint>/00000.sha256 ...      proves the rows; comes after them: with it the shard counts as done
@@ -42,11 +43,15 @@ from captcha_registry.machine import expand_home
 from captcha_registry.workspace import name_full_disk
 
 UNFINISHED = ".unfinished-"
-_CLAIM = re.compile(r"\.claim-(?P<seconds>\d+)-(?P<process>\d+)-(?P<host>.+)")
+_MARK = re.compile(r"\.(?P<kind>bid|claim)-(?P<seconds>\d+)-(?P<process>\d+)-(?P<host>.+)")
 
-# A claim that has not been made anew for so long is of a dead run.
+# A bid or claim that has not been made anew for so long is of a dead run.
 CLAIM_SECONDS = 120
 _RENEWAL_SECONDS = 20
+
+# So long a run waits for others that have bid after it to leave, and looks so often.
+_BID_SECONDS = 20
+_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -182,27 +187,24 @@ def draw_remote_shard(drawer: Drawer, shard_number: int, target: Target) -> File
 
 @contextmanager
 def claim_place(place: Place) -> Iterator[None]:
-    """Keep other runs away from a place; of two that start at the same moment, both may give way.
+    """Keep other runs away from a place; of several that start at the same moment one stays.
 
     Raises:
-        UserError: another run is at work there.
+        UserError: another run is at work there, or was a moment earlier.
     """
-    _refuse_other_runs(place)
-    claims, is_over = [_name_claim()], threading.Event()
-    place.write(claims[0])
+    claims, is_over = [_win_place(place)], threading.Event()
 
     def renew() -> None:
         while not is_over.wait(_RENEWAL_SECONDS):
             # What does not succeed now may do so next time.
             with suppress(UserError):
-                claims.append(_name_claim())
+                claims.append(_name_mark("claim"))
                 place.write(claims[-1])
                 place.remove(claims[-2])
 
     renewal = threading.Thread(target=renew, daemon=True)
     renewal.start()
     try:
-        _refuse_other_runs(place)
         yield
     finally:
         is_over.set()
@@ -211,24 +213,65 @@ def claim_place(place: Place) -> Iterator[None]:
             place.remove(claim)
 
 
-def _name_claim() -> str:
-    return f".claim-{int(time.time())}-{os.getpid()}-{socket.gethostname()}"
+def _win_place(place: Place) -> str:
+    """Bid for a place, and claim it when nobody else does; return the name of the claim.
+
+    Of two runs, the one that lists the place last sees the other: it leaves if that one has claimed, or has bid earlier, and
+    otherwise waits until that one leaves or claims.
+    """
+    _refuse_runs(place, list_other_runs(place, "claim"))
+    bid, deadline = _name_mark("bid"), time.monotonic() + _BID_SECONDS
+    place.write(bid)
+    try:
+        while others := list_other_runs(place):
+            _refuse_runs(place, [mark for mark in others if _is_before(mark, bid) or time.monotonic() > deadline])
+            time.sleep(_PAUSE_SECONDS)
+        claim = _name_mark("claim")
+        place.write(claim)
+    finally:
+        place.remove(bid)
+    return claim
 
 
-def _refuse_other_runs(place: Place) -> None:
-    """Remove the claims of dead runs; raise if there is one of a run that may live."""
-    for claim in filter(None, map(_CLAIM.fullmatch, place.list_sizes())):
-        name, process, host = claim[0], int(claim["process"]), claim["host"]
-        seconds_left = int(claim["seconds"]) + CLAIM_SECONDS - int(time.time())
-        is_here = host == socket.gethostname()
-        if is_here and process == os.getpid():
+def _name_mark(kind: str) -> str:
+    return f".{kind}-{int(time.time())}-{os.getpid()}-{socket.gethostname()}"
+
+
+def _is_before(mark: re.Match[str], bid: str) -> bool:
+    """Tell whether a run is at work, or has bid before this one did; in the same second, its process and host decide."""
+    own = _MARK.fullmatch(bid)
+    assert own is not None  # noqa: S101 - it is ours
+    return mark["kind"] == "claim" or _order_of(mark) < _order_of(own)
+
+
+def _order_of(mark: re.Match[str]) -> tuple[int, int, str]:
+    return int(mark["seconds"]), int(mark["process"]), mark["host"]
+
+
+def list_other_runs(place: Place, *kinds: str) -> list[re.Match[str]]:
+    """List the bids and claims, or those of some kinds, of other runs that may live; remove those of dead ones."""
+    found = []
+    for mark in filter(None, map(_MARK.fullmatch, place.list_sizes())):
+        process, is_here = int(mark["process"]), mark["host"] == socket.gethostname()
+        if (is_here and process == os.getpid()) or mark["kind"] not in (kinds or ("bid", "claim")):
             continue
-        if seconds_left <= 0 or (is_here and not _is_alive(process)):
-            place.remove(name)
-            continue
+        if _count_seconds_left(mark) <= 0 or (is_here and not _is_alive(process)):
+            place.remove(mark[0])
+        else:
+            found.append(mark)
+    return found
+
+
+def _count_seconds_left(mark: re.Match[str]) -> int:
+    return int(mark["seconds"]) + CLAIM_SECONDS - int(time.time())
+
+
+def _refuse_runs(place: Place, marks: list[re.Match[str]]) -> None:
+    """Leave the place to another run, if there is one."""
+    for mark in marks[:1]:
         raise UserError(
-            f"another run, process {process} on {host}, is at work in {place.url}: wait for it to end, or stop it; "
-            f"if it was killed, run again in {seconds_left} seconds, or delete {place.url}/{name}"
+            f"another run, process {mark['process']} on {mark['host']}, is at work in {place.url}: wait for it to end, or "
+            f"stop it; if it was killed, run again in {_count_seconds_left(mark)} seconds, or delete {place.url}/{mark[0]}"
         )
 
 
@@ -278,7 +321,7 @@ def _find_finished_dataset(drawer: Drawer, place: Place, target: Target) -> Mani
 
 def _list_own_sizes(drawer: Drawer, place: Place, target: Target) -> dict[str, int]:
     """List the sizes of what runs of the same work left; refuse a place that holds anything else."""
-    sizes = {name: size for name, size in place.list_sizes().items() if not _CLAIM.fullmatch(name)}
+    sizes = {name: size for name, size in place.list_sizes().items() if not _MARK.fullmatch(name)}
     own = {name for number in range(drawer.spec.num_shards) for name in _names_of(number, target)}
     if foreign := sorted(set(sizes) - own - {INDEX_NAME, MANIFEST_NAME}):
         raise UserError(f"{target.url} already holds {foreign[0]}: choose an empty place, or delete what is there")
