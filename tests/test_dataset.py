@@ -126,6 +126,8 @@ FILTERS = [
     "id not in [1, 2, 3] and (split != 'train' or ink_luminance > 120)",
     "id > -1",
     "offset < length",
+    "ink_luminance in (300, 90, 91, 92, 93, 94) or id in [1, 2]",
+    "ink_luminance in (90.5, 91) or id == 4.0",
 ]
 
 
@@ -138,16 +140,35 @@ def test_a_filter_selects_what_pandas_would(tiny: CaptchaDataset, expression: st
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("luminance < 40", "luminance is no column; expected one of id, label, split"),
-        ("ink_luminance <", "invalid syntax"),
-        ("", "invalid syntax"),
-        ("ink_luminance", "it is no condition on a column"),
-        ("1 < 2", "."),
-        ("label < 3", "."),
-        ("id in 3", "."),
-        ("ink_luminance < 10**99", "is not understood"),
-        ("ink_luminance < 99999999999999999999", "."),
-        ("ink_luminance is None", "`is` is not understood"),
+        ("luminance < 40", "filter 'luminance < 40': 'luminance' is no column; expected one of id, label, split"),
+        ("ink_luminance <", "filter 'ink_luminance <': invalid syntax at character 16, after 'ink_luminance <'"),
+        ("  id < 3 and and id > 1", "filter 'id < 3 and and id > 1': invalid syntax at character 12, after 'id < 3 and '"),
+        ("id = 3", "invalid syntax"),
+        ("label == '12", "unterminated string literal"),
+        ("", "filter '': it is empty; expected comparisons"),
+        ("ink_luminance", "filter 'ink_luminance': it is no condition on a column"),
+        ("1 < 2", "it is no condition on a column"),
+        ("id < 9 and label < 3", "'label < 3' compares texts with numbers; expected values of one kind, texts in quotes"),
+        ("label == 0012", "leading zeros in decimal integer literals are not permitted"),
+        ("label == A12", "'A12' is no column; .*, and texts in quotes"),
+        ("id == '3'", "compares numbers with texts"),
+        ("pixel_sha256 == 'ab'", "compares bytes with texts"),
+        ("id in 3", "has `in` without a column before it and a list of values behind it"),
+        ("label in '12'", "has `in` without a column before it and a list"),
+        ("'1' in label", "has `in` without a column before it"),
+        ("label in (1, 2)", "compares texts with numbers"),
+        ("label in (1, '2')", "holds numbers and texts; expected values of one kind"),
+        ("id < (1, 2)", "compares with a list, which only `in` does"),
+        ("id in (1, label)", "is no value; expected numbers, or texts in quotes"),
+        ("split == None", "'None' holds None; expected numbers"),
+        ("id == True", "compares numbers with truth values"),
+        ("id and label == 'A'", "'id' is no condition, it stands for numbers; expected a comparison"),
+        ("not label", "'label' is no condition, it stands for texts"),
+        ("id < -'a'", "is no value"),
+        ("ink_luminance < 10**99", r"'10 \*\* 99' is not understood"),
+        ("ink_luminance < 99999999999999999999", "is too large a number; expected less than 2"),
+        ("ink_luminance is None", "'None' holds None"),
+        ("ink_luminance is 3", "`is`, which is not understood"),
         ("__import__('os').system('touch hacked')", "is not understood"),
         ("label.__class__ == 1", "is not understood"),
         ("[x for x in id] == 1", "is not understood"),
@@ -159,6 +180,11 @@ def test_a_filter_selects_what_pandas_would(tiny: CaptchaDataset, expression: st
 def test_what_is_no_filter_is_refused(tiny: CaptchaDataset, expression: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         tiny.filter(expression)
+
+
+def test_a_value_is_in_a_set_and_in_no_empty_list(tiny: CaptchaDataset) -> None:
+    assert tiny.filter("id in {1, 2} and id not in []").index["id"].to_pylist() == [1, 2]
+    assert len(tiny.filter("label in []")) == 0
 
 
 def test_numpy_gets_every_selected_sample(tiny: CaptchaDataset) -> None:
