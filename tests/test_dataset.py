@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import captcha_registry
+from captcha_registry.dataset import dataset as dataset_module
 from captcha_registry.dataset.dataset import CaptchaDataset, make_dataset
 from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.index import SCHEMA, read_index, write_index
@@ -337,6 +338,35 @@ def test_hugging_face_gets_every_sample(tiny: CaptchaDataset) -> None:
     for row, sample in zip(samples, chosen, strict=True):
         assert (row["id"], row["label"], row["split"]) == (sample.id, sample.label, "test")
         np.testing.assert_array_equal(np.asarray(row["image"]), sample.image)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("SAMPLES_AT_ONCE", 7), ("TABLE_BYTES", 7 * 48 * 32 * 3)])
+def test_hugging_face_gets_parts_that_arrow_can_hold(
+    tiny: CaptchaDataset, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(dataset_module, limit, value)
+    samples = tiny.to_huggingface()
+    assert max(len(chunk) for chunk in samples.data["image"].chunks) == 7
+    assert samples["label"][:] == tiny.index["label"].to_pylist()
+    np.testing.assert_array_equal(np.asarray(samples[59]["image"]), tiny[59].image)
+
+
+def test_hugging_face_gets_an_empty_selection(tiny: CaptchaDataset) -> None:
+    assert len(tiny.filter("id < 0").to_huggingface()) == 0
+
+
+def test_what_memory_cannot_hold_is_refused_with_what_can(tiny: CaptchaDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset_module, "available_memory_bytes", lambda: 1000)
+    ways = {
+        "`to_tf`, which reads batches": tiny.to_numpy,
+        "export --format huggingface": tiny.to_huggingface,
+        "cache='a folder'": lambda: tiny.to_tf(batch_size=8, cache=True),
+    }
+    for cure, way in ways.items():
+        with pytest.raises(
+            UserError, match=rf"60 samples need 0\.0 GB of memory and 0\.0 GB are free: .*{cure}"
+        ):
+            way()
 
 
 def change_row(root: Path, number: int, **values: object) -> pa.Table:

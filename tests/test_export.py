@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -16,9 +17,12 @@ from PIL import Image
 
 import captcha_registry
 from captcha_registry.cli import main
+from captcha_registry.dataset import dataset as dataset_module
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import SCHEMA, read_index
+from captcha_registry.dataset.manifest import read_fetched_splits
 from captcha_registry.dataset.records import DamagedRecordError, iterate_records
+from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.registry.export import FORMATS, Format, export_dataset
 
@@ -48,6 +52,16 @@ import hashlib, json, sys, webdataset
 samples = webdataset.WebDataset(sys.argv[1:], shardshuffle=False).decode("rgb8").to_tuple("__key__", "png", "txt")
 print(json.dumps({int(key): [text, hashlib.sha256(image.tobytes()).hexdigest()] for key, image, text in samples}))
 """
+
+
+def test_hugging_face_reads_a_dataset_that_was_not_split(
+    generated_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(dataset_module, "SAMPLES_AT_ONCE", 4)
+    export_dataset(generated_dataset, "huggingface", tmp_path / "hub")
+    read = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))
+    assert read["train"]["label"][:] == generated_dataset.index["label"].to_pylist()
 
 
 def test_webdataset_reads_every_sample(tiny: CaptchaDataset, tmp_path: Path) -> None:
@@ -88,6 +102,41 @@ def test_shards_are_copied_as_they_are_and_can_be_changed(
     assert sum(1 for shard in shards for _ in iterate_records(shard)) == len(tiny.split("test"))
     assert hash_files(tmp_path / "shards/test") == hash_files(tiny_dataset.root / "test")
     assert all(shard.stat().st_nlink == 1 for shard in shards)
+
+
+@pytest.mark.parametrize("split", [None, "test"])
+def test_exported_shards_are_a_dataset(tiny: CaptchaDataset, tmp_path: Path, split: str | None) -> None:
+    chosen = tiny.split(split) if split else tiny
+    export_dataset(chosen, "tfrecord", tmp_path / "shards")
+    loaded = captcha_registry.load(tmp_path / "shards", split=split)
+    assert loaded.index.equals(chosen.index)
+    assert loaded.manifest == tiny.manifest
+    np.testing.assert_array_equal(loaded.to_numpy()[0], chosen.to_numpy()[0])
+    with ThreadPoolExecutor(1) as executor:
+        splits = read_fetched_splits(tmp_path / "shards")
+        assert verify_dataset(tmp_path / "shards", "deep", executor, splits=splits) == []
+
+
+def test_what_was_not_exported_is_named_when_it_is_read(tiny: CaptchaDataset, tmp_path: Path) -> None:
+    export_dataset(tiny.split("test"), "tfrecord", tmp_path / "shards")
+    with pytest.raises(UserError, match=r"train/\d+\.tfrecord is missing: only test was fetched: load it with split='test'"):
+        captcha_registry.load(tmp_path / "shards").to_numpy()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "export_format", "message"),
+    [
+        ([], "images", "no sample is selected, so there is nothing to export"),
+        ([1, 1], "webdataset", "a sample is selected more than once"),
+        ([1, 2], "tfrecord", r"2 of their \d+ samples are selected: export a dataset, or a split of it"),
+    ],
+)
+def test_a_selection_that_a_format_cannot_hold_is_refused(
+    tiny: CaptchaDataset, tmp_path: Path, numbers: list[int], export_format: Format, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        export_dataset(tiny[numbers], export_format, tmp_path / "out" / "export")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("export_format", FORMATS)

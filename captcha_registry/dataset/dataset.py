@@ -33,12 +33,18 @@ from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError,
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
+from captcha_registry.machine import available_memory_bytes
 
 if TYPE_CHECKING:
     import datasets
     import tensorflow as tf
 
     from captcha_registry.dataset.torch_samples import TorchSamples
+
+# What one Arrow table holds at most: an array of bytes cannot have more than 2 GiB.
+SAMPLES_AT_ONCE, TABLE_BYTES = 1_000, 2**30
+# How Hugging Face keeps a picture.
+IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,6 +154,19 @@ class CaptchaDataset:
         """
         return map(self.read_sample, range(len(self)))
 
+    def read_tables(self) -> Iterator[pa.Table]:
+        """Read all samples as Arrow tables of a bounded size, with the columns image (encoded), label, id and split.
+
+        Raises:
+            DamagedRecordError: a record is not the one that the index names.
+        """
+        spec = self.manifest.spec
+        num_samples = max(1, min(SAMPLES_AT_ONCE, TABLE_BYTES // (spec.width * spec.height * 3)))
+        for start in range(0, len(self), num_samples):
+            part = self[start : start + num_samples]
+            images = pa.array([{"bytes": sample.image, "path": None} for sample in part.read_samples()], IMAGE_TYPE)
+            yield part.index.select(["label", "id", "split"]).add_column(0, "image", images)
+
     def read_records(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
         """Read the records of some samples whose shards are on this disk, each shard opened once.
 
@@ -176,7 +195,12 @@ class CaptchaDataset:
         return self.files.make_local(sorted(self._shard_paths))
 
     def to_numpy(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
-        """Read all into memory: images `(samples, height, width, 3)` uint8, and their labels."""
+        """Read all into memory: images `(samples, height, width, 3)` uint8, and their labels.
+
+        Raises:
+            UserError: memory cannot hold them, or a shard is missing or damaged.
+        """
+        self._require_memory(self.images_bytes, "`to_tf`, which reads batches, or `captcha-registry export --format numpy`")
         self.make_local()
         spec = self.manifest.spec
         images = np.empty((len(self), spec.height, spec.width, 3), np.uint8)
@@ -219,6 +243,8 @@ class CaptchaDataset:
         if cache:
             folder = None if isinstance(cache, bool) else Path(cache)
             if folder not in self._kept_images:
+                if folder is None:
+                    self._require_memory(self.images_bytes, "a cache on disk, with cache='a folder'")
                 self._kept_images[folder] = keep_images(self, folder)
             images = self._kept_images[folder]
         order = Order(len(self), shuffle, seed, epoch)
@@ -233,15 +259,33 @@ class CaptchaDataset:
         return TorchSamples(replace(self, files=LocalFiles(self.make_local(), self.manifest.entries)))
 
     def to_huggingface(self) -> "datasets.Dataset":
-        """Make a `datasets.Dataset` with the columns image, label, id and split; the encoded images lie in memory."""
+        """Make a `datasets.Dataset` with the columns image, label, id and split; the encoded images lie in memory.
+
+        Raises:
+            UserError: the package is not installed, memory cannot hold them, or a shard is missing or damaged.
+        """
         with needs("to_huggingface"):
             import datasets  # noqa: PLC0415
+        self._require_memory(pc.sum(self.index["length"]).as_py() or 0, "`captcha-registry export --format huggingface`")
         self.make_local()
-        columns = {name: self.index[name].to_pylist() for name in ("label", "id", "split")}
-        images = [{"bytes": self.read_sample(number).image, "path": None} for number in range(len(self))]
         text = datasets.Value("string")
         features = datasets.Features(image=datasets.Image(), label=text, id=datasets.Value("int64"), split=text)
-        return datasets.Dataset.from_dict({"image": images} | columns, features=features)
+        # In many parts, as one holds no more than 2 GiB.
+        rows = pa.concat_tables([features.arrow_schema.empty_table(), *self.read_tables()], promote_options="permissive")
+        return datasets.Dataset(rows, info=datasets.DatasetInfo(features=features))
+
+    @property
+    def images_bytes(self) -> int:
+        """The size of all pictures, decoded."""
+        return len(self) * self.manifest.spec.height * self.manifest.spec.width * 3
+
+    def _require_memory(self, needed_bytes: int, instead: str) -> None:
+        free_bytes = available_memory_bytes()
+        if needed_bytes > free_bytes:
+            raise UserError(
+                f"{len(self):,} samples need {needed_bytes / 1e9:,.1f} GB of memory and {free_bytes / 1e9:,.1f} GB are free: "
+                f"select fewer, or use {instead}"
+            )
 
     def _of(self, index: pa.Table) -> "CaptchaDataset":
         return CaptchaDataset(self.files, self.manifest, index)

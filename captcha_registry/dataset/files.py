@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from captcha_registry.dataset.manifest import FileEntry
+from captcha_registry.dataset.manifest import FileEntry, read_fetched_splits
 from captcha_registry.errors import UserError
 
 
@@ -59,7 +59,11 @@ class LocalFiles:
         try:
             yield
         except FileNotFoundError:
-            raise UserError(
-                f"{self.root / path} is missing: if only one split was fetched, load that one; "
+            fetched = sorted(read_fetched_splits(self.root) or ())
+            cure = (
+                f"only {' and '.join(fetched)} was fetched: load it with split={fetched[0]!r}, or fetch the rest"
+                if fetched
+                else "if only one split was fetched, load that one; "
                 f"else fetch it again, or run `captcha-registry repair {self.root}`"
-            ) from None
+            )
+            raise UserError(f"{self.root / path} is missing: {cure}") from None

@@ -49,8 +49,7 @@ def load_training_batches(
         raise UserError(
             f"validation_size is {validation_size}, which leaves nothing of {len(samples):,} train samples to train on: lower it"
         )
-    cache_bytes = spec.width * spec.height * 3 * len(samples)
-    in_memory = cache_bytes < available_memory_bytes() * CACHE_MEMORY_SHARE
+    in_memory = samples.images_bytes < available_memory_bytes() * CACHE_MEMORY_SHARE
     cache = True if in_memory else cache_dir
     encode = _class_encoder(spec, first_class)
 

@@ -2,7 +2,7 @@
 
 | format      | files, for each split                                          | reads it                          |
 |-------------|----------------------------------------------------------------|-----------------------------------|
-| tfrecord    | `train/00000.tfrecord`, the shards as they are; index.parquet   | tf.data, any TFRecord reader      |
+| tfrecord    | the dataset as it is, `train/00000.tfrecord` and all others     | `captcha_registry.load`, tf.data  |
 | webdataset  | `train-00000.tar` with `000000000.png` and `000000000.txt`      | webdataset                        |
 | huggingface | `data/train-00000.parquet` and a README.md that names them      | `datasets.load_dataset(folder)`   |
 | images      | `train/000000000.png` and `train/labels.csv`                    | anything                          |
@@ -30,8 +30,8 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from captcha_registry.cache import find_lock, hold_lock
-from captcha_registry.dataset.dataset import CaptchaDataset
-from captcha_registry.dataset.index import INDEX_NAME, write_index
+from captcha_registry.dataset.dataset import IMAGE_TYPE, CaptchaDataset
+from captcha_registry.dataset.manifest import write_fetched_splits, write_manifest
 from captcha_registry.dataset.records import Sample
 from captcha_registry.errors import UserError
 from captcha_registry.workspace import name_full_disk
@@ -52,7 +52,7 @@ _FEATURES = {
     "id": {"dtype": "int64", "_type": "Value"},
 }
 _SCHEMA = pa.schema(
-    {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.string(), "id": pa.int64()},
+    {"image": IMAGE_TYPE, "label": pa.string(), "id": pa.int64()},
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
 
@@ -74,6 +74,7 @@ def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path)
     """
     if target.exists():
         raise UserError(f"{target} exists already, and nothing is overwritten: name another folder with --to, or remove it")
+    _require_exportable(dataset, export_format)
     dataset.make_local()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -95,7 +96,7 @@ def _export(dataset: CaptchaDataset, export_format: Format, target: Path) -> Exp
             for split, part in _list_splits(dataset):
                 WRITERS[export_format](unfinished, split, part, bar.update)
         if export_format == "tfrecord":
-            write_index(unfinished / INDEX_NAME, dataset.index)
+            _complete_dataset(unfinished, dataset)
         if export_format == "huggingface":
             (unfinished / "README.md").write_text(_write_hub_card(dataset), encoding="utf-8")
         files = [path for path in unfinished.rglob("*") if path.is_file()]
@@ -104,6 +105,37 @@ def _export(dataset: CaptchaDataset, export_format: Format, target: Path) -> Exp
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return exported
+
+
+def _require_exportable(dataset: CaptchaDataset, export_format: Format) -> None:
+    """Refuse a selection that a format cannot hold.
+
+    Raises:
+        UserError: it is empty, holds a sample twice, or is to be a dataset and no complete split.
+    """
+    if not len(dataset):
+        raise UserError("no sample is selected, so there is nothing to export")
+    if pc.count_distinct(dataset.index["id"]).as_py() != len(dataset):
+        raise UserError("a sample is selected more than once; expected each once, as files are named by its number")
+    shards = [shard for shard in dataset.manifest.shards if (shard.path.rpartition("/")[0] or None) in _find_splits(dataset)]
+    num_samples = sum(shard.num_samples for shard in shards)
+    if export_format == "tfrecord" and len(dataset) != num_samples:
+        raise UserError(
+            f"tfrecord exports shards as they are, and {len(dataset):,} of their {num_samples:,} samples are selected: "
+            "export a dataset, or a split of it; or choose another format"
+        )
+
+
+def _find_splits(dataset: CaptchaDataset) -> set[str | None]:
+    return set(pc.unique(dataset.index["split"]).to_pylist())
+
+
+def _complete_dataset(folder: Path, dataset: CaptchaDataset) -> None:
+    """Add to exported shards what makes them a dataset: the index, the manifest, and a note which splits are here."""
+    manifest, splits = dataset.manifest, {name for name in _find_splits(dataset) if name}
+    shutil.copyfile(dataset.files.make_local([manifest.index.path]) / manifest.index.path, folder / manifest.index.path)
+    write_fetched_splits(folder, manifest, None if splits == {*manifest.splits} else splits)
+    write_manifest(folder, manifest)
 
 
 def _list_splits(dataset: CaptchaDataset) -> Iterator[tuple[str, CaptchaDataset]]:
@@ -146,13 +178,10 @@ def _write_webdataset(folder: Path, split: str, dataset: CaptchaDataset, advance
 def _write_huggingface(folder: Path, split: str, dataset: CaptchaDataset, advance: Advance) -> None:
     (folder / "data").mkdir(exist_ok=True)
     for number, (_, shard) in enumerate(_list_shards(dataset)):
-        samples = list(_read_samples(shard, advance))
-        columns = {
-            "image": [{"bytes": sample.image, "path": None} for sample in samples],
-            "label": [sample.label for sample in samples],
-            "id": [sample.id for sample in samples],
-        }
-        pq.write_table(pa.table(columns, schema=_SCHEMA), folder / "data" / f"{split}-{number:05}.parquet")
+        with pq.ParquetWriter(folder / "data" / f"{split}-{number:05}.parquet", _SCHEMA) as writer:
+            for rows in shard.read_tables():
+                writer.write_table(rows.select(_SCHEMA.names).cast(_SCHEMA))
+                advance(rows.num_rows)
 
 
 def _write_images(folder: Path, split: str, dataset: CaptchaDataset, advance: Advance) -> None:
@@ -188,7 +217,9 @@ def _open_member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
 
 
 def _write_hub_card(dataset: CaptchaDataset) -> str:
-    splits = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split, _ in _list_splits(dataset))
+    # `datasets` calls all splits together `all`, and a dataset without any `train`.
+    parts = [(name, "train" if name == WHOLE else name) for name, _ in _list_splits(dataset)]
+    splits = "".join(f"  - split: {split}\n    path: data/{name}-*.parquet\n" for name, split in parts)
     return (
         f"---\nconfigs:\n- config_name: default\n  data_files:\n{splits}---\n# {dataset.manifest.name}\n\n"
         f"{len(dataset):,} captchas with their text, of the dataset with the id `{dataset.manifest.dataset_id}`.\n"
