@@ -98,7 +98,7 @@ def main() -> None:
     """Measure, then print or write what came out."""
     arguments = parse_arguments(__doc__ or "", default_samples=DEFAULT_SAMPLES, min_samples=MIN_SAMPLES)
     if not DATASET.is_dir():
-        raise UserError(f"{DATASET} is not here: run `make repro`, or `dvc pull {DATASET}`, in the project's folder")
+        raise UserError(f"{DATASET} is not here: run `make repro`, or `dvc pull --allow-missing`, in the project's folder")
     # One core, as the goal says.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     dataset = captcha_registry.load(DATASET)

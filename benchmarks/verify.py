@@ -66,7 +66,7 @@ def main() -> None:
     """Measure, then print or write what came out."""
     arguments = parse()
     if not DATASET.is_dir():
-        raise UserError(f"{DATASET} is not here: run `make repro`, or `dvc pull {DATASET}`, in the project's folder")
+        raise UserError(f"{DATASET} is not here: run `make repro`, or `dvc pull --allow-missing`, in the project's folder")
     manifest = read_manifest(DATASET)
     time_command("verify", DATASET, stdout="nothing wrong")
     runs: dict[str, list[float]] = {name: [] for name in (*DEPTHS, "repair")}

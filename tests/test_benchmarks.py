@@ -173,7 +173,7 @@ def test_access_benchmark_reads_opens_and_compares_a_dataset(tiny_dataset: Captc
 
 def test_access_benchmark_without_a_dataset_says_how_to_make_one(tmp_path: Path) -> None:
     finished = run_benchmark("access.py", folder=tmp_path)
-    assert (finished.returncode, "run `make repro`, or `dvc pull data/digits`" in finished.stderr) == (2, True)
+    assert (finished.returncode, "run `make repro`, or `dvc pull --allow-missing`" in finished.stderr) == (2, True)
 
 
 def test_verify_benchmark_measures_every_depth_and_a_repair_and_leaves_the_dataset_alone(

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import stat
@@ -133,6 +135,34 @@ def test_a_cache_that_lost_an_object_is_refused_with_what_mends_it(checkout: Che
     assert "`dvc commit` what is in the folder" in done.stderr
     assert checkout.list_origin_tags() == []
     checkout.dvc("commit", "--quiet", "--force", "make")
+    publish(checkout, "1.0.0")
+
+
+def follow_advice(checkout: Checkout, message: str) -> None:
+    """Run the first command of DVC that a message names, as it stands there."""
+    (command, *_) = re.findall(r"`dvc (.+?)`", message)
+    checkout.dvc(*shlex.split(command))
+
+
+def test_what_a_clone_is_advised_to_do_brings_what_was_published_and_nothing_else(checkout: Checkout, tmp_path: Path) -> None:
+    pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
+    pipeline["stages"]["never"] = {"cmd": "echo x > never_published", "outs": ["never_published"]}
+    YAML().dump(pipeline, checkout.root / "dvc.yaml")
+    checkout.dvc("repro", "--quiet")
+    checkout.commit("more than is published")
+    publish(checkout, "1.0.0")
+    clone = Checkout(tmp_path / "clone")
+    checkout.git("clone", "--quiet", checkout.origin, str(clone.root))
+    done = clone.run("verify", "data/tiny")
+    assert done.returncode == 2
+    follow_advice(clone, done.stderr.replace("`dvc repro`", ""))
+    assert clone.run("verify", "data/tiny").returncode == 0
+
+
+def test_a_lost_listing_comes_back_as_it_is_advised(checkout: Checkout) -> None:
+    for listing in list((checkout.root / ".dvc/cache").rglob("*.dir")):
+        listing.unlink()
+    follow_advice(checkout, checkout.run("publish", "tiny", "1.0.0", "--dry-run").stderr)
     publish(checkout, "1.0.0")
 
 

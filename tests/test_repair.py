@@ -298,7 +298,9 @@ def test_a_file_that_can_be_proved_is_mended_beside_one_that_cannot(patient: Pat
     back, drawn, failed = repair(patient.root, failed=(INDEX_NAME,))
     assert back.startswith(f"{manifest.shards[1].path}: put back from moved, ")
     assert drawn.startswith(f"{patient.row['shard']}: drawn again, ")
-    assert "has other bytes than the manifest says, and was left as it is. `dvc pull` it" in failed
+    assert (
+        f"has other bytes than the manifest says, and was left as it is. `dvc pull --force {patient.root / INDEX_NAME}`" in failed
+    )
     assert {name: sha for name, sha in hash_files(patient.root).items() if name != MANIFEST_NAME} == {
         name: sha for name, sha in before.items() if name != MANIFEST_NAME
     }

@@ -93,7 +93,7 @@ def read_index(path: Path) -> pa.Table:
         with pq.ParquetFile(path) as file:
             rows = file.read()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `dvc repro`, or `dvc pull` in a clone") from None
+        raise UserError(f"{path} is missing: run `dvc repro`, or in a clone `dvc pull --allow-missing`") from None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
     for field in SCHEMA:

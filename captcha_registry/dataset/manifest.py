@@ -100,7 +100,9 @@ def read_manifest(root: Path) -> Manifest:
     try:
         return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing, so {root} is no complete dataset: run `dvc repro`, or `dvc pull`") from None
+        raise UserError(
+            f"{path} is missing, so {root} is no complete dataset: run `dvc repro`, or in a clone `dvc pull --allow-missing`"
+        ) from None
 
 
 class Fetched(Section):

@@ -136,7 +136,10 @@ def require_dataset(root: Path) -> None:
         where = " of this machine: copy the dataset here and" if ":/" in str(root) else ":"
         raise UserError(f"{root} is no folder{where} name the folder of a dataset, with its {MANIFEST_NAME}")
     if not any((root / name).exists() for name in (MANIFEST_NAME, INDEX_NAME)) and not any(root.glob("*.tfrecord")):
-        raise UserError(f"{root} holds no dataset, neither {MANIFEST_NAME} nor {INDEX_NAME}: name the folder that does")
+        raise UserError(
+            f"{root} holds no dataset, neither {MANIFEST_NAME} nor {INDEX_NAME}: name the folder that does, or bring it into a "
+            "clone with `dvc pull --allow-missing`"
+        )
 
 
 def find_manifest_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:

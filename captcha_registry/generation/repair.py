@@ -175,7 +175,9 @@ def _stage_files(
         except UserError as error:
             failed = {entry.path: str(error) for entry in redrawn}
     made = [entry for entry in damaged if entry.path not in failed]
-    return failed | {entry.path: _explain_other_bytes(manifest) for entry in made if not _is_proved(staging, entry)}
+    return failed | {
+        entry.path: _explain_other_bytes(manifest, root / entry.path) for entry in made if not _is_proved(staging, entry)
+    }
 
 
 def _is_proved(staging: Path, entry: FileEntry) -> bool:
@@ -210,7 +212,7 @@ def _make_drawer(manifest: Manifest) -> Drawer:
     if manifest.drawing_version != DRAWING_VERSION:
         raise UserError(
             f"{manifest.name} was drawn by drawing version {manifest.drawing_version}, this is {DRAWING_VERSION}: "
-            "check out the commit that drew it, or `dvc pull` the damaged files"
+            "check out the commit that drew it, or fetch each damaged file with `dvc pull --force FILE`"
         )
     drawer = Drawer(manifest.spec)
     for name, sha256 in hash_fonts(manifest.spec.fonts, drawer.font_files).items():
@@ -238,11 +240,13 @@ def _draw_dataset(manifest: Manifest, drawer: Drawer, folder: Path, executor: Ex
     return folder / "split"
 
 
-def _explain_other_bytes(manifest: Manifest) -> str:
+def _explain_other_bytes(manifest: Manifest, path: Path) -> str:
     """Say why a file may have come out different."""
     here = tool_versions(DATASET_PACKAGES)
     other = [f"{n} {v}, here {here.get(n)}" for n, v in manifest.tool_versions.items() if here.get(n) != v]
-    cure = f"It was drawn with {', '.join(other)}: install these" if other else "`dvc pull` it if DVC has it"
+    cure = (
+        f"It was drawn with {', '.join(other)}: install these" if other else f"`dvc pull --force {path}` fetches it if DVC has it"
+    )
     return f"drawn again it has other bytes than the manifest says, and was left as it is. {cure}"
 
 

@@ -83,7 +83,7 @@ def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:
         card = ModelCard.model_validate_json((folder / CARD_NAME).read_bytes())
         content = (folder / MODEL_NAME).read_bytes()
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull` in a clone") from None
+        raise UserError(f"{error.filename} is missing: run `dvc repro`, or in a clone `dvc pull --allow-missing`") from None
     except ValidationError as error:
         raise UserError(f"{folder / CARD_NAME} is not a valid model card: {error}") from error
     if (sha256 := hashlib.sha256(content).hexdigest()) != card.model_sha256:

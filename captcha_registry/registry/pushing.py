@@ -170,7 +170,11 @@ def _list_hashes(repo: Repo, out: Output) -> list[str]:
     try:
         entries = [entry for _, entry in repo.index.data["repo"].iteritems(out.index_key[1])]
     except (DataIndexDirError, KeyError):
-        raise UserError(f"DVC's cache has lost what {name_output(out)} holds: `dvc pull` it and run this again") from None
+        stage = ":".join(filter(None, (out.stage.path_in_repo, getattr(out.stage, "name", None))))
+        raise UserError(
+            f"DVC's cache has lost what {name_output(out)} holds, and the remote has it neither: "
+            f"`dvc commit --force {shlex.quote(stage)}` takes it from the folder; then run this again"
+        ) from None
     return [entry.hash_info.value for entry in entries if entry.hash_info and entry.hash_info.value]
 
 
@@ -184,8 +188,9 @@ def _require_none(broken: list[str], group: Objects) -> None:
     if broken:
         raise UserError(
             f"DVC's cache has lost or damaged {len(broken)} of {len(group.hashes)} objects, such as "
-            f"{group.cache.oid_to_path(broken[0])}: delete what is left of them, `dvc pull` what is on the remote, or "
-            "`dvc commit` what is in the folder (for shards and index `captcha-registry repair` does it), and run this again"
+            f"{group.cache.oid_to_path(broken[0])}: delete what is left of them, `dvc pull --allow-missing` what is on the "
+            "remote, or `dvc commit` what is in the folder (for shards and index `captcha-registry repair` does it), and run "
+            "this again"
         )
 
 
