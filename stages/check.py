@@ -24,6 +24,8 @@ from captcha_registry.recognition.recipe import TRAINING_PACKAGES, ModelParams, 
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
 
 SECTIONS = {"datasets", "drawing", "split", "models"}
+# No more than GTO, which reads the tags of versions, takes for a name.
+NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?")
 RESERVED_NAMES = {"generated", "tools"}
 TOOLS_DIR = Path("data/tools")
 
@@ -34,10 +36,13 @@ EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "pandas", "pillow", "rapidfuzz")
 
 
 def check_names(names: Iterable[object]) -> None:
-    """Refuse names of datasets and models that would not do as the names of their folders and metrics files."""
+    """Refuse names of datasets and models that would not do for their folders and metrics files, or for tags of versions."""
     for name, times in Counter(names).items():
-        if not (isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)):
-            raise ParamsError(f"{PARAMS_PATH}: the name {name!r} does not do; expected text of a-z, 0-9, - and _")
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise ParamsError(
+                f"{PARAMS_PATH}: the name {name!r} does not do; expected text of a-z, 0-9, - and _, with a letter or digit at "
+                "both ends, of at most 64 characters"
+            )
         if name in RESERVED_NAMES:
             raise ParamsError(f"{PARAMS_PATH}: the name {name!r} is taken by data/{name}: choose another")
         if times > 1:

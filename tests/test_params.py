@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Project
+from gto.constants import name_re
+from hypothesis import given
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from captcha_registry.dataset.dataset import CaptchaDataset
@@ -377,6 +380,10 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
         ),
         pytest.param({"datasets": None}, r"params.yaml: datasets is None; expected at least one name", id="no dataset"),
         pytest.param({"datasets.A b": {}}, r"the name 'A b' does not do; expected text of a-z, 0-9, - and _", id="strange name"),
+        *(
+            pytest.param({f"datasets.{name}": {}}, f"the name {name!r} does not do; .* at both ends", id=f"name {name[:8]}")
+            for name in ("digits_", "-digits", "ünder", "x" * 65)
+        ),
         pytest.param({"datasets.generated": {}}, r"the name 'generated' is taken by data/generated", id="taken name"),
         pytest.param({"datasets.cnn": {}}, r"a dataset and a model are both called 'cnn': rename one", id="same name twice"),
     ],
@@ -393,6 +400,11 @@ def test_check_refuses_what_cannot_work_and_writes_nothing(workplace: Path, chan
     with pytest.raises(UserError, match=message):
         check.main()
     assert [path.name for path in workplace.rglob("*")] == ["params.yaml"]
+
+
+@given(st.from_regex(check.NAME, fullmatch=True))
+def test_every_name_that_check_takes_is_one_that_tags_of_versions_can_have(name: str) -> None:
+    assert name_re.fullmatch(name)
 
 
 def test_check_refuses_a_name_that_yaml_reads_as_a_number(workplace: Path) -> None:
