@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import hash_files
 from ruamel.yaml import YAML
+from test_meaning import tidy
 
 from captcha_registry.dataset.manifest import read_manifest
 from examples.demo import ROOT, change_params, copy_project
@@ -78,9 +81,9 @@ def kill_when(project: Path, is_time: Callable[[], bool], *command: str) -> None
     process.wait()
 
 
-def find_data(project: Path) -> list[Path]:
-    """List the data folder but for what the check writes: dvc deletes that before it runs the check."""
-    return sorted(path for path in (project / "data").rglob("*") if "tools" not in path.relative_to(project).parts)
+def list_runs(output: str) -> list[str]:
+    """List the stages that dvc ran, or would run."""
+    return re.findall(r"Running stage '(.+)'", output)
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +155,26 @@ def test_a_removed_output_comes_back_from_the_run_cache_without_work(project: Pa
 
 def test_a_wrong_param_stops_the_pipeline_before_anything_is_drawn(project: Path) -> None:
     change_params(project / "params.yaml", {"split.test_size": 1.5, "datasets.digits.seed": 7})
-    before = find_data(project)
+    before = hash_files(project / "data")
     done = subprocess.run(["dvc", "repro"], cwd=project, env=make_environment(), capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "params.yaml: split.test_size is 1.5; expected less than 1" in done.stderr
-    assert find_data(project) == before
+    assert hash_files(project / "data") == before
+
+    run(project, "git", "checkout", "--quiet", "params.yaml")
+    assert UNDISTURBED in run(project, "dvc", "status")
+    assert run(project, "git", "status", "--porcelain") == ""
+
+
+def test_tidying_runs_the_check_alone_and_another_constant_what_imports_it(project: Path) -> None:
+    for file in ("captcha_registry/workspace.py", "captcha_registry/recognition/training.py", "stages/train.py"):
+        (project / file).write_text(tidy((project / file).read_text(encoding="utf-8")), encoding="utf-8")
+    assert list_runs(run(project, "dvc", "repro")) == ["check"]
+
+    network = project / "captcha_registry/recognition/crnn.py"
+    network.write_text(network.read_text(encoding="utf-8").replace("FAST_UNITS = 96", "FAST_UNITS = 97"), encoding="utf-8")
+    run(project, "dvc", "repro", "check")
+    assert list_runs(run(project, "dvc", "repro", "--dry")) == ["train@crnn"]
 
 
 def test_generate_killed_and_run_again_ends_where_an_undisturbed_run_ends(finished: Path, tmp_path: Path) -> None:
