@@ -363,9 +363,7 @@ def test_what_memory_cannot_hold_is_refused_with_what_can(tiny: CaptchaDataset, 
         "cache='a folder'": lambda: tiny.to_tf(batch_size=8, cache=True),
     }
     for cure, way in ways.items():
-        with pytest.raises(
-            UserError, match=rf"60 samples need 0\.0 GB of memory and 0\.0 GB are free: .*{cure}"
-        ):
+        with pytest.raises(UserError, match=rf"60 samples need 0\.0 GB of memory and 0\.0 GB are free: .*{cure}"):
             way()
 
 

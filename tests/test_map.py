@@ -51,6 +51,10 @@ def test_a_stage_depends_on_what_the_check_says_of_its_code(stage: str) -> None:
     }
 
 
+def test_the_pipeline_is_a_page_long() -> None:
+    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) < 150
+
+
 def test_the_check_depends_on_all_code() -> None:
     assert {"captcha_registry", "stages"} <= set(STAGES["check"]["deps"])
 
