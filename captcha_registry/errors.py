@@ -36,6 +36,7 @@ _BROKEN_PIPE_CODE = 128 + 13
 
 # So long a stopped process may clean up undisturbed; a signal that comes later ends it at once.
 _CLEANING_SECONDS = 5.0
+_SWALLOWED_SECONDS = 0.1
 
 _STDOUT = "standard output"
 
@@ -122,6 +123,8 @@ def report_errors() -> Iterator[None]:
         with _raise_on_signals(signals):
             yield
     except BaseException as error:  # noqa: BLE001 - what is not known is raised again
+        if signals:
+            _ignore_more_signals()
         # Whatever comes after a signal comes of it.
         code = _report(StoppedError(signals[0]) if signals else error)
     code = _finish_output(code)
@@ -132,6 +135,10 @@ def report_errors() -> Iterator[None]:
 @contextmanager
 def _raise_on_signals(received: list[int]) -> Iterator[None]:
     """Let the first signal that ends the process raise an error, so that all is cleaned up on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread gets signals.
+        yield
+        return
     deadline = 0.0
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -139,22 +146,39 @@ def _raise_on_signals(received: list[int]) -> Iterator[None]:
         if not received:
             received.append(number)
             deadline = time.monotonic() + _CLEANING_SECONDS
-            raise StoppedError(number)
-        if time.monotonic() > deadline:
-            _end_at_once(number, None)
+            # Code in C may swallow the error, as PyArrow does while it imports pandas: then it is raised again.
+            signal.setitimer(signal.ITIMER_REAL, _SWALLOWED_SECONDS, _SWALLOWED_SECONDS)
+        elif _is_cleaning_up():
+            if number != signal.SIGALRM and time.monotonic() > deadline:
+                _end_at_once(number, None)
+            return
+        raise StoppedError(received[0])
 
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread gets signals.
-        yield
-        return
-    before = {n: handler for n in _ENDING_SIGNALS if (handler := signal.getsignal(n)) not in {signal.SIG_IGN, None}}
+    numbers = [*_ENDING_SIGNALS, signal.SIGALRM]
+    before = {n: handler for n in numbers if (handler := signal.getsignal(n)) not in {signal.SIG_IGN, None}}
     try:
         for number in before:
             signal.signal(number, stop)
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_cleaning_up() -> bool:
+    """Tell whether the error of a signal is on its way out."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, StoppedError):
+        error = error.__context__
+    return error is not None
+
+
+def _ignore_more_signals() -> None:
+    """Let the end of a process of ours be as it was told, whatever comes meanwhile."""
+    for number in _ENDING_SIGNALS:
+        if signal.getsignal(number) is _end_at_once:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:

@@ -4,16 +4,22 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from checkouts import Checkout
-from conftest import HANG_SECONDS, ROOT, Project
+from conftest import HANG_SECONDS, ROOT, Project, as_another_user, wait_until
 
-from captcha_registry.cli import list_commands, make_parser
+from captcha_registry.cli import list_commands, main, make_parser
 from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.index import INDEX_NAME
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.errors import report_errors
 
 # Of every command a call that prints something, in the checkout of `published`; TMP is a folder of the call's own.
 COMMANDS = {
@@ -109,3 +115,182 @@ def test_a_stage_or_example_whose_output_cannot_be_written_ends_as_other_tools_d
     shutil.copytree(generated_dataset.root, project.root / "data/generated/tiny")
     helps = [[f"stages.{stage}", "--help"] for stage in STAGES] + [[str(ROOT / name), "--help"] for name in EXAMPLES]
     run_all(project.root, [(["stages.split", "tiny"], *output) for output in OUTPUTS] + [(each, *OUTPUTS[1]) for each in helps])
+
+
+# --- signals
+
+SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=4_000, shard_size=250, seed=3)
+AT_WORK = {
+    "export": ["captcha_registry.cli", "export", "data/large", "--format", "images", "--to", "exported"],
+    "verify": ["captcha_registry.cli", "verify", "data/large", "--depth", "deep"],
+    "repair": ["captcha_registry.cli", "repair", "data/damaged", "--workers", "1"],
+    "generate": ["stages.generate", "large", "--workers", "1"],
+    "generate --to": ["stages.generate", "large", "--workers", "1", "--to", "elsewhere"],
+    "split": ["stages.split", "large"],
+}
+# What is there while the work is in progress.
+SIGNS = {
+    "export": ".exported.unfinished/*",
+    "verify": "temporary/captcha-registry-*",
+    "repair": "data/damaged/.repair/drawing/work/*",
+    "generate": ".work/generate/large/*/00001.tfrecord",
+    "generate --to": "temporary/*/*/*.tmp",
+    "split": "data/.large.split/*/*",
+}
+
+
+@pytest.fixture
+def large_project(make_project: Callable[[str], Project], shard_rule: SplitRule, large: Path) -> Project:
+    """A project with the dataset `large`, generated and split, and one like it that has lost its index and shards."""
+    project = make_project("large")
+    project.write_params(datasets={"large": SPEC.model_dump()}, split=shard_rule.model_copy(update={"by": "sample"}).model_dump())
+    for name in ("generated/large", "large", "damaged"):
+        shutil.copytree(large, project.root / "data" / name)
+    for path in [*(project.root / "data/damaged").glob("*.tfrecord"), project.root / "data/damaged" / INDEX_NAME]:
+        path.unlink()
+    (project.root / "temporary").mkdir()
+    return project
+
+
+@pytest.fixture(scope="module")
+def large(generate: Callable[..., CaptchaDataset]) -> Path:
+    return generate(SPEC, "large").root
+
+
+def start(project: Project, command: list[str], *prefix: str) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own, with a folder of its own for temporary files."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-m", *command],
+        cwd=project.root,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(project.root / "temporary")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def expect_stopped(project: Project, process: subprocess.Popen[str], number: int) -> None:
+    """Make sure that a process has ended because of a signal, with all of its workers, and without many words."""
+    output, errors = process.communicate(timeout=HANG_SECONDS)
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    assert (process.returncode, output, errors) == (128 + number, "", f"stopped{by}; run the same command again to go on\n")
+    wait_until(lambda: not project.list_processes(), "the end of every worker")
+    assert [*(project.root / "temporary").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("work", "number", "times", "to_group"),
+    [
+        ("export", signal.SIGTERM, 1, False),
+        ("export", signal.SIGINT, 2, True),
+        ("verify", signal.SIGHUP, 1, True),
+        ("repair", signal.SIGTERM, 1, True),
+        ("generate", signal.SIGHUP, 1, False),
+        ("generate", signal.SIGTERM, 2, True),
+        ("generate --to", signal.SIGTERM, 1, False),
+        ("split", signal.SIGTERM, 1, False),
+    ],
+)
+def test_a_signal_ends_the_work_in_one_line_and_leaves_nothing(
+    large_project: Project, work: str, number: int, times: int, *, to_group: bool
+) -> None:
+    root = large_project.root
+    before = large_project.list_files()
+    process = start(large_project, AT_WORK[work])
+    wait_until(lambda: [*root.glob(SIGNS[work])] or process.poll() is not None, "the work", pause_seconds=0.001)
+    for _ in range(times):
+        (os.killpg if to_group else os.kill)(process.pid, number)
+        time.sleep(0.02)
+    expect_stopped(large_project, process, number)
+    left = {path for path in large_project.list_files() - before if not path.startswith((".work", "elsewhere"))}
+    assert left == set()
+    assert not [*root.glob("elsewhere/.claim*")]
+
+
+def test_what_a_killed_export_left_is_cleared_by_the_next(large_project: Project) -> None:
+    root = large_project.root
+    process = start(large_project, AT_WORK["export"])
+    wait_until(lambda: [*root.glob(SIGNS["export"])] or process.poll() is not None, "the work", pause_seconds=0.001)
+    process.kill()
+    process.communicate(timeout=HANG_SECONDS)
+    assert (root / ".exported.unfinished").exists()
+    output, _ = (again := start(large_project, AT_WORK["export"])).communicate(timeout=HANG_SECONDS)
+    assert (again.returncode, output.startswith("exported: 4,000 samples")) == (0, True)
+    assert not (root / ".exported.unfinished").exists()
+
+
+@pytest.mark.parametrize("command", [["captcha_registry.cli", "list"], ["stages.split", "tiny"]])
+def test_ctrl_c_during_the_imports_is_one_line(project: Project, command: list[str]) -> None:
+    (project.root / "temporary").mkdir()
+    process = start(project, command)
+    wait_until(lambda: "numpy" in Path(f"/proc/{process.pid}/maps").read_text(), "the imports", pause_seconds=0.001)
+    os.killpg(process.pid, signal.SIGINT)
+    expect_stopped(project, process, signal.SIGINT)
+
+
+def test_nohup_keeps_a_command_at_work(large_project: Project) -> None:
+    process = start(large_project, AT_WORK["export"], "nohup")
+    wait_until(lambda: [*large_project.root.glob(SIGNS["export"])], "the work", pause_seconds=0.001)
+    process.send_signal(signal.SIGHUP)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    assert (process.returncode, output.startswith("exported: 4,000 samples")) == (0, True)
+
+
+# --- rights
+
+
+@pytest.mark.parametrize(
+    ("mode", "remedy"),
+    [
+        (0o000, ": Permission denied: you may not read it: run `chmod u+rX {file}` if it is yours, or ask its owner"),
+        (0o444, ": Permission denied: make it writable, or work in another folder"),
+    ],
+)
+def test_the_advice_is_of_reading_or_of_writing(
+    public_folder: Path, capsys: pytest.CaptureFixture[str], mode: int, remedy: str
+) -> None:
+    file = public_folder / "file"
+    file.touch()
+    file.chmod(mode)
+    with pytest.raises(SystemExit) as end, as_another_user(), report_errors():
+        file.open("r" if mode == 0 else "w")
+    assert (end.value.code, capsys.readouterr().err) == (2, f"error: {file}{remedy.format(file=file)}\n")
+
+
+def test_the_advice_names_the_folder_that_cannot_be_entered_or_written(
+    public_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (public_folder / "closed").mkdir(0o700)
+    for path, words in (
+        (public_folder / "closed/file", f"you may not read {public_folder}/closed: run `chmod u+rX {public_folder}/closed` if"),
+        (public_folder / "new", f"make {public_folder} writable, or work in another folder"),
+    ):
+        with pytest.raises(SystemExit), as_another_user(), report_errors():
+            path.open("w")
+        assert f"error: {path}: Permission denied: {words}" in capsys.readouterr().err
+
+
+# --- mistakes on the command line
+
+
+@pytest.mark.parametrize(
+    ("command_line", "usage", "message"),
+    [
+        ([], "captcha-registry ", "commands:"),
+        (["--nope"], "captcha-registry ", "unrecognized arguments: --nope"),
+        (["verfy", "x"], "captcha-registry ", "there is no command 'verfy'; did you mean `verify`?"),
+        (["frobnicate"], "captcha-registry ", "there is no command 'frobnicate'; expected one of publish, list, "),
+        *(([name, "a", "b", "--nope"], f"captcha-registry {name} ", f"captcha-registry {name}: error: ") for name in COMMANDS),
+    ],
+)
+def test_a_mistake_shows_the_usage_of_its_command(
+    capsys: pytest.CaptureFixture[str], command_line: list[str], usage: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(command_line)
+    output, errors = capsys.readouterr()
+    assert (end.value.code, output) == (2, "")
+    assert errors.startswith(f"usage: {usage}")
+    assert message in errors

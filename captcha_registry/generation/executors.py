@@ -61,7 +61,16 @@ def local_processes(num_workers: int) -> Iterator[Executor]:
     """
     if num_workers < 1:
         raise UserError(f"--workers is {num_workers}; expected at least 1, or leave it out for one per core")
-    scratch = tempfile.mkdtemp(prefix="captcha-registry-")
+    with (
+        tempfile.TemporaryDirectory(prefix="captcha-registry-", ignore_cleanup_errors=True) as scratch,
+        _open_pool(num_workers, scratch) as executor,
+    ):
+        yield executor
+
+
+@contextmanager
+def _open_pool(num_workers: int, scratch: str) -> Iterator[Executor]:
+    """Open worker processes whose temporary files lie in a folder."""
     executor = ProcessPoolExecutor(num_workers, _WorkerContext(), initializer=_prepare_worker, initargs=(scratch,))
     workers_before = set(multiprocessing.active_children())
     try:
@@ -78,7 +87,6 @@ def local_processes(num_workers: int) -> Iterator[Executor]:
         raise
     finally:
         executor.shutdown(cancel_futures=True)
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _Worker(SpawnProcess):
