@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -10,10 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from checkouts import Checkout
 from conftest import HANG_SECONDS, Project, hash_files, wait_until
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.registry.export import FORMATS
 
 SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=4_000, shard_size=250, seed=3)
 # As many shards, sooner drawn: most of the time of a run is the start of its processes.
@@ -166,3 +169,70 @@ def test_two_runs_at_once_in_one_folder_do_not_disturb_each_other(drawing_projec
     _, errors = first.communicate(timeout=HANG_SECONDS)
     assert first.returncode == 0, errors
     assert hash_files(drawing_project.root / "data/generated/tiny") == expected
+
+
+def test_an_export_get_or_repair_onto_a_full_disk_is_one_line_that_names_what_did_not_fit(
+    published: Checkout, mount: Callable[..., Path], tmp_path: Path, tiny_dataset: CaptchaDataset
+) -> None:
+    disk = mount(tmp_path / "disk", "64k")
+    source = str(published.root / "data/tiny")
+    calls = [["export", source, "--format", each, "--to", str(disk / "out")] for each in FORMATS]
+    for call in [*calls, ["get", "tiny@1.0.0", "--repo", published.origin, "--to", str(disk / "got")]]:
+        done = published.run(*call)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert re.fullmatch(rf"error: {disk}/\S+: No space left on device: free some space and run .*\n", done.stderr)
+        left = {path.relative_to(disk).as_posix() for path in disk.rglob("*") if path.is_file()}
+        # Of what was fetched, complete files stay for the next call; the manifest comes last.
+        assert not left or (call[0] == "get" and left < {f"got/{path}" for path in hash_files(published.root / "data/tiny")})
+        assert "got/manifest.json" not in left
+    shutil.rmtree(disk / "got")
+
+    remount(disk, "size=1m")
+    root = Path(shutil.copytree(tiny_dataset.root, disk / "tiny"))
+    next((root / "test").iterdir()).unlink()
+    before = hash_files(root)
+    (disk / "someone").write_bytes(bytes(shutil.disk_usage(disk).free - 8192))
+    done = published.run("repair", str(root), "--workers", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"error: {root}/\S+: No space left on device: free some space and run .*\n", done.stderr)
+    assert hash_files(root) == before
+    (disk / "someone").unlink()
+    assert published.run("repair", str(root), "--workers", "1").returncode == 0
+    assert hash_files(root) == hash_files(tiny_dataset.root)
+
+
+def test_a_stage_on_a_full_disk_is_one_line_and_leaves_what_was_there(
+    project: Project, mount: Callable[..., Path], generated_dataset: CaptchaDataset
+) -> None:
+    disk = mount(project.root / "data", "2m")
+    shutil.copytree(generated_dataset.root, disk / "generated/tiny")
+    assert project.run("split", "tiny").returncode == 0
+    before = hash_files(disk)
+    project.write_params(
+        datasets={"tiny": generated_dataset.manifest.spec.model_dump()}, split={"test_size": 0.2, "by": "sample", "seed": 1}
+    )
+    (disk / "someone").write_bytes(bytes(shutil.disk_usage(disk).free - 4096))
+    for command in (["split", "tiny"], ["describe", "tiny"], ["generate", "tiny", "--workers", "1", "--to", str(disk / "other")]):
+        done = project.run(*command)
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert re.fullmatch(rf"error: (data|{disk})/.*: No space left on device: free some space and run the same .*", line)
+    shutil.rmtree(disk / "other")
+    (disk / "someone").unlink()
+    assert hash_files(disk) == before
+
+
+def test_a_remote_on_a_full_disk_refuses_a_publication_in_one_line(
+    tiny_dataset: CaptchaDataset, mount: Callable[..., Path], tmp_path: Path
+) -> None:
+    remote = mount(tmp_path / "remote", "64k")
+    checkout = Checkout.create(tmp_path)
+    checkout.make(tiny_dataset.root)
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device" in line
+    assert line.endswith("run the same command again")
+    assert checkout.list_origin_tags() == []
+    remount(remote, "size=2m")
+    assert checkout.run("publish", "tiny", "1.0.0").returncode == 0
