@@ -2,7 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+
+from dvc.repo import Repo
 
 from captcha_registry.errors import printable
 from captcha_registry.machine import expand_home
@@ -32,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare the two."""
-    diff = diff_versions(*(_read(reference, arguments.repo) for reference in (arguments.old, arguments.new)))
+    with ExitStack() as stack:
+        # A repository may have to be cloned, so it is opened once, and only if it is needed.
+        open_once = cache(lambda: stack.enter_context(open_repository(arguments.repo)))
+        diff = diff_versions(*(_read(reference, open_once) for reference in (arguments.old, arguments.new)))
     if arguments.json:
         print(json.dumps({"old": arguments.old, "new": arguments.new} | to_json(diff), indent=2))
     else:
@@ -40,13 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read(reference: str, repo: str | None) -> Version:
+def _read(reference: str, open_once: Callable[[], Repo]) -> Version:
     if (folder := expand_home(reference)).is_dir():
         return read_folder(folder)
     name, version = parse_reference(reference)
-    with open_repository(repo) as opened:
-        published = find_published(opened, name, version)
-        return read_published(published, find_files(opened, published))
+    published = find_published(open_once(), name, version)
+    return read_published(published, find_files(open_once(), published))
 
 
 def format_diff(diff: DatasetDiff | ModelDiff) -> Iterator[str]:

@@ -25,6 +25,8 @@ MISLEADING = (
 # A command that only asks, with time to type a passphrase; one that transfers a history, or runs a hook that tests a project.
 ASK_SECONDS = 120
 TRANSFER_SECONDS = 1_200
+# A web server that sends less than a byte a second for that long is not waited for.
+SILENCE = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": f"{ASK_SECONDS}"}
 
 
 def run_git(root: Path, *arguments: str, seconds: float = ASK_SECONDS) -> str:
@@ -36,7 +38,7 @@ def run_git(root: Path, *arguments: str, seconds: float = ASK_SECONDS) -> str:
         UserError: it fails, with its words, or takes longer than it may.
     """
     attended = sys.stdin is not None and sys.stdin.isatty()
-    environment = {name: value for name, value in os.environ.items() if name not in MISLEADING}
+    environment = SILENCE | {name: value for name, value in os.environ.items() if name not in MISLEADING}
     environment |= {"GIT_OPTIONAL_LOCKS": "0"} | ({} if attended else {"GIT_TERMINAL_PROMPT": "0"})
     try:
         process = subprocess.Popen(
@@ -71,7 +73,7 @@ def _wait(process: subprocess.Popen[str], command: str, seconds: float) -> tuple
         if isinstance(error, subprocess.TimeoutExpired):
             raise UserError(
                 f"{command} gave no answer in {seconds:,.0f} s; a hook, a password that nobody types or a server may keep it "
-                "waiting: nothing was tagged, look what it waits for and run the same command again"
+                "waiting: run it yourself to see which, then run the same command again"
             ) from None
         raise
 
