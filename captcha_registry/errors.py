@@ -45,6 +45,8 @@ _STDOUT = "standard output"
 _LOGIN = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)\S*)@", re.IGNORECASE)
 # What is asked of an address, such as the signature of a link that was shared; a file has none.
 _QUERY = re.compile(r"\b(?P<place>(?!file:)[a-z][a-z0-9+.-]*://[^\s'\"?#]*[?#])[^\s'\"`)]+", re.IGNORECASE)
+# What stands for a byte that is no text has a number from DC80 to DCFF; the other surrogates stand for nothing.
+_NO_BYTES = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
 
 
 class UserError(Exception):
@@ -86,8 +88,12 @@ class _NamedOutput(io.FileIO):
 
 
 def printable(text: object) -> str:
-    """Leave out of a text what could steer a terminal: a repository's words may be a stranger's."""
-    return "".join(character for character in str(text) if character.isprintable() or character in "\n\t")
+    """Leave out of a text what could steer a terminal: a repository's words may be a stranger's.
+
+    Bytes of a path that the locale does not know are shown as the text that they most likely are.
+    """
+    encoded = _NO_BYTES.sub("", str(text)).encode("utf-8", "surrogateescape")
+    return "".join(c for c in encoded.decode("utf-8", "backslashreplace") if c.isprintable() or c in "\n\t")
 
 
 def prepare_process() -> None:
@@ -109,7 +115,8 @@ def prepare_process() -> None:
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(_NamedOutput(1, "w", closefd=False)),
             encoding=old.encoding,
-            errors=old.errors,
+            # Where a locale has no umlauts, a text that has some is no reason to stop.
+            errors="backslashreplace",
             line_buffering=old.line_buffering or old.write_through,
         )
 

@@ -28,7 +28,7 @@ from captcha_registry.cli import main
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.dataset.verify import verify_dataset
-from captcha_registry.errors import UserError
+from captcha_registry.errors import UserError, printable
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.remote import Place, draw_remote_dataset
 from captcha_registry.generation.repair import repair_dataset
@@ -410,6 +410,27 @@ def test_a_dataset_is_drawn_verified_repaired_exported_and_loaded_below_an_odd_p
         export_dataset(load(drawn), export_format, root / f"{export_format} [%20]#::?")
     batches = load(drawn).to_tf(batch_size=20)
     assert sum(len(labels) for _, labels in batches) == 60
+
+
+def test_a_locale_without_umlauts_neither_stops_nor_hides_a_path(
+    tiny_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONOPTIMIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    shutil.copytree(tiny_dataset.root, tmp_path / "hölzern")
+    command = [sys.executable, "-m", "captcha_registry.cli"]
+    export = ["export", "hölzern", "--format=huggingface", "--to=für"]
+    done = subprocess.run([*command, *export], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+    assert (tmp_path / "für" / "README.md").is_file()
+    done = subprocess.run([*command, "verify", "hölzern/none"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"h\\xf6lzern" in done.stderr
+
+
+def test_bytes_of_a_path_that_are_no_text_are_shown_and_nothing_steers_the_terminal() -> None:
+    assert printable("h\udcc3\udcb6lzern \udcff \ud800 \x1b[31m") == "hölzern \\xff  [31m"
+    assert printable("\udcc2\udc9b31m") == "31m"
 
 
 def test_a_folder_is_writable_if_it_can_be_made(tmp_path: Path) -> None:

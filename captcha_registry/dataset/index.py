@@ -89,8 +89,8 @@ def read_index(path: Path) -> pa.Table:
         UserError: the file is missing, is no Parquet, or lacks a column of `SCHEMA`.
     """
     try:
-        # `pq.read_table` would import pandas, which takes as long as the reading.
-        with pq.ParquetFile(path) as file:
+        # `pq.read_table` would import pandas, which takes as long as the reading; to Arrow all paths are UTF-8.
+        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
             rows = file.read()
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro`, or in a clone `dvc pull --allow-missing`") from None

@@ -178,7 +178,8 @@ def find_name_and_size_problems(root: Path, manifest: Manifest) -> Iterator[Prob
 
 def _count_index_rows(path: Path, entry: FileEntry) -> Iterator[Problem]:
     try:
-        num_rows = pq.read_metadata(path).num_rows
+        with path.open("rb") as file:
+            num_rows = pq.read_metadata(file).num_rows
     except (pa.ArrowException, OSError) as error:
         yield Problem(path, "index", f"not a readable Parquet file: {error}")
         return

@@ -73,7 +73,7 @@ def read_proved_entry(rows: bytes, proof: bytes) -> FileEntry | None:
 def read_shard_rows(num_shards: int, folder: Path) -> Iterator[pa.Table]:
     """Yield the index rows of each shard in `folder`, in order."""
     for shard_number in range(num_shards):
-        yield pq.read_table(rows_path(folder, shard_number))
+        yield pq.read_table(pa.BufferReader(rows_path(folder, shard_number).read_bytes()))
 
 
 def rows_path(folder: Path, shard_number: int) -> Path:

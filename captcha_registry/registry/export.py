@@ -178,7 +178,8 @@ def _write_webdataset(folder: Path, split: str, dataset: CaptchaDataset, advance
 def _write_huggingface(folder: Path, split: str, dataset: CaptchaDataset, advance: Advance) -> None:
     (folder / "data").mkdir(exist_ok=True)
     for number, (_, shard) in enumerate(_list_shards(dataset)):
-        with pq.ParquetWriter(folder / "data" / f"{split}-{number:05}.parquet", _SCHEMA) as writer:
+        path = folder / "data" / f"{split}-{number:05}.parquet"
+        with path.open("wb") as file, pq.ParquetWriter(file, _SCHEMA) as writer:
             for rows in shard.read_tables():
                 writer.write_table(rows.select(_SCHEMA.names).cast(_SCHEMA))
                 advance(rows.num_rows)
