@@ -288,6 +288,15 @@ def test_what_cannot_be_redrawn_to_the_byte_is_left_as_it_is(patient: Patient, c
     assert hash_files(patient.root) == before
 
 
+def test_a_font_that_is_not_here_is_looked_for_in_the_project(patient: Patient) -> None:
+    manifest = read_manifest(patient.root)
+    rewrite_manifest(patient.root, spec=manifest.spec.model_copy(update={"fonts": ("other.ttf",)}))
+    patient.shard.unlink()
+    (line,) = repair(patient.root, failed=(str(patient.row["shard"]),))
+    assert "fonts names 'other.ttf', which is not in " in line
+    assert line.endswith(": run the command in the folder of the project that drew tiny, whose fonts/ has its fonts")
+
+
 def test_a_file_that_can_be_proved_is_mended_beside_one_that_cannot(patient: Patient) -> None:
     manifest = read_manifest(patient.root)
     before = hash_files(patient.root)

@@ -22,7 +22,7 @@ from captcha_registry.dataset.manifest import FileEntry, Manifest, read_fetched_
 from captcha_registry.dataset.records import ShardWriter
 from captcha_registry.dataset.verify import Depth, Problem, ShardRows, require_dataset, verify_dataset
 from captcha_registry.errors import UserError
-from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
+from captcha_registry.generation.drawing import DRAWING_VERSION, FONTS_DIR, Drawer, hash_fonts
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards
 from captcha_registry.generation.shards import draw_record
 from captcha_registry.generation.splitting import split_dataset
@@ -214,10 +214,14 @@ def _make_drawer(manifest: Manifest) -> Drawer:
             f"{manifest.name} was drawn by drawing version {manifest.drawing_version}, this is {DRAWING_VERSION}: "
             "check out the commit that drew it, or fetch each damaged file with `dvc pull --force FILE`"
         )
-    drawer = Drawer(manifest.spec)
+    where = f"run the command in the folder of the project that drew {manifest.name}, whose {FONTS_DIR}/ has its fonts"
+    try:
+        drawer = Drawer(manifest.spec)
+    except UserError as error:
+        raise UserError(f"{error}: {where}") from None
     for name, sha256 in hash_fonts(manifest.spec.fonts, drawer.font_files).items():
         if sha256 != manifest.fonts[name]:
-            raise UserError(f"the font {name} has SHA-256 {sha256}; {manifest.name} was drawn with {manifest.fonts[name]}")
+            raise UserError(f"the font {name} has SHA-256 {sha256}; expected {manifest.fonts[name]}: {where}")
     return drawer
 
 
