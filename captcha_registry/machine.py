@@ -16,9 +16,10 @@ import getpass
 import math
 import os
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import psutil
@@ -53,6 +54,29 @@ def available_memory_bytes(root: Path = ROOT) -> int:
         if limit != psutil.RLIM_INFINITY:
             rooms.append(limit - process.memory_info().vms)
     return max(0, min(rooms))
+
+
+@contextmanager
+def tell_of_kill(work: str, vmstat: Path = ROOT / "proc/vmstat") -> Iterator[None]:
+    """Have it said on stderr if the kernel kills this process in the block for want of memory, which ends it without a word.
+
+    A shell waits for the end of the block. If it is the process that ends, the kernel's count of such kills tells why.
+    """
+    try:
+        kills = dict(line.split() for line in vmstat.read_text().splitlines())["oom_kill"]
+        free = f"{available_memory_bytes() / 1e9:,.1f} GB"
+        message = f"error: the kernel killed {work} for want of memory, of which {free} were free at its start: raise the limit"
+        message += " of the container, or end other programs, and run the same command again"
+        script = 'read -r ended || [ "$(sed -n "s/^oom_kill //p" "$1")" = "$2" ] || echo "$0" >&2'
+        watcher = subprocess.Popen(["sh", "-c", script, message, vmstat, kills], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    except (OSError, KeyError):
+        # Not Linux, or no shell: nobody can tell.
+        yield
+        return
+    try:
+        yield
+    finally:
+        watcher.communicate(b"ended\n")
 
 
 def _find_groups(controller: str, root: Path) -> Iterator[Path]:

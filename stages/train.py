@@ -10,6 +10,7 @@ from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import report_errors
+from captcha_registry.machine import tell_of_kill
 from captcha_registry.meaning import hash_modules
 from captcha_registry.recognition.recipe import TRAINING_PACKAGES, load_model_params
 from captcha_registry.recognition.trained import save_model
@@ -40,5 +41,5 @@ def main(name: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `models` in params.yaml")
-    with report_errors():
+    with report_errors(), tell_of_kill("the training"):
         main(parser.parse_args().name)

@@ -433,6 +433,28 @@ def test_bytes_of_a_path_that_are_no_text_are_shown_and_nothing_steers_the_termi
     assert printable("\udcc2\udc9b31m") == "31m"
 
 
+END = """
+import os, signal, sys
+from pathlib import Path
+from captcha_registry.machine import tell_of_kill
+vmstat, kills_later, is_killed = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "killed"
+vmstat.write_text("pgfault 7\\noom_kill 4\\nthp_split 0\\n")
+with tell_of_kill("the training", vmstat):
+    vmstat.write_text(f"pgfault 8\\noom_kill {kills_later}\\nthp_split 0\\n")
+    if is_killed:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("kills", "end", "is_told"), [("5", "killed", True), ("4", "killed", False), ("5", "done", False)])
+def test_a_kill_for_want_of_memory_is_told(tmp_path: Path, kills: str, end: str, is_told: bool) -> None:
+    command = [sys.executable, "-c", END, tmp_path / "vmstat", kills, end]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == (-9 if end == "killed" else 0)
+    assert done.stderr.startswith("error: the kernel killed the training for want of memory, of which ") is is_told
+    assert bool(done.stderr) is is_told
+
+
 def test_a_folder_is_writable_if_it_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert is_writable(tmp_path / "not" / "yet")
