@@ -493,6 +493,19 @@ def test_a_remote_that_readers_cannot_reach_is_refused(checkout: Checkout) -> No
     assert len(checkout.list_remote()) == 15
 
 
+def test_the_cache_of_the_checkout_is_no_remote(checkout: Checkout) -> None:
+    checkout.dvc("config", "--local", "cache.dir", str(checkout.remote))
+    checkout.dvc("commit", "--quiet", "--force", "make")
+    refuse(checkout, "1.0.0", "the DVC remote 'store' is DVC's own cache of this checkout: expected a folder of its own")
+
+
+def test_a_project_whose_settings_are_not_in_git_is_refused(checkout: Checkout) -> None:
+    checkout.git("rm", "--quiet", "--cached", ".dvc/config")
+    (checkout.root / ".git/info/exclude").write_text("/.dvc/config\n")
+    checkout.commit("no settings")
+    refuse(checkout, "1.0.0", ".dvc/config names no default DVC remote, so readers could not fetch data/tiny/")
+
+
 def test_the_address_of_a_remote_is_that_of_git_wherever_this_checkout_pushes_to(checkout: Checkout) -> None:
     set_remote(checkout, "../store")
     checkout.dvc("remote", "modify", "--local", "store", "url", str(checkout.remote))

@@ -54,8 +54,7 @@ def find_objects(repo: Repo, published: Published) -> list[Objects]:
     """
     groups: dict[tuple[str, str], Objects] = {}
     with open_revision(repo, published.revision):
-        # As it was written: DVC would see a relative path from the root of the disk.
-        config = Config.load_file(repo.fs.join(repo.dvc_dir, Config.CONFIG), fs=repo.fs)
+        config = _read_config(repo)
         for out in find_outputs(repo, published.path):
             _require_pushed(out)
             name = _find_remote(config, out, Path(repo.scm.root_dir))
@@ -66,6 +65,8 @@ def find_objects(repo: Repo, published: Published) -> list[Objects]:
                 )
             legacy = out.hash_name != "md5"
             group = Objects(out.cache, remote.legacy_odb if legacy else remote.odb, set())
+            if Path(group.remote.path).resolve() == Path(group.cache.path).resolve():
+                raise UserError(f"the DVC remote {name!r} is DVC's own cache of this checkout: expected a folder of its own")
             groups.setdefault((name, out.hash_name), group).hashes.update(_list_hashes(repo, out))
     for group in groups.values():
         _require_none([value for value in sorted(group.hashes) if not group.cache.exists(value)], group)
@@ -128,6 +129,14 @@ def _require_pushed(out: Output) -> None:
         raise UserError(f"{name} has `push: false`, so readers could not fetch it: remove that and commit")
     if out.stage.is_repo_import:
         raise UserError(f"{name} is imported, so DVC does not push it: make a copy of it in a stage, and publish that")
+
+
+def _read_config(repo: Repo) -> dict[str, Any]:
+    """Read .dvc/config as it was written; DVC would see a relative path from the root of the disk."""
+    try:
+        return dict(Config.load_file(repo.fs.join(repo.dvc_dir, Config.CONFIG), fs=repo.fs))
+    except FileNotFoundError:
+        return {}
 
 
 def _find_remote(config: Mapping[str, Any], out: Output, root: Path) -> str:
