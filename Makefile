@@ -15,6 +15,8 @@ MOVED := $(shell test -s .venv/.installed && test "$$(cat .venv/.installed)" != 
 # Stages, tests and examples call `python`, `dvc` and `git`; dvc takes the shell that SHELL names.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SHELL := /bin/sh
+# An umlaut in the project's path is the same one in every locale.
+export PYTHONUTF8 := 1
 # What would put code of other projects in the place of ours, or ours elsewhere.
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS
 unexport PIP_CONSTRAINT PIP_NO_DEPS PIP_PREFIX PIP_PYTHON PIP_REQUIREMENT PIP_ROOT PIP_TARGET PIP_USER

@@ -1,6 +1,7 @@
 """The base install reads, verifies, fetches, publishes and exports; what it lacks is named, with a line that works as typed."""
 
 import ast
+import importlib
 import os
 import re
 import shlex
@@ -115,6 +116,14 @@ def test_a_repair_without_the_drawing_packages_names_all_of_them(
     *tool, captcha, numba, _, zlib_ng = advised_command(message)
     assert tool == [sys.executable, "-m", "pip", "install"]
     assert (Requirement(captcha).name, numba, Requirement(zlib_ng).name) == ("captcha", "numba>=0.68", "zlib-ng")
+
+
+def test_a_pipeline_without_its_packages_names_them_and_what_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "stages", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(SystemExit, match=r"^error: the pipeline needs numba, not installed for .*: run `make repro`") as caught:
+        importlib.import_module("stages")
+    assert shlex.split(str(caught.value).split("`")[3])[1:] == ["-m", "pip", "install", "--editable", ".[all]"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ FOREIGN = {
     **dict.fromkeys(("PIP_USER", "PYTHONSAFEPATH", "PYTHONOPTIMIZE"), "1"),
     **dict.fromkeys(("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONPATH"), "/elsewhere"),
     "SHELL": "/bin/false",
+    "PYTHONUTF8": "0",
 }
 # Stands for Python: it notes where it is called, how, and with which settings, and makes an environment of itself.
 STUB = """#!/bin/sh
@@ -89,8 +90,8 @@ def test_setup_stays_in_the_project_whatever_its_path_and_others_settings(
     notes = (tmp_path / "notes").read_text().splitlines()
     assert notes.count(str(project)) == 3, "venv, the packages, the package itself"
     assert notes[notes.index(" --prefix") + 1] == f" {project}/.venv"
-    assert not [line for line in notes for setting in FOREIGN if line.startswith(f"{setting}=") and setting != "SHELL"]
-    assert "SHELL=/bin/sh" in notes
+    settings = {line for line in notes if line.split("=")[0] in FOREIGN}
+    assert settings == {"SHELL=/bin/sh", "PYTHONUTF8=1"}
     assert {path.name for path in tmp_path.iterdir()} == {name, stub.name, "notes"}
     assert make(project, "setup", f"PYTHON={stub}").stdout == "make: Nothing to be done for 'setup'.\n"
 
