@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captcha_registry import meaning
+from captcha_registry.generation.generating import describe_tools
 from captcha_registry.meaning import hash_meaning, hash_modules
 from captcha_registry.recognition.recipe import CnnParams
 from stages.check import describe_stage
@@ -232,6 +233,14 @@ def test_tidying_all_modules_runs_no_stage(project: Path) -> None:
         path.write_text(tidy(text := path.read_text()))
         assert path.read_text() != text
     assert hash_stages() == before
+
+
+def test_workers_and_unfinished_work_outlast_tidying_but_no_change(project: Path) -> None:
+    before, file = describe_tools(), project / "captcha_registry/generation/png.py"
+    file.write_text(tidy(file.read_text()))
+    assert describe_tools() == before
+    file.write_text(f"{file.read_text()}\nLEVEL = 2\n")
+    assert {tool for tool, version in describe_tools().items() if version != before[tool]} == {"captcha_registry.generation.png"}
 
 
 def test_formatting_all_modules_otherwise_runs_no_stage(project: Path) -> None:

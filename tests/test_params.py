@@ -276,6 +276,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Of a dataset that is no longer named.
+    (workplace / "data/tools/generate").mkdir(parents=True)
+    (workplace / "data/tools/generate/old.json").write_text("{}")
     check.main()
     output, errors = capsys.readouterr()
     assert errors == ""
