@@ -18,10 +18,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from captcha.image import ImageCaptcha
 from PIL import Image
 from timing import Way, measure_in_turn, parse_arguments, report_rounds, time_images
@@ -36,6 +34,7 @@ from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.recognition.batches import load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
+from captcha_registry.recognition.frameworks import keras, tf
 from captcha_registry.recognition.recipe import ModelParams, load_model_params
 from captcha_registry.recognition.training import build_network, build_optimizer, choose_precision, import_family
 

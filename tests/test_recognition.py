@@ -7,12 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -33,6 +31,7 @@ from captcha_registry.recognition.decoding import (
     decode_positions,
     position_exact_match,
 )
+from captcha_registry.recognition.frameworks import keras, tf
 from captcha_registry.recognition.reading import read_split
 from captcha_registry.recognition.recipe import ModelParams, Recipe, load_model_params
 from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, wilson_interval, worst_errors
@@ -353,7 +352,6 @@ def test_two_devices_train_one_model(datasets: Path, tmp_path: Path, model: str)
     # Two logical devices of one processor stand for two GPUs; a process can be given them only before TensorFlow starts.
     program = f"""
 import sys
-import tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

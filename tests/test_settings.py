@@ -62,10 +62,16 @@ assert not {"keras", "tensorflow"} & set(sys.modules)
     finish(start(code))
 
 
-def test_only_one_module_imports_the_frameworks_by_itself() -> None:
-    folders = ("captcha_registry/recognition", "captcha_registry/commands", "stages")
-    sources = [path for folder in folders for path in (ROOT / folder).glob("*.py")]
-    direct = re.compile(r"^\s*(import|from) (keras|tensorflow)\b", re.MULTILINE)
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        ("keras", ["captcha_registry/recognition", "captcha_registry/commands", "stages", "benchmarks"]),
+        ("tensorflow", ["captcha_registry/recognition", "captcha_registry/commands", "stages"]),
+    ],
+)
+def test_one_module_imports_a_framework_and_the_others_take_it_from_there(package: str, rooms: list[str]) -> None:
+    direct = re.compile(rf"^\s*(import|from) {package}\b", re.MULTILINE)
+    sources = [path for room in rooms for path in (ROOT / room).glob("*.py")]
     assert [path.name for path in sources if direct.search(path.read_text(encoding="utf-8"))] == ["frameworks.py"]
 
 

@@ -15,7 +15,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import keras
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -29,6 +28,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import SCHEMA, read_index
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.recognition.frameworks import keras
 from captcha_registry.recognition.trained import ModelCard, load_model
 from captcha_registry.registry.versions import read_folder
 
