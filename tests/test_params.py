@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -265,6 +267,21 @@ def test_check_with_a_bad_file_says_so_and_writes_nothing(project: Project) -> N
     assert line == "error: params.yaml has the sections datasets, drawing, split; expected datasets, drawing, models, split"
     assert (done.returncode, done.stdout) == (2, "")
     assert project.list_files() == {"params.yaml"}
+
+
+def test_a_plain_value_is_refused_before_anything_large_is_imported(project: Project) -> None:
+    (project.root / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("test_size: 0.2", "test_size: 1.5"))
+    code = """
+import sys
+from stages import check
+try:
+    check.main()
+finally:
+    print(sorted({"captcha", "keras", "numba", "sklearn", "tensorflow"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=project.root, capture_output=True, text=True, check=False)
+    assert "split.test_size is 1.5; expected less than 1" in done.stderr
+    assert done.stdout == "[]\n"
 
 
 @pytest.fixture
