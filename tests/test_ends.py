@@ -230,6 +230,25 @@ def test_ctrl_c_during_the_imports_is_one_line(project: Project, command: list[s
     expect_stopped(project, process, signal.SIGINT)
 
 
+STALLED = """
+import sys, time
+from captcha_registry.errors import prepare_process, report_errors
+from captcha_registry.registry.fetching import fetch_all
+prepare_process()
+with report_errors():
+    fetch_all({"file": 1}, lambda path: print("at work", flush=True) or time.sleep(1_000))
+"""
+
+
+def test_a_server_that_does_not_answer_does_not_keep_from_ending() -> None:
+    process = subprocess.Popen([sys.executable, "-c", STALLED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
+    assert (process.returncode, errors) == (143, "stopped by SIGTERM; run the same command again to go on\n")
+
+
 def test_nohup_keeps_a_command_at_work(large_project: Project) -> None:
     process = start(large_project, AT_WORK["export"], "nohup")
     wait_until(lambda: [*large_project.root.glob(SIGNS["export"])], "the work", pause_seconds=0.001)

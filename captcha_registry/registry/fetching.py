@@ -29,6 +29,8 @@ PARALLEL_FETCHES = 4
 # File systems live as long as the process, as most of fsspec's do: it cannot close an HTTP session that becomes garbage in the
 # thread of its own event loop, and aiohttp then complains on stderr.
 _file_systems: set[FileSystem] = set()
+# What is being written by the threads of this process, and has no place if that is stopped.
+_unfinished: set[Path] = set()
 
 
 class Checksum(NamedTuple):
@@ -93,6 +95,7 @@ class RemoteFile:
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.{uuid4().hex[:12]}.tmp")
+        _unfinished.add(temporary)
         try:
             with self._explain_errors(), name_full_disk(target):
                 self.filesystem.get_file(self.location, str(temporary))
@@ -104,6 +107,7 @@ class RemoteFile:
                 raise self._damaged(checksum)
         finally:
             temporary.unlink(missing_ok=True)
+            _unfinished.discard(temporary)
 
     def _damaged(self, checksum: Checksum) -> UserError:
         cure = (
@@ -296,14 +300,20 @@ def read_published_manifest(published: Published, sources: Mapping[str, RemoteFi
 
 def fetch_all(sizes: Mapping[str, int], fetch: Callable[[str], None]) -> None:
     """Fetch files, several at once, with a progress bar over their bytes; the first error ends it."""
-    with (
-        ThreadPoolExecutor(PARALLEL_FETCHES) as executor,
-        tqdm(total=sum(sizes.values()), desc="fetch", unit="B", unit_scale=True, disable=None if sizes else True) as bar,
-    ):
+    executor = ThreadPoolExecutor(PARALLEL_FETCHES)
+    with tqdm(total=sum(sizes.values()), desc="fetch", unit="B", unit_scale=True, disable=None if sizes else True) as bar:
         running = {executor.submit(fetch, path): size for path, size in sizes.items()}
         try:
             for future in as_completed(running):
                 future.result()
                 bar.update(running[future])
-        finally:
+        except KeyboardInterrupt:
+            # The threads may wait for a server that does not answer; the process ends without them.
+            executor.shutdown(wait=False, cancel_futures=True)
+            for temporary in list(_unfinished):
+                temporary.unlink(missing_ok=True)
+            raise
+        except Exception:
             executor.shutdown(cancel_futures=True)
+            raise
+    executor.shutdown()
