@@ -82,9 +82,9 @@ def _find_source(name: str) -> Path | None:
 
 
 def _is_offer(statement: ast.stmt) -> bool:
-    """Tell whether a package's statement is there for those who take a name from it: `__all__`, or the function `__getattr__`."""
+    """Tell whether a package's statement is for those who take a name from it: `__all__`, `__version__` or `__getattr__`."""
     if isinstance(statement, ast.Assign):
-        return any(isinstance(target, ast.Name) and target.id == "__all__" for target in statement.targets)
+        return all(isinstance(target, ast.Name) and target.id in {"__all__", "__version__"} for target in statement.targets)
     return isinstance(statement, ast.FunctionDef) and statement.name == "__getattr__"
 
 

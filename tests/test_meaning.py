@@ -280,6 +280,7 @@ def test_a_changed_bound_in_a_params_model_runs_what_reads_it(
         pytest.param("registry/publishing.py", '"patch"', '"fix"', set(), id="registry"),
         pytest.param("commands/verify.py", "return", "return 1 +", set(), id="command"),
         pytest.param("__init__.py", '"load"', '"loads"', set(), id="front door"),
+        pytest.param("__init__.py", '__version__ = "', '__version__ = "9', set(), id="version"),
     ],
 )
 def test_a_change_runs_the_stages_that_import_it(project: Path, file: str, old: str, new: str, stages: set[str]) -> None:
