@@ -7,7 +7,7 @@ from pathlib import Path
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
-from captcha_registry.machine import available_memory_bytes
+from captcha_registry.machine import available_memory_bytes, count_usable_cores
 from captcha_registry.recognition.frameworks import tf
 
 # A share of the memory that is free: the rest is for the network and for everybody else.
@@ -69,7 +69,7 @@ def load_training_batches(
 def _read_ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Have threads of its own read while the network is at work, which leaves TensorFlow's to the network's operations."""
     options = tf.data.Options()
-    options.threading.private_threadpool_size = 0  # one for each core
+    options.threading.private_threadpool_size = count_usable_cores()
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 

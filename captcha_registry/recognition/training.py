@@ -18,6 +18,7 @@ import pandas as pd
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.machine import count_usable_cores
 from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
 from captcha_registry.recognition.frameworks import keras, require_own_settings, tf
@@ -52,8 +53,10 @@ def order_operations() -> None:
     """Have a processor do one operation at a time, each on all cores, so that a training comes to the same weights every time.
 
     TensorFlow adds up the gradients that meet at a batch normalisation in the buffer of the first that nothing else holds;
-    with operations side by side that is now one and now another. To be called before TensorFlow computes anything.
+    with operations side by side that is now one and now another. To be called before TensorFlow computes anything. It would
+    start a thread for each core of a container's host, which the container's quota then stops most of the time.
     """
+    tf.config.threading.set_intra_op_parallelism_threads(count_usable_cores())
     if not tf.config.list_physical_devices("GPU"):
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
