@@ -1,7 +1,11 @@
-"""Measure on one core how quickly samples at random places of a dataset are read, and how quickly it is opened and compared.
+"""Measure how quickly a dataset is read: in batches for TensorFlow, and at random places; how quickly it is opened and compared.
 
-Reads `data/digits`, which `make repro` or `dvc pull` makes. The baseline is a folder with one PNG file per sample, read with
-Pillow and not checked; ours reads a record out of its shard, checks both its checksums and the hash of its pixels.
+Reads `data/digits`, which `make repro` or `dvc pull` makes.
+
+- Batches, on all cores: `to_tf` beside plain tf.data, with interleaved shards whose records nothing but their checksums verifies.
+  *cold* reads and decodes every picture, *cached* shuffles pictures that an epoch before has decoded and kept in memory.
+- Random samples, on one core: the baseline is a folder with one PNG file per sample, read with Pillow and not checked; ours
+  reads a record out of its shard, checks both its checksums and the hash of its pixels.
 """
 
 import os
@@ -17,8 +21,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from timing import (
+    Way,
     describe_run,
     format_table,
     format_title,
@@ -39,6 +45,7 @@ from captcha_registry.registry.versions import read_folder
 
 DATASET = Path("data/digits")
 DEFAULT_SAMPLES, MIN_SAMPLES = 5_000, 10
+BATCH_SIZE, CACHED_EPOCHS = 128, 5
 OPEN = """
 import sys, time
 started = time.perf_counter()
@@ -48,6 +55,50 @@ load("data/digits")
 print(imported - started, time.perf_counter() - imported)
 assert not {"tensorflow", "pandas"} & set(sys.modules)
 """
+
+
+def plan_batches(samples: CaptchaDataset) -> dict[str, dict[str, Way]]:
+    """Name the ways of feeding batches, cold and cached."""
+    plain, ours = make_plain_samples(samples), partial(samples.to_tf, batch_size=BATCH_SIZE)
+    cached = plain.cache().shuffle(len(samples), seed=1, reshuffle_each_iteration=True)
+
+    def measure(batches: tf.data.Dataset, *, skipped: int = 0, epochs: int = 1) -> float:
+        read_epochs(batches, skipped)
+        return time_images(partial(read_epochs, batches, epochs), epochs * len(samples))
+
+    def batch(images: tf.data.Dataset) -> tf.data.Dataset:
+        return images.batch(BATCH_SIZE, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    return {
+        "cold": {"plain": lambda: measure(batch(plain)), "ours": lambda: measure(ours())},
+        "cached": {
+            "plain": lambda: measure(batch(cached), skipped=1, epochs=CACHED_EPOCHS),
+            "ours": lambda: measure(ours(shuffle=True, seed=1, cache=True), skipped=1, epochs=CACHED_EPOCHS),
+        },
+    }
+
+
+def make_plain_samples(samples: CaptchaDataset) -> tf.data.Dataset:
+    """Read the same shards with tf.data alone, as many pictures and labels as there are samples."""
+    features = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label")}
+    height, width = samples.manifest.spec.height, samples.manifest.spec.width
+
+    def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        sample = tf.io.parse_single_example(record, features)
+        return tf.ensure_shape(tf.io.decode_png(sample["image"], channels=3), (height, width, 3)), sample["label"]
+
+    paths = [str(samples.root / path) for path in dict.fromkeys(samples.index["shard"].to_pylist())]
+    records = tf.data.Dataset.from_tensor_slices(paths).interleave(
+        tf.data.TFRecordDataset, cycle_length=4, block_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    return records.take(len(samples)).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def read_epochs(batches: tf.data.Dataset, num_epochs: int) -> None:
+    """Read all batches a number of times."""
+    for _ in range(num_epochs):
+        for _batch in batches:
+            pass
 
 
 def read_files(paths: list[Path]) -> None:
@@ -82,9 +133,11 @@ def time_diff() -> float:
 
 def format_result(result: Mapping[str, Any]) -> str:
     """Lay the result out as a table."""
-    rates, ratios = result["images_per_second"]["random"], result["ratios"]["random"]
-    rows = [[way, f"{rate:,.0f}", f"{ratios[way]:.2f}" if way in ratios else ""] for way, rate in rates.items()]
-    table = format_table(["random samples", "per second", "times files"], rows)
+    rows = []
+    for step, rates in result["images_per_second"].items():
+        ratios = result["ratios"][step]
+        rows += [[step, way, f"{rate:,.0f}", f"{ratios[way]:.2f}" if way in ratios else ""] for way, rate in rates.items()]
+    table = format_table(["samples", "way", "per second", "times the first way"], rows, num_names=2)
     seconds = result["seconds"]
     rest = (
         f"A fresh process imports `load` in {seconds['import']:.3f} s, of which most are NumPy's, PyArrow's and pydantic's, and "
@@ -99,9 +152,10 @@ def main() -> None:
     arguments = parse_arguments(__doc__ or "", default_samples=DEFAULT_SAMPLES, min_samples=MIN_SAMPLES)
     if not DATASET.is_dir():
         raise UserError(f"{DATASET} is not here: run `make repro`, or `dvc pull --allow-missing`, in the project's folder")
+    dataset = captcha_registry.load(DATASET)
+    rounds = dict(measure_in_turn(plan_batches(dataset[: arguments.samples]), arguments.pairs))
     # One core, as the goal says.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    dataset = captcha_registry.load(DATASET)
     numbers = np.random.default_rng(1).permutation(len(dataset))[: arguments.samples].tolist()
     with tempfile.TemporaryDirectory(prefix="access-") as folder:
         export_dataset(dataset[sorted(numbers)], "images", Path(folder) / "files")
@@ -111,7 +165,7 @@ def main() -> None:
             "ours": partial(read_samples, dataset, numbers),
         }
         ways = {name: partial(time_images, way, len(numbers)) for name, way in work.items()}
-        rounds = measure_in_turn({"random": ways}, arguments.pairs)
+        rounds |= measure_in_turn({"random": ways}, arguments.pairs)
     result = describe_run("benchmarks/access.py", arguments)
     result |= {"images_per_second": median_rates(rounds), "ratios": median_ratios(rounds)}
     import_seconds, open_seconds = map(median, zip(*(time_opening() for _ in range(arguments.pairs)), strict=True))

@@ -298,7 +298,7 @@ class CaptchaDataset:
         return (shards, *numbers, self.index["label"].to_pylist())
 
     @cached_property
-    def _kept_images(self) -> dict[Path | None, npt.NDArray[np.uint8]]:
+    def _kept_images(self) -> dict[Path | None, "tf.Tensor"]:
         """Pictures that were decoded for `to_tf`, by the folder that holds them; None is memory."""
         return {}
 

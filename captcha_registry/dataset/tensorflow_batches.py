@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Records that one call into Python reads; a call costs as much as reading ten.
 RECORDS_AT_ONCE = 128
+# Where TensorFlow takes an array as it is, without a copy.
+ALIGNMENT = 64
 
 _FEATURES = {"id": tf.io.FixedLenFeature([], tf.int64)}
 _FEATURES |= {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label")}
@@ -54,19 +56,20 @@ class Order:
             return np.arange(self.num_samples)
         return np.random.default_rng(None if self.seed is None else (self.seed, epoch)).permutation(self.num_samples)
 
-    def list_numbers(self, size: int) -> tf.data.Dataset:
+    def list_numbers(self, size: int, *, drop_remainder: bool = False) -> tf.data.Dataset:
         """Yield the numbers, `size` at a time; every iteration is the next epoch."""
         epochs = itertools.count(self.epoch)
 
         def list_epoch() -> Iterator[npt.NDArray[np.int64]]:
-            numbers = self.in_epoch(next(epochs))
-            return (numbers[start : start + size] for start in range(0, len(numbers), size))
+            # All in one: a call into Python for every batch takes longer than the batch.
+            yield self.in_epoch(next(epochs))
 
-        return tf.data.Dataset.from_generator(list_epoch, output_signature=tf.TensorSpec([None], tf.int64))
+        numbers = tf.data.Dataset.from_generator(list_epoch, output_signature=tf.TensorSpec([self.num_samples], tf.int64))
+        return numbers.flat_map(tf.data.Dataset.from_tensor_slices).batch(size, drop_remainder=drop_remainder)
 
 
 def make_batches(
-    dataset: "CaptchaDataset", order: Order, batch_size: int, *, drop_remainder: bool, images: npt.NDArray[np.uint8] | None
+    dataset: "CaptchaDataset", order: Order, batch_size: int, *, drop_remainder: bool, images: tf.Tensor | None
 ) -> tf.data.Dataset:
     """Yield `(images uint8 (batch, height, width, 3), labels string (batch,))` of samples whose shards are on this disk.
 
@@ -86,8 +89,8 @@ def make_batches(
     return batches.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(tf.data.AUTOTUNE)
 
 
-def keep_images(dataset: "CaptchaDataset", folder: Path | None) -> npt.NDArray[np.uint8]:
-    """Decode every picture once, with a progress bar; return them `(samples, height, width, 3)`, in memory or mapped from disk.
+def keep_images(dataset: "CaptchaDataset", folder: Path | None) -> tf.Tensor:
+    """Decode every picture once, with a progress bar; return them, in memory or mapped from disk.
 
     Args:
         dataset: samples whose shards are on this disk.
@@ -98,18 +101,23 @@ def keep_images(dataset: "CaptchaDataset", folder: Path | None) -> npt.NDArray[n
     """
     spec = dataset.manifest.spec
     shape = (len(dataset), spec.height, spec.width, 3)
-    if folder is None or not len(dataset):
-        images = np.empty(shape, np.uint8)
+    if not len(dataset):
+        return tf.zeros(shape, tf.uint8)
+    if folder is None:
+        buffer = np.empty(math.prod(shape) + ALIGNMENT, np.uint8)
+        images = buffer[-buffer.ctypes.data % ALIGNMENT :][: math.prod(shape)].reshape(shape)
         for start, batch in _decode_all(dataset):
             images[start : start + len(batch)] = batch
-        return images
+        return tf.experimental.dlpack.from_dlpack(images.__dlpack__())
     folder.mkdir(parents=True, exist_ok=True)
     require_free_space(folder, math.prod(shape))
     with tempfile.TemporaryFile(dir=folder) as file:
         for _, batch in _decode_all(dataset):
             file.write(batch.data)
         file.flush()
-        return np.asarray(np.memmap(file, np.uint8, "r", shape=shape))
+        # Copied where it is written to, which it is not; what cannot be written to, TensorFlow does not take.
+        images = np.asarray(np.memmap(file, np.uint8, "c", shape=shape))
+        return tf.experimental.dlpack.from_dlpack(images.__dlpack__())
 
 
 def _decode_all(dataset: "CaptchaDataset") -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
@@ -142,17 +150,13 @@ def _decode_samples(dataset: "CaptchaDataset", order: Order) -> tf.data.Dataset:
 
 
 def _gather_batches(
-    dataset: "CaptchaDataset", order: Order, batch_size: int, *, drop_remainder: bool, images: npt.NDArray[np.uint8]
+    dataset: "CaptchaDataset", order: Order, batch_size: int, *, drop_remainder: bool, images: tf.Tensor
 ) -> tf.data.Dataset:
     """Take batches out of decoded pictures."""
     labels = tf.constant(dataset.index["label"].to_pylist(), tf.string)
-    shape = (batch_size if drop_remainder else None, *images.shape[1:])
 
     def gather(numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pictures = tf.numpy_function(images.__getitem__, [numbers], tf.uint8, stateful=False)
-        return tf.ensure_shape(pictures, shape), tf.ensure_shape(tf.gather(labels, numbers), shape[:1])
+        return tf.gather(images, numbers), tf.gather(labels, numbers)
 
-    numbers = order.list_numbers(batch_size)
-    if drop_remainder:
-        numbers = numbers.filter(lambda numbers: tf.size(numbers) == batch_size)
+    numbers = order.list_numbers(batch_size, drop_remainder=drop_remainder)
     return numbers.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
