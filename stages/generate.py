@@ -8,7 +8,11 @@ import argparse
 import time
 from pathlib import Path
 
+from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.describing.card import write_dataset_card
+from captcha_registry.describing.croissant import write_croissant
+from captcha_registry.describing.statistics import summarize_manifest
 from captcha_registry.errors import report_errors
 from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import DrawingParams, open_executor
@@ -23,6 +27,12 @@ from captcha_registry.generation.remote import draw_remote_dataset, require_url
 from captcha_registry.machine import count_workers
 from captcha_registry.params import load_section, name_section
 from captcha_registry.workspace import fingerprint, open_work_dir
+
+
+def describe(manifest: Manifest) -> dict[str, str]:
+    """Compose what lies beside a dataset at a URL: the card and the metadata, as `describe` writes them."""
+    card = write_dataset_card(manifest, summarize_manifest(manifest))
+    return {"README.md": card, "croissant.json": write_croissant(manifest)}
 
 
 def main(name: str, num_workers: int, url: str | None) -> None:
@@ -41,7 +51,7 @@ def main(name: str, num_workers: int, url: str | None) -> None:
         print(f"{name}: drawing on the workers of {params.scheduler}", flush=True)
     if url is not None:
         with open_executor(params, num_workers, describe_tools) as executor:
-            manifest, num_kept = draw_remote_dataset(name, drawer, url, work, executor)
+            manifest, num_kept = draw_remote_dataset(name, drawer, url, work, executor, describe)
     else:
         with open_work_dir("generate", name, work) as work_dir:
             num_kept = len(finished := find_finished_shards(work_dir))

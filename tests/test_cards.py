@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.model_card import write_model_card
 from captcha_registry.describing.statistics import summarize_dataset
 from captcha_registry.recognition.trained import ModelCard
+from stages import generate as generate_stage
 
 METRICS = {
     "exact_match": 0.9958,
@@ -62,7 +64,18 @@ def test_every_column_and_fact_is_explained(tiny_dataset: CaptchaDataset) -> Non
         assert meaning in card
 
 
-def test_the_examples_of_a_dataset_card_run(described: Path) -> None:
+@pytest.fixture
+def described_elsewhere(generated_dataset: CaptchaDataset, tmp_path: Path) -> Path:
+    """A dataset as it lies at a URL: not split, with the descriptions that need no look into it."""
+    root = Path(shutil.copytree(generated_dataset.root, tmp_path / "there"))
+    for name, text in generate_stage.describe(generated_dataset.manifest).items():
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("fixture", ["described", "described_elsewhere"])
+def test_the_examples_of_a_dataset_card_run(fixture: str, request: pytest.FixtureRequest) -> None:
+    described = request.getfixturevalue(fixture)
     examples = re.findall(r"```python\n(.*?)```", (described / "README.md").read_text(), re.DOTALL)
     assert len(examples) == 2
     code = "\n".join([*examples, "print(next(iter(samples))['label'].numpy(), label)"])
@@ -93,6 +106,18 @@ def test_a_croissant_reader_finds_nothing_wrong_and_reads_the_index(described: P
     ]
     assert records == expected
     assert [record["splits/name"] for record in dataset.records("splits")] == ["test", "train"]
+
+
+def test_a_dataset_that_is_not_split_says_so(described_elsewhere: Path) -> None:
+    card = (described_elsewhere / "README.md").read_text()
+    assert "Not split." in card
+    assert "train/" not in card
+    assert DatasetCard(card).data.pretty_name == "tiny"
+    croissant = json.loads((described_elsewhere / "croissant.json").read_text())
+    assert {file["contentUrl"] for file in croissant["distribution"]} == {
+        "index.parquet",
+        *(f"{n:05d}.tfrecord" for n in range(10)),
+    }
 
 
 def test_croissant_names_every_file_with_its_hash(tiny_dataset: CaptchaDataset) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import multiprocessing
 import os
 import pickle
@@ -46,6 +47,15 @@ pytestmark = pytest.mark.slow
 def expected(generate: Callable[..., CaptchaDataset]) -> dict[str, str]:
     """The dataset as one process draws it."""
     return hash_files(generate(SPEC).root)
+
+
+@pytest.fixture(scope="module")
+def expected_there(generate: Callable[..., CaptchaDataset], expected: dict[str, str]) -> dict[str, str]:
+    """The same dataset at a URL, where its descriptions lie beside it."""
+    texts = generate_stage.describe(generate(SPEC).manifest)
+    assert "6,000 synthetic captchas of 4 characters" in texts["README.md"]
+    assert json.loads(texts["croissant.json"])["name"] == "tiny"
+    return expected | {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
 @pytest.fixture
@@ -98,7 +108,7 @@ def test_a_cluster_that_draws_to_s3_gives_the_same_bytes_though_a_worker_is_kill
     servers: Servers,
     bucket: Bucket,
     distributed_project: Callable[[str], Project],
-    expected: dict[str, str],
+    expected_there: dict[str, str],
     tmp_path: Path,
 ) -> None:
     scheduler = servers.start_scheduler()
@@ -109,8 +119,8 @@ def test_a_cluster_that_draws_to_s3_gives_the_same_bytes_though_a_worker_is_kill
     kill_one_in_the_middle_of_a_shard(workers)
     _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, errors
-    assert set(bucket.list_keys()) == {f"sets/tiny/{name}" for name in expected}
-    assert hash_files(bucket.download("sets/tiny", tmp_path / "downloaded")) == expected
+    assert set(bucket.list_keys()) == {f"sets/tiny/{name}" for name in expected_there}
+    assert hash_files(bucket.download("sets/tiny", tmp_path / "downloaded")) == expected_there
     assert project.list_files() == {"params.yaml"}
 
 
@@ -120,7 +130,7 @@ def flip_a_byte(content: bytes) -> bytes:
 
 
 def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
-    bucket: Bucket, distributed_project: Callable[[str], Project], expected: dict[str, str], tmp_path: Path
+    bucket: Bucket, distributed_project: Callable[[str], Project], expected_there: dict[str, str], tmp_path: Path
 ) -> None:
     project = distributed_project("")
     url = f"s3://{BUCKET}/tiny"
@@ -145,13 +155,13 @@ def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
     assert rerun.returncode == 0, rerun.stderr
     assert bucket.read(key) == bytes(len(original))
     bucket.write(key, original)
-    assert set(bucket.list_keys()) == {f"tiny/{name}" for name in expected}
-    assert hash_files(bucket.download("tiny", tmp_path / "downloaded")) == expected
+    assert set(bucket.list_keys()) == {f"tiny/{name}" for name in expected_there}
+    assert hash_files(bucket.download("tiny", tmp_path / "downloaded")) == expected_there
 
     again = project.run("generate", "tiny", "--to", url)
     assert again.returncode == 0, again.stderr
     assert f"in {SPEC.num_shards} shards ({SPEC.num_shards} were there already), " in again.stdout
-    assert set(bucket.list_keys()) == {f"tiny/{name}" for name in expected}
+    assert set(bucket.list_keys()) == {f"tiny/{name}" for name in expected_there}
 
 
 @pytest.fixture(params=["s3", "folder"])
@@ -167,7 +177,7 @@ def list_names(url: str) -> set[str]:
 
 
 def test_two_runs_at_once_to_one_place_do_not_disturb_each_other(
-    distributed_project: Callable[[str], Project], expected: dict[str, str], url: str
+    distributed_project: Callable[[str], Project], expected_there: dict[str, str], url: str
 ) -> None:
     project = distributed_project("")
     first = project.start("generate", "tiny", "--workers", "1", "--to", url)
@@ -181,9 +191,9 @@ def test_two_runs_at_once_to_one_place_do_not_disturb_each_other(
     )
     _, errors = first.communicate(timeout=HANG_SECONDS)
     assert first.returncode == 0, errors
-    assert list_names(url) == set(expected)
+    assert list_names(url) == set(expected_there)
     place = Place(url)
-    assert {name: hashlib.sha256(place.read(name) or b"").hexdigest() for name in expected} == expected
+    assert {name: hashlib.sha256(place.read(name) or b"").hexdigest() for name in expected_there} == expected_there
 
 
 @pytest.mark.parametrize(
@@ -200,7 +210,7 @@ def test_a_place_belongs_to_a_run_as_long_as_it_may_live(
     claim = f".claim-{int(time.time()) - age_seconds}-{2**22 + 1}-{host}"
     (tmp_path / claim).touch()
     with ThreadPoolExecutor(max_workers=1) as executor:
-        draw = partial(draw_remote_dataset, "tiny", Drawer(tiny_spec), str(tmp_path), "aaaa", executor)
+        draw = partial(draw_remote_dataset, "tiny", Drawer(tiny_spec), str(tmp_path), "aaaa", executor, lambda _manifest: {})
         if is_refused:
             with pytest.raises(UserError, match=rf"on elsewhere, is at work .* in \d+ seconds, or delete {tmp_path}/{claim}"):
                 draw()
@@ -294,26 +304,29 @@ def test_a_place_that_cannot_be_reached_is_named(
     assert bucket.list_keys() == {}
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(distributed_project: Callable[[str], Project], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["notes.txt", "README.md"])
+def test_a_folder_that_holds_something_else_is_left_alone(
+    distributed_project: Callable[[str], Project], tmp_path: Path, name: str
+) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/notes.txt").write_text("mine")
+    (tmp_path / "mine" / name).write_text("mine")
     done = distributed_project("").run("generate", "tiny", "--to", str(tmp_path / "mine"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "already holds notes.txt: choose an empty place" in done.stderr
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    assert f"already holds {name}: choose an empty place" in done.stderr
+    assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == ["mine"]
 
 
 def test_a_folder_that_nobody_shares_gets_the_same_bytes(
-    distributed_project: Callable[[str], Project], expected: dict[str, str], shard_rule: SplitRule, tmp_path: Path
+    distributed_project: Callable[[str], Project], expected_there: dict[str, str], shard_rule: SplitRule, tmp_path: Path
 ) -> None:
     project = distributed_project("")
     root = tmp_path / "new/tiny"
-    cuts = [partial(os.truncate, root / name, 300) for name in ("index.parquet", "manifest.json")]
+    cuts = [partial(os.truncate, root / name, 300) for name in ("README.md", "index.parquet", "manifest.json")]
     for damage in (lambda: None, lambda: None, (root / "00001.tfrecord").unlink, *cuts):
         damage()
         done = project.run("generate", "tiny", "--to", str(root))
         assert done.returncode == 0, done.stderr
-        assert hash_files(root) == expected
+        assert hash_files(root) == expected_there
 
     other = SPEC.model_copy(update={"seed": SPEC.seed + 1})
     project.write_params(
@@ -324,7 +337,7 @@ def test_a_folder_that_nobody_shares_gets_the_same_bytes(
     done = project.run("generate", "tiny", "--to", str(root))
     assert f"error: {root} holds another dataset: tiny, {SPEC.count:,} samples, seed {SPEC.seed}, id " in done.stderr
     assert done.returncode == 2
-    assert hash_files(root) == expected
+    assert hash_files(root) == expected_there
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,8 @@ The dataset id, a hash of all that the manifest says, is `{manifest.dataset_id}`
 
 ## What is in it
 
-- `train/` and `test/`: TFRecord shards of at most {spec.shard_size:,} records. A record is a `tf.train.Example` with
-  `id` (int64), `image` (PNG bytes) and `label` (bytes).
+- {"`train/` and `test/`" if manifest.split else "`00000.tfrecord` and so on"}: TFRecord shards of at most {spec.shard_size:,}
+  records. A record is a `tf.train.Example` with `id` (int64), `image` (PNG bytes) and `label` (bytes).
 - `index.parquet`: one row per sample, which says where its record lies.
 - `manifest.json`: every file with its size and SHA-256.
 - `croissant.json`: the same as metadata that `mlcroissant` reads; its records are the rows of the index.
@@ -112,7 +112,7 @@ With `captcha_registry`, which proves each sample as it reads it:
 ```python
 import captcha_registry
 
-samples = captcha_registry.load(".", split="train")
+samples = captcha_registry.load("."{', split="train"' if manifest.split else ""})
 image, label = samples[0].image, samples[0].label
 ```
 
@@ -123,7 +123,7 @@ import tensorflow as tf
 
 features = {{"id": tf.io.FixedLenFeature([], tf.int64), "image": tf.io.FixedLenFeature([], tf.string),
             "label": tf.io.FixedLenFeature([], tf.string)}}
-shards = tf.data.Dataset.list_files("train/*.tfrecord", shuffle=False)
+shards = tf.data.Dataset.list_files("{"train/" if manifest.split else ""}*.tfrecord", shuffle=False)
 samples = tf.data.TFRecordDataset(shards).map(lambda record: tf.io.parse_single_example(record, features))
 ```
 

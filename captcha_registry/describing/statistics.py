@@ -5,6 +5,13 @@ from collections import Counter
 import pyarrow.compute as pc
 
 from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.manifest import Manifest
+
+
+def summarize_manifest(manifest: Manifest) -> dict[str, int | float]:
+    """Compute those metrics of a dataset that need no look into it."""
+    sizes = [shard.size_bytes for shard in manifest.shards]
+    return {"samples": manifest.spec.count, "shards": len(sizes), "size_bytes": sum(sizes)}
 
 
 def summarize_dataset(dataset: CaptchaDataset) -> dict[str, int | float]:

@@ -6,6 +6,7 @@
     <url>/.unfinished-<fingerprint>/00000.parquet ...     the shard's index rows
     <url>/.unfinished-<fingerprint>/00000.sha256 ...      proves the rows; comes after them: with it the shard counts as done
     <url>/index.parquet
+    <url>/README.md, <url>/croissant.json                 the card and the metadata
     <url>/manifest.json                                   comes last; then the unfinished folder goes
 
 The bytes are those of a local run. A run that was stopped is taken up by the same command: at once on the same host, elsewhere
@@ -19,7 +20,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ from captcha_registry.machine import expand_home
 from captcha_registry.workspace import name_full_disk
 
 UNFINISHED = ".unfinished-"
+DESCRIPTIONS = {"README.md", "croissant.json"}
+Describe = Callable[[Manifest], dict[str, str]]
 _MARK = re.compile(r"\.(?P<kind>bid|claim)-(?P<seconds>\d+)-(?P<process>\d+)-(?P<host>.+)")
 
 # A bid or claim that has not been made anew for so long is of a dead run.
@@ -156,8 +159,18 @@ class Place:
                 self._fs.makedirs(os.path.dirname(f"{self._root}/{name}"), exist_ok=True)  # noqa: PTH120 - not always a path
 
 
-def draw_remote_dataset(name: str, drawer: Drawer, url: str, fingerprint: str, executor: Executor) -> tuple[Manifest, int]:
+def draw_remote_dataset(
+    name: str, drawer: Drawer, url: str, fingerprint: str, executor: Executor, describe: Describe
+) -> tuple[Manifest, int]:
     """Draw a dataset to a URL, or the rest of it; return its manifest and how many of its shards were there already.
+
+    Args:
+        name: of the dataset.
+        drawer: of the dataset.
+        url: of its folder.
+        fingerprint: of all that decides its bytes.
+        executor: runs the drawing.
+        describe: makes of a manifest the texts of the files in `DESCRIPTIONS`.
 
     Raises:
         UserError: another dataset is there, another run is at work there, or the URL cannot be reached.
@@ -169,10 +182,11 @@ def draw_remote_dataset(name: str, drawer: Drawer, url: str, fingerprint: str, e
         _list_own_sizes(drawer, place, target)
     with claim_place(place):
         if manifest := _find_finished_dataset(drawer, place, target):
+            _write_descriptions(place, describe(manifest))
             return manifest, len(manifest.shards)
         finished = _find_finished_shards(drawer, place, target)
         shards = draw_shards(drawer, finished, partial(draw_remote_shard, target=target), executor)
-        return _finish(name, drawer, shards, place, target), len(finished)
+        return _finish(name, drawer, shards, target, describe), len(finished)
 
 
 def draw_remote_shard(drawer: Drawer, shard_number: int, target: Target) -> FileEntry:
@@ -323,7 +337,10 @@ def _list_own_sizes(drawer: Drawer, place: Place, target: Target) -> dict[str, i
     """List the sizes of what runs of the same work left; refuse a place that holds anything else."""
     sizes = {name: size for name, size in place.list_sizes().items() if not _MARK.fullmatch(name)}
     own = {name for number in range(drawer.spec.num_shards) for name in _names_of(number, target)}
-    if foreign := sorted(set(sizes) - own - {INDEX_NAME, MANIFEST_NAME}):
+    own |= {INDEX_NAME, MANIFEST_NAME}
+    # A README.md that lies there alone is somebody's.
+    own |= DESCRIPTIONS if own & set(sizes) else set()
+    if foreign := sorted(set(sizes) - own):
         raise UserError(f"{target.url} already holds {foreign[0]}: choose an empty place, or delete what is there")
     return sizes
 
@@ -348,17 +365,24 @@ def _names_of(shard_number: int, target: Target) -> tuple[str, str, str]:
     return shard_name(shard_number), rows.as_posix(), proof.as_posix()
 
 
-def _finish(name: str, drawer: Drawer, shards: list[FileEntry], place: Place, target: Target) -> Manifest:
-    """Upload the index and, last, the manifest; then clean up."""
+def _finish(name: str, drawer: Drawer, shards: list[FileEntry], target: Target, describe: Describe) -> Manifest:
+    """Upload the index, the descriptions and, last, the manifest; then clean up."""
+    place = Place(target.url)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder)
         write_shard_rows(local / INDEX_NAME, (_read_rows(place, _names_of(n, target)[1]) for n in range(len(shards))))
         manifest = make_manifest(name, drawer, shards, FileEntry.of(local, INDEX_NAME, num_samples=drawer.spec.count))
         write_manifest(local, manifest)
-        for file in (INDEX_NAME, MANIFEST_NAME):
-            place.upload(local / file, file)
+        place.upload(local / INDEX_NAME, INDEX_NAME)
+        _write_descriptions(place, describe(manifest))
+        place.upload(local / MANIFEST_NAME, MANIFEST_NAME)
     place.remove_folder(target.unfinished)
     return manifest
+
+
+def _write_descriptions(place: Place, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        place.write(name, text.encode())
 
 
 def _read_rows(place: Place, name: str) -> pa.Table:
