@@ -112,6 +112,39 @@ def test_trainings_have_equal_bytes_under_load_in_any_order_with_any_settings_of
     assert json.loads((tmp_path / "keras.json").read_text()) == KERAS_JSON
 
 
+# Twelve times the gradients of one large batch: without an order of operations one in three used to differ.
+FIND_GRADIENTS = """
+import sys
+
+import numpy as np
+
+from captcha_registry.recognition import cnn
+from captcha_registry.recognition.frameworks import keras, tf
+from captcha_registry.recognition.training import build_network, order_operations
+
+order_operations()
+sys.path.insert(0, "tests")
+from test_recognition import DIGITS, small_params
+
+network = build_network(small_params("cnn"), DIGITS)
+network.get_layer("dropout").rate = 0.0
+images = tf.constant(np.random.default_rng(1).integers(0, 256, (128, 100, 120, 3), np.uint8))
+
+@tf.function
+def find_gradients():
+    with tf.GradientTape() as tape:
+        value = cnn.build_loss()(tf.zeros((128, 4), tf.int32), network(images, training=True))
+    return tape.gradient(value, [variable.value for variable in network.trainable_variables])
+
+print(len({b"".join(gradient.numpy().tobytes() for gradient in find_gradients()) for _ in range(12)}))
+"""
+
+
+@pytest.mark.slow
+def test_a_large_batch_has_the_same_gradients_every_time() -> None:
+    assert finish(start(FIND_GRADIENTS)) == "1\n"
+
+
 def test_a_keras_that_was_set_otherwise_before_does_not_train() -> None:
     code = """
 import keras
