@@ -88,7 +88,7 @@ from test_recognition import open_folder, save_model, small_params
 
 out = Path(sys.argv[1])
 for name in sys.argv[3:]:
-    params = small_params(name, epochs=2, batch_size=32, precision="float32" if name == "cnn" else "bfloat16")
+    params = small_params(name, epochs=2, precision="float32" if name == "cnn" else "bfloat16")
     dataset = open_folder(Path(sys.argv[2]) / params.dataset)
     (out / "work" / name).mkdir(parents=True)
     network, history = train_model(params, dataset, out / "work" / name)
