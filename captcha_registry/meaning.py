@@ -28,10 +28,14 @@ PACKAGES = ("captcha_registry", "stages")
 PASSED = ".__init__"
 
 
-def hash_modules(*names: str) -> dict[str, str]:
+def hash_modules(*names: str, without: tuple[str, ...] = ()) -> dict[str, str]:
     """Hash the meaning of project modules and of every project module that they import, however deep and wherever it stands.
 
     A module that is imported by a computed name has to be given. A package that is only passed is called `<package>.__init__`.
+
+    Args:
+        names: of modules.
+        without: what the names of those begin with that are neither hashed nor searched for imports.
 
     Returns:
         The hashes by module, sorted; modules that compute nothing, such as an empty `__init__.py`, are left out.
@@ -51,7 +55,7 @@ def hash_modules(*names: str) -> dict[str, str]:
             taken[module].add(used)
             waiting |= {module} if _find_source(module) else set()
         waiting |= {".".join(name.split(".")[:depth]) + PASSED for depth in range(1, name.count(".") + 1)}
-        waiting -= found.keys()
+        waiting = {name for name in waiting - found.keys() if not name.startswith(without)}
     hashes = {
         name: hash_meaning(content, frozenset(taken[name]), is_passed=name.endswith(PASSED))
         for name, content in sorted(found.items())

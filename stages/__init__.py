@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from captcha_registry.errors import prepare_process
 
 if missing := [name for name in ("captcha", "keras", "numba", "tensorflow", "zlib_ng") if find_spec(name) is None]:
-    sys.exit(
+    # Raised, as another wording of what is raised runs no stage again.
+    raise SystemExit(
         f"error: the pipeline needs {', '.join(missing)}, not installed for {sys.executable}: "
         f"run `make repro`, or first `{shlex.join([sys.executable, '-m', 'pip', 'install', '--editable', '.[all]'])}`"
     )

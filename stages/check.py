@@ -29,6 +29,9 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?")
 RESERVED_NAMES = {"generated", "tools"}
 TOOLS_DIR = Path("data/tools")
 
+# What `generate` imports to draw to a URL, which the pipeline never does.
+URL_MODULES = ("captcha_registry.describing", "captcha_registry.generation.remote")
+
 # Packages that decide what a stage comes to, besides those that drew or trained what it reads.
 SPLIT_PACKAGES = ("numpy", "pyarrow", "scikit-learn")
 DESCRIBE_PACKAGES = ("numpy", "pillow", "pyarrow", "zlib-ng")
@@ -94,7 +97,7 @@ def check_datasets(specs: Mapping[str, DatasetSpec], rule: SplitRule) -> dict[st
                 print(f"warning: {PARAMS_PATH}: datasets.{name}: {warning}", file=sys.stderr)
             fonts = hash_fonts(spec.fonts, drawer.font_files)
             num_test = check_split(spec, rule)
-        tools[f"generate/{name}"] = describe_stage("generate", packages=DATASET_PACKAGES) | {"fonts": fonts}
+        tools[f"generate/{name}"] = describe_stage("generate", packages=DATASET_PACKAGES, without=URL_MODULES) | {"fonts": fonts}
         growth = "; they change sides when `count` does" if rule.by in {"sample", "label"} else ""
         print(f"{name}: {'about ' if rule.by.endswith('_hash') else ''}{describe_sides(spec.count, num_test, rule)}{growth}")
     return tools
@@ -115,9 +118,11 @@ def check_models(models: Mapping[str, ModelParams], specs: Mapping[str, DatasetS
     }
 
 
-def describe_stage(stage: str, *modules: str, packages: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Say what a stage computes with: its own file, more `modules`, all that they import, and `packages`."""
-    return {"packages": tool_versions(packages), "modules": hash_modules(f"stages.{stage}", *modules)}
+def describe_stage(
+    stage: str, *modules: str, packages: Iterable[str], without: tuple[str, ...] = ()
+) -> dict[str, dict[str, str]]:
+    """Say what a stage computes with: its own file, more `modules`, all that they import `without` some, and `packages`."""
+    return {"packages": tool_versions(packages), "modules": hash_modules(f"stages.{stage}", *modules, without=without)}
 
 
 def write_tools(tools: Mapping[str, object]) -> None:
