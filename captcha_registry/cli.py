@@ -5,44 +5,40 @@ import difflib
 import logging
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from captcha_registry import __version__
 from captcha_registry.errors import hide_secrets, prepare_process, printable, report_errors
 
+COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair")
 
-def make_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    # They take seconds, in which Ctrl-C shall end the process in a line.
-    from captcha_registry.commands import diff, export, get, list, publish, repair, show, verify  # noqa: A004, PLC0415
 
+def make_parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    """Describe the command line of these commands; only their modules are imported, as some take a second."""
     parser = argparse.ArgumentParser(
         prog="captcha-registry", description="Publish, find, fetch, compare, check and repair captcha datasets."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for module in (publish, list, show, get, diff, export, verify, repair):
-        command = commands.add_parser(module.__name__.rpartition(".")[2], help=module.HELP, description=module.DESCRIPTION)
+    for name in names:
+        module = import_module(f"captcha_registry.commands.{name}")
+        command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
         module.add_arguments(command)
         command.set_defaults(run=module.run, parser=command)
     return parser
 
 
-def list_commands(parser: argparse.ArgumentParser) -> list[str]:
-    """Name the commands of a command line."""
-    (commands,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
-    return [*commands]
-
-
-def parse_arguments(parser: argparse.ArgumentParser, command_line: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(command_line: Sequence[str]) -> argparse.Namespace:
     """Find out what is to be done; a mistake ends the process with the usage of the command that it is in."""
+    given = command_line[0] if command_line else ""
+    parser = make_parser([given] if given in COMMANDS else COMMANDS)
     if not command_line:
         parser.print_help(sys.stderr)
         sys.exit(2)
-    names, given = list_commands(parser), command_line[0]
-    if given not in names and not given.startswith("-"):
-        near = difflib.get_close_matches(given, names, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(names)}"
+    if given not in COMMANDS and not given.startswith("-"):
+        near = difflib.get_close_matches(given, COMMANDS, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(COMMANDS)}"
         parser.error(f"there is no command {given!r}; {hint}")
     arguments, unknown = parser.parse_known_args(command_line)
     if unknown or arguments.parser is parser:
@@ -60,9 +56,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
     """Run the command that the process was started with, or another."""
     if command_line is None:
         prepare_process()
-    parser = make_parser()
     with report_errors():
-        arguments = parse_arguments(parser, sys.argv[1:] if command_line is None else command_line)
+        arguments = parse_arguments(sys.argv[1:] if command_line is None else command_line)
         for handler in logging.getLogger("dvc").handlers:
             handler.addFilter(_make_printable)
         sys.exit(arguments.run(arguments))

@@ -15,7 +15,7 @@ import pytest
 from checkouts import Checkout
 from conftest import HANG_SECONDS, ROOT, Project, as_another_user, wait_until
 
-from captcha_registry.cli import list_commands, main, make_parser
+from captcha_registry import cli
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
@@ -98,7 +98,7 @@ def run_all(folder: Path, cases: list[tuple[list[str], str, str, int, str]]) -> 
 
 
 def test_every_command_stands_in_the_table_of_this_test() -> None:
-    assert set(list_commands(make_parser())) == set(COMMANDS)
+    assert set(cli.COMMANDS) == set(COMMANDS)
 
 
 def test_a_command_whose_output_cannot_be_written_ends_as_other_tools_do(published: Checkout, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_mistake_shows_the_usage_of_its_command(
     capsys: pytest.CaptureFixture[str], command_line: list[str], usage: str, message: str
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        main(command_line)
+        cli.main(command_line)
     output, errors = capsys.readouterr()
     assert (end.value.code, output) == (2, "")
     assert errors.startswith(f"usage: {usage}")
