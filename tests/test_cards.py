@@ -129,8 +129,8 @@ def test_croissant_names_every_file_with_its_hash(tiny_dataset: CaptchaDataset) 
 
 
 @pytest.fixture
-def model_card(tiny_spec: DatasetSpec) -> str:
-    card = ModelCard(
+def trained(tiny_spec: DatasetSpec) -> ModelCard:
+    return ModelCard(
         family="crnn",
         preset="fast",
         dataset="tiny",
@@ -138,8 +138,14 @@ def model_card(tiny_spec: DatasetSpec) -> str:
         dataset_id="d" * 64,
         num_parameters=886928,
         model_sha256="e" * 64,
+        precision="mixed_bfloat16",
+        num_threads=2,
     )
-    return write_model_card("reader", card, METRICS)
+
+
+@pytest.fixture
+def model_card(trained: ModelCard) -> str:
+    return write_model_card("reader", trained, METRICS)
 
 
 def test_hugging_face_reads_what_a_model_reached_and_on_what(model_card: str) -> None:
@@ -152,3 +158,11 @@ def test_hugging_face_reads_what_a_model_reached_and_on_what(model_card: str) ->
 def test_a_model_card_says_the_interval_and_the_dataset(model_card: str) -> None:
     assert "0.9948 to 0.9966" in model_card
     assert f"the dataset `tiny` with the id `{'d' * 64}`" in model_card
+
+
+def test_a_model_card_says_what_decides_the_weights_besides_params_if_model_json_does(
+    trained: ModelCard, model_card: str
+) -> None:
+    assert "Trained in `mixed_bfloat16`, with 2 threads" in model_card
+    older = ModelCard.model_validate_json(trained.model_dump_json(exclude={"precision", "num_threads"}))
+    assert "Trained in" not in write_model_card("reader", older, METRICS)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from test_recognition import datasets  # noqa: F401 - a fixture
 
+from captcha_registry.machine import count_usable_cores
+
 ROOT = Path(__file__).parent.parent
 
 # Settings of another project; any of them used to change the networks, their weights, or to end in a traceback.
@@ -110,6 +112,11 @@ def test_trainings_have_equal_bytes_under_load_in_any_order_with_any_settings_of
     for file in [f"{name}/{file}" for name in ("cnn", "crnn") for file in ("history.csv", "model.json", "model.keras")]:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes(), file
     assert json.loads((tmp_path / "keras.json").read_text()) == KERAS_JSON
+    cards = [json.loads((tmp_path / "one" / name / "model.json").read_text()) for name in ("cnn", "crnn")]
+    assert [(card["precision"], card["num_threads"]) for card in cards] == [
+        ("float32", count_usable_cores()),
+        ("mixed_bfloat16", count_usable_cores()),
+    ]
 
 
 # Twelve times the gradients of one large batch: without an order of operations one in three used to differ.

@@ -55,7 +55,7 @@ Reads captchas of {spec.described_length} characters of `{spec.alphabet}` from p
 ## Trained on
 
 The train split of the dataset `{card.dataset}` with the id `{card.dataset_id}`.
-`captcha-registry list --json` says which published version of the dataset has this id.
+`captcha-registry list --json` says which published version of the dataset has this id.{_describe_machine(card)}
 
 ## Use it
 
@@ -80,3 +80,10 @@ captchas, no other size or alphabet. Dark ink, which is drawn faint, is read wor
 
 def _name_hard_pair(alphabet: str) -> str:
     return "; then come `0` and `O`, which differ by half a pixel" if {"0", "O"} <= set(alphabet) else ""
+
+
+def _describe_machine(card: ModelCard) -> str:
+    if card.precision is None:
+        return ""
+    threads = f", with {card.num_threads} threads for an operation" if card.num_threads else ""
+    return f"\nTrained in `{card.precision}`{threads}: with other ones the same params come to other weights."

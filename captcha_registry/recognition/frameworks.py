@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from captcha_registry.errors import UserError
 
@@ -45,7 +46,7 @@ import keras  # noqa: E402 - after its settings were put out of the way
 import tensorflow as tf  # noqa: E402
 from keras import layers, ops  # noqa: E402
 
-__all__ = ["keras", "layers", "ops", "require_own_settings", "tf"]
+__all__ = ["choose_precision", "keras", "layers", "ops", "require_own_settings", "tf"]
 
 
 def require_own_settings() -> None:
@@ -69,3 +70,17 @@ def require_own_settings() -> None:
                 f"Keras is set to {name} {found!r}; expected {value!r}: train with `python -m stages.train`, or in a process "
                 "that imports captcha_registry.recognition.training before keras"
             )
+
+
+def choose_precision(wanted: str) -> str:
+    """Name the Keras dtype policy: bfloat16 for products and float32 for weights, by `auto` where the hardware is fast at it."""
+    return "mixed_bfloat16" if wanted == "bfloat16" or (wanted == "auto" and _has_bfloat16()) else "float32"
+
+
+def _has_bfloat16() -> bool:
+    """Tell whether the device multiplies bfloat16 in hardware: avx512_bf16 on x86, compute capability 8 on Nvidia."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return all(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus)
+    cpu_info = Path("/proc/cpuinfo")
+    return cpu_info.exists() and "avx512_bf16" in cpu_info.read_text()

@@ -15,7 +15,7 @@ from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.params import Section
-from captcha_registry.recognition.frameworks import keras
+from captcha_registry.recognition.frameworks import choose_precision, keras, tf
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.workspace import write_atomically
 
@@ -23,7 +23,12 @@ MODEL_NAME, CARD_NAME, HISTORY_NAME = "model.keras", "model.json", "history.csv"
 
 
 class ModelCard(Section):
-    """What has to be known to read with a model."""
+    """What has to be known to read with a model, or to train it again.
+
+    Attributes:
+        precision: in which it was trained; not in the cards of older models, as `num_threads`.
+        num_threads: for one operation; another number adds up in another order, and comes to other weights.
+    """
 
     family: str
     preset: str
@@ -32,6 +37,8 @@ class ModelCard(Section):
     dataset_id: str
     num_parameters: int
     model_sha256: str
+    precision: str | None = None
+    num_threads: int | None = None
 
 
 def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params: ModelParams, manifest: Manifest) -> None:
@@ -47,6 +54,8 @@ def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params
         dataset_id=manifest.dataset_id,
         num_parameters=network.count_params(),
         model_sha256=hashlib.sha256((folder / MODEL_NAME).read_bytes()).hexdigest(),
+        precision=choose_precision(params.recipe.precision),
+        num_threads=tf.config.threading.get_intra_op_parallelism_threads() or None,
     )
     write_atomically(folder / CARD_NAME, f"{card.model_dump_json(indent=2)}\n".encode())
 

@@ -21,7 +21,7 @@ from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores
 from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
-from captcha_registry.recognition.frameworks import keras, require_own_settings, tf
+from captcha_registry.recognition.frameworks import choose_precision, keras, require_own_settings, tf
 from captcha_registry.recognition.recipe import ModelParams, Recipe
 from captcha_registry.workspace import link_or_copy
 
@@ -61,13 +61,6 @@ def order_operations() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def choose_precision(recipe: Recipe) -> str:
-    """Name the Keras dtype policy: bfloat16 for products and float32 for weights where the hardware is fast at it."""
-    if recipe.precision == "auto":
-        return "mixed_bfloat16" if _has_bfloat16() else "float32"
-    return "mixed_bfloat16" if recipe.precision == "bfloat16" else "float32"
-
-
 def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) -> tuple[keras.Model, pd.DataFrame]:
     """Train, or go on from what `work_dir` holds; `order_operations` first, if the same weights are wanted every time.
 
@@ -78,7 +71,7 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
     require_own_settings()
     spec, recipe = dataset.manifest.spec, params.recipe
     keras.utils.set_random_seed(params.seed)
-    keras.config.set_dtype_policy(choose_precision(recipe))
+    keras.config.set_dtype_policy(choose_precision(recipe.precision))
     state = TrainingState(work_dir)
     batches = load_training_batches(
         dataset,
@@ -226,12 +219,3 @@ def build_optimizer(recipe: Recipe, peak_rate: float, num_steps: int) -> keras.O
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, beta_2=recipe.beta_2, amsgrad=recipe.amsgrad)
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer
-
-
-def _has_bfloat16() -> bool:
-    """Tell whether the device multiplies bfloat16 in hardware: avx512_bf16 on x86, compute capability 8 on Nvidia."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        return all(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus)
-    cpu_info = Path("/proc/cpuinfo")
-    return cpu_info.exists() and "avx512_bf16" in cpu_info.read_text()
