@@ -353,6 +353,8 @@ def test_two_devices_train_one_model(datasets: Path, tmp_path: Path, model: str)
     program = f"""
 import sys
 
+from captcha_registry.recognition.frameworks import tf
+
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
