@@ -39,8 +39,8 @@ from timing import (
 import captcha_registry
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.errors import UserError, report_errors
+from captcha_registry.export import export_dataset
 from captcha_registry.registry.diff import DatasetVersion, diff_datasets
-from captcha_registry.registry.export import export_dataset
 from captcha_registry.registry.versions import read_folder
 
 DATASET = Path("data/digits")

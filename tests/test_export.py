@@ -24,7 +24,7 @@ from captcha_registry.dataset.manifest import read_fetched_splits
 from captcha_registry.dataset.records import DamagedRecordError, iterate_records
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
-from captcha_registry.registry.export import FORMATS, Format, export_dataset
+from captcha_registry.export import FORMATS, Format, export_dataset
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from conftest import HANG_SECONDS, Project, hash_files, wait_until
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.registry.export import FORMATS
+from captcha_registry.export import FORMATS
 
 SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=4_000, shard_size=250, seed=3)
 # As many shards, sooner drawn: most of the time of a run is the start of its processes.

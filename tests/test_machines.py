@@ -29,6 +29,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError, printable
+from captcha_registry.export import FORMATS, export_dataset
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.remote import Place, draw_remote_dataset
 from captcha_registry.generation.repair import repair_dataset
@@ -41,7 +42,6 @@ from captcha_registry.machine import (
     is_writable,
     own_temporary_dir,
 )
-from captcha_registry.registry.export import FORMATS, export_dataset
 from captcha_registry.registry.repository import find_published, open_repository
 
 ROOT = Path(__file__).parent.parent

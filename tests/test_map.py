@@ -10,14 +10,16 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
-# From the ground up: a module imports from its own line and from the lines above.
+# From the ground up: a module imports from its own room and from the lines above.
 FLOORS = (
-    {"cache", "errors", "machine", "meaning"},
-    {"extras", "params", "workspace"},
-    {"dataset"},
+    {"errors", "meaning"},
+    {"extras", "machine", "params"},
+    {"cache"},
+    {"workspace"},
+    {"dataset", "plots"},
     {"generation", "recognition"},
     {"describing"},
-    {"registry", "plots"},
+    {"export", "registry"},
     {"commands"},
     {"cli"},
 )
@@ -74,9 +76,11 @@ def test_what_no_hash_covers_decides_no_result() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "captcha_registry").rglob("*.py")), ids=lambda path: path.name)
 def test_a_module_imports_nothing_from_a_floor_above_it(path: Path) -> None:
+    def room_of(module: Path) -> str:
+        return module.relative_to(ROOT / "captcha_registry").parts[0].removesuffix(".py")
+
     def floor_of(module: Path) -> int:
-        room = module.relative_to(ROOT / "captcha_registry").parts[0].removesuffix(".py")
-        return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+        return next(number for number, rooms in enumerate(FLOORS) if room_of(module) in rooms)
 
     if path == ROOT / "captcha_registry/__init__.py":
         # The front door imports when it is asked for something.
@@ -86,4 +90,4 @@ def test_a_module_imports_nothing_from_a_floor_above_it(path: Path) -> None:
         return
     for imported in find_imports(path):
         assert imported.is_relative_to(ROOT / "captcha_registry"), f"{path} imports {imported}"
-        assert floor_of(imported) <= floor_of(path), f"{path} imports {imported}"
+        assert room_of(imported) == room_of(path) or floor_of(imported) < floor_of(path), f"{path} imports {imported}"

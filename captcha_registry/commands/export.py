@@ -5,8 +5,8 @@ import json
 import time
 from dataclasses import asdict
 
+from captcha_registry.export import FORMATS, export_dataset
 from captcha_registry.machine import expand_home
-from captcha_registry.registry.export import FORMATS, export_dataset
 from captcha_registry.registry.loading import load
 
 HELP = "write a dataset for other tools: WebDataset, Hugging Face, images, NumPy"

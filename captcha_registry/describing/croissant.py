@@ -100,7 +100,6 @@ def _describe_file(entry: FileEntry, encoding: str, description: str) -> dict[st
 
 
 def _describe_splits(manifest: Manifest) -> dict[str, Any]:
-    names = sorted({shard.path.split("/")[0] for shard in manifest.shards}) if manifest.split else []
     urls = {"train": "cr:TrainingSplit", "test": "cr:TestSplit"}
     return {
         "@type": "cr:RecordSet",
@@ -113,7 +112,7 @@ def _describe_splits(manifest: Manifest) -> dict[str, Any]:
             {"@type": "cr:Field", "@id": "splits/name", "name": "name", "dataType": "sc:Text"},
             {"@type": "cr:Field", "@id": "splits/url", "name": "url", "dataType": "sc:URL"},
         ],
-        "data": [{"splits/name": name, "splits/url": urls[name]} for name in names],
+        "data": [{"splits/name": name, "splits/url": urls[name]} for name in manifest.splits],
     }
 
 
