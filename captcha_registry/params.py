@@ -51,7 +51,8 @@ def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
         raise ParamsError(f"{path} is missing: run from the project's top folder") from None
     except MarkedYAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: line {error.problem_mark.line + 1}: {error.problem}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    # Not only YAML's own errors: others tell of numbers with thousands of digits, of a 13th month, and of endless brackets.
+    except (YAMLError, ValueError, RecursionError) as error:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"

@@ -20,7 +20,7 @@ from captcha_registry.errors import UserError, report_errors
 from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.meaning import hash_modules
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params
-from captcha_registry.recognition.recipe import TRAINING_PACKAGES, ModelParams, load_model_params
+from captcha_registry.recognition.recipe import TRAINING_PACKAGES, CnnParams, ModelParams, load_model_params
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
 
 SECTIONS = {"datasets", "drawing", "split", "models"}
@@ -76,6 +76,9 @@ def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelPa
     for name, model in models.items():
         if model.dataset not in specs:
             raise ParamsError(f"{PARAMS_PATH}: models.{name}.dataset is {model.dataset!r}; expected one of {', '.join(specs)}")
+        if isinstance(model, CnnParams):
+            with name_section(f"models.{name}"):
+                model.require_one_length(specs[model.dataset])
     require_free_space(Path("data"), sum(spec.estimated_bytes for name, spec in specs.items() if not is_drawn(name, spec)))
     return specs, rule, models
 

@@ -162,6 +162,9 @@ def test_numbers_are_read_as_dvc_reads_them(write: Callable[[str], Path], writte
         pytest.param("a: 1\n---\nb: 1\n", "is not valid YAML: line 2", id="two documents"),
         pytest.param("a: !!python/object:os.system x\n", "is not valid YAML: line 1: could not determine", id="Python object"),
         pytest.param("a: \x07\n", "is not valid YAML", id="control character"),
+        pytest.param("a: 2024-13-01\n", "is not valid YAML: month must be in 1..12", id="no date"),
+        pytest.param(f"a: {'9' * 5_000}\n", "is not valid YAML: Exceeds the limit", id="endless number"),
+        pytest.param("[" * 5_000, "is not valid YAML: maximum recursion depth", id="endless brackets"),
         pytest.param("", "holds nothing; expected sections such as `datasets:`", id="empty"),
         pytest.param("- 1\n", "holds a list; expected sections", id="list"),
     ],
@@ -269,8 +272,21 @@ def test_check_with_a_bad_file_says_so_and_writes_nothing(project: Project) -> N
     assert project.list_files() == {"params.yaml"}
 
 
-def test_a_plain_value_is_refused_before_anything_large_is_imported(project: Project) -> None:
-    (project.root / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("test_size: 0.2", "test_size: 1.5"))
+@pytest.mark.parametrize(
+    ("written", "wrong", "message"),
+    [
+        ("test_size: 0.2", "test_size: 1.5", "split.test_size is 1.5; expected less than 1"),
+        (
+            "length: 4 ",
+            "length: {min: 3, max: 4} ",
+            "models.cnn: a cnn has one output per position and reads texts of one length",
+        ),
+    ],
+)
+def test_a_plain_value_is_refused_before_anything_large_is_imported(
+    project: Project, written: str, wrong: str, message: str
+) -> None:
+    (project.root / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace(written, wrong))
     code = """
 import sys
 from stages import check
@@ -280,7 +296,7 @@ finally:
     print(sorted({"captcha", "keras", "numba", "sklearn", "tensorflow"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=project.root, capture_output=True, text=True, check=False)
-    assert "split.test_size is 1.5; expected less than 1" in done.stderr
+    assert message in done.stderr
     assert done.stdout == "[]\n"
 
 

@@ -200,6 +200,7 @@ def test_a_larger_share_moves_samples_from_train_to_test_only(one: float, other:
         (10, "shard", "50 train and 10 test samples, by shard, 16.7% test and not 20.0%, as shards are not divided"),
         (13, "label_hash", "47 train and 13 test samples, by label_hash, 21.7% test and not 20.0%, by chance of the hash"),
         (12, "sample", "48 train and 12 test samples, by sample"),
+        (11, "sample", "49 train and 11 test samples, by sample, 18.3% test and not 20.0%, as samples are not divided"),
     ],
 )
 def test_the_share_is_said_where_it_is_another(num_test: int, way: Way, said: str) -> None:

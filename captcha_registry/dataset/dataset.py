@@ -33,7 +33,7 @@ from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError,
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
-from captcha_registry.machine import available_memory_bytes
+from captcha_registry.machine import available_memory_bytes, expand_home
 
 if TYPE_CHECKING:
     import datasets
@@ -241,7 +241,7 @@ class CaptchaDataset:
         self.make_local()
         images = None
         if cache:
-            folder = None if isinstance(cache, bool) else Path(cache)
+            folder = None if isinstance(cache, bool) else expand_home(cache)
             if folder not in self._kept_images:
                 if folder is None:
                     self._require_memory(self.images_bytes, "a cache on disk, with cache='a folder'")

@@ -104,7 +104,7 @@ def describe_sides(num_samples: int, num_test: int, rule: SplitRule) -> str:
     share = num_test / num_samples
     wanted = f"{rule.test_size:.1%}"
     other = f", {share:.1%} test and not {wanted}" if f"{share:.1%}" != wanted else ""
-    why = ", as shards are not divided" if rule.by == "shard" else ", by chance of the hash"
+    why = ", by chance of the hash" if rule.by.endswith("_hash") else f", as {rule.by}s are not divided"
     sides = f"{num_samples - num_test:,} train and {num_test:,} test samples, by {rule.by}"
     return f"{sides}{other}{why if other else ''}"
 

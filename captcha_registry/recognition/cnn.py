@@ -4,7 +4,6 @@ Networks return logits `(batch, length, classes)` in float32; the softmax is in 
 """
 
 from captcha_registry.dataset.spec import DatasetSpec
-from captcha_registry.errors import UserError
 from captcha_registry.recognition.frameworks import keras, layers
 from captcha_registry.recognition.layers import image_input, strided_trunk
 from captcha_registry.recognition.recipe import CnnParams
@@ -19,11 +18,7 @@ def build_network(params: CnnParams, spec: DatasetSpec) -> keras.Model:
     Raises:
         UserError: the texts differ in length.
     """
-    if spec.min_length != spec.max_length:
-        raise UserError(
-            f"a cnn has one output per position and reads texts of one length; these have {spec.described_length} characters: "
-            "use the family crnn"
-        )
+    params.require_one_length(spec)
     length = spec.max_length
     images, x = image_input(spec.height, spec.width)
     x = _fast_features(x) if params.preset == "fast" else _lab_features(x)

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
 from captcha_registry.params import PARAMS_PATH, ParamsError, Section, load_section, read_params
 
 # Packages that decide what a training comes to.
@@ -52,6 +54,18 @@ class CnnParams(ModelParams):
     """The params of a CNN."""
 
     family: Literal["cnn"]
+
+    def require_one_length(self, spec: DatasetSpec) -> None:
+        """Make sure that the texts of a dataset are such as a CNN reads.
+
+        Raises:
+            UserError: they differ in length.
+        """
+        if spec.min_length != spec.max_length:
+            raise UserError(
+                "a cnn has one output per position and reads texts of one length; these have "
+                f"{spec.described_length} characters: use the family crnn"
+            )
 
 
 class CrnnParams(ModelParams):
