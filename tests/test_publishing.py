@@ -227,6 +227,11 @@ def test_a_version_that_was_withdrawn_stays_withdrawn(checkout: Checkout) -> Non
     refuse(checkout, "1.0.0", "tiny@v1.0.0 was withdrawn")
 
 
+def test_a_repository_without_a_commit_is_refused(tmp_path: Path) -> None:
+    done = Checkout.create(tmp_path).run("publish", "tiny", "1.0.0")
+    assert (done.returncode, "error: nothing is committed yet" in done.stderr) == (2, True), done.stderr
+
+
 def test_an_origin_without_a_default_branch_is_refused_here_and_by_readers(checkout: Checkout, tmp_path: Path) -> None:
     publish(checkout, "1.0.0")
     checkout.git("--git-dir", str(tmp_path / "origin.git"), "symbolic-ref", "HEAD", "refs/heads/trunk")
@@ -485,7 +490,9 @@ def test_a_remote_that_readers_cannot_reach_is_refused(checkout: Checkout) -> No
         "remote://mine/store": "and has no url for 'mine', so readers could not follow it",
     }.items():
         set_remote(checkout, url)
-        refuse(checkout, "1.0.0", message)
+        # A dry run only, which is quicker; what is published passes the same checks.
+        done = checkout.run("publish", "tiny", "1.0.0", "--dry-run")
+        assert (done.returncode, message in done.stderr) == (2, True), (url, done.stderr)
     set_remote(checkout, "remote://other/x", "['remote \"other\"']\n    url = other\n")
     refuse(checkout, "1.0.0", f".dvc/config: the url of remote 'other' is other, {elsewhere}")
     set_remote(checkout, "remote://other/x", f"['remote \"other\"']\n    url = {checkout.remote}\n")
@@ -507,9 +514,19 @@ def test_a_project_whose_settings_are_not_in_git_is_refused(checkout: Checkout) 
 
 
 def test_the_address_of_a_remote_is_that_of_git_wherever_this_checkout_pushes_to(checkout: Checkout) -> None:
-    set_remote(checkout, "../store")
     checkout.dvc("remote", "modify", "--local", "store", "url", str(checkout.remote))
+    set_remote(checkout, "../store")
     refuse(checkout, "1.0.0", "the url of remote 'store' is ../store")
+    (readers := checkout.root.parent / "readers").touch()
+    set_remote(checkout, str(readers))
+    refuse(checkout, "1.0.0", f"the remote at {readers}/files/md5 could not be asked ([Errno 20] Not a directory")
+    readers.unlink()
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert "15 of 15 objects are missing or cut on the remote, such as " in done.stderr
+    assert f", as settings that are not in Git push to {checkout.remote}/files/md5; nothing was tagged" in done.stderr
+    assert (done.returncode, checkout.list_origin_tags(), checkout.git("tag")) == (2, [], "")
+    readers.symlink_to(checkout.remote)
+    publish(checkout, "1.0.0")
 
 
 def test_a_name_that_no_tag_can_have_is_refused(checkout: Checkout) -> None:
@@ -580,7 +597,7 @@ def test_settings_and_variables_of_git_change_nothing(checkout: Checkout, monkey
     refuse(checkout, "1.0.0", "error: \u00fcber.txt is not committed")
     (checkout.root / "\u00fcber.txt").unlink()
     with monkeypatch.context() as hook:
-        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_QUARANTINE_PATH"):
             hook.setenv(name, str(checkout.root.parent / "origin.git"))
         hook.setenv("GIT_TRACE", "1")
         hook.setenv("LANG", "C")

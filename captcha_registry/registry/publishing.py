@@ -23,7 +23,15 @@ from captcha_registry.machine import count_usable_cores, settle_user
 from captcha_registry.registry.diff import REASONS, Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.git import GIT_REMOTE, open_git, run_git
-from captcha_registry.registry.pushing import Objects, find_objects, find_outputs, name_output, push_objects, require_sound_cache
+from captcha_registry.registry.pushing import (
+    Objects,
+    find_objects,
+    find_outputs,
+    name_output,
+    push_objects,
+    require_remotes,
+    require_sound_cache,
+)
 from captcha_registry.registry.repository import (
     NO_DEFAULT_BRANCH,
     Published,
@@ -110,7 +118,8 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     """
     root = Path(repo.root_dir)
     _require_seen(root, name)
-    commit = run_git(root, "rev-parse", "HEAD")
+    if not (commit := run_git(root, "rev-parse", "--revs-only", "HEAD")):
+        raise UserError("nothing is committed yet, and a version is a commit: run `git commit` and `git push` first")
     _require_clean_tree(root, commit)
     require_committer(root)
     _require_known_commit(root, commit)
@@ -125,6 +134,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     files = find_files(repo, published)
     here = prove_folder(root / published.path)
     require_sound_cache(objects, root / published.path)
+    require_remotes(objects)
     _require_same(here, files, published)
     predecessor = _find_predecessor(repo, published, taken)
     difference = diff_versions(read_published(predecessor, find_files(repo, predecessor)), here) if predecessor else None

@@ -5,7 +5,7 @@ What is checked out does not matter here, nor do remotes that only this machine'
 
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from dvc.config import Config
+from dvc.data_cloud import Remote
+from dvc.fs import get_cloud_fs
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc_data.callbacks import TqdmCallback
@@ -23,15 +25,22 @@ from captcha_registry.errors import UserError
 from captcha_registry.registry.fetching import Checksum
 from captcha_registry.registry.repository import Published, open_revision
 
-AGAIN = "nothing was tagged: mend it and run the same command again"
+AGAIN = "nothing was tagged: fix that and run the same command again"
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """What of a version belongs on one remote: DVC's cache, which has it, the remote, and the hashes."""
+    """What of a version belongs on one remote.
+
+    Attributes:
+        cache: DVC's cache, which has it.
+        remote: where this checkout pushes to.
+        seen: where readers look: the same, unless settings of this checkout or its user have another address.
+    """
 
     cache: HashFileDB
     remote: HashFileDB
+    seen: HashFileDB
     hashes: set[str]
 
 
@@ -59,18 +68,33 @@ def find_objects(repo: Repo, published: Published) -> list[Objects]:
             _require_pushed(out)
             name = _find_remote(config, out, Path(repo.scm.root_dir))
             remote = repo.cloud.get_remote(name)
+            seen = _find_seen(repo, config, remote)
             if remote.fs.version_aware:
                 raise UserError(
                     f"the DVC remote {name!r} is version_aware, so its files may be overwritten; expected a plain one"
                 )
-            legacy = out.hash_name != "md5"
-            group = Objects(out.cache, remote.legacy_odb if legacy else remote.odb, set())
+            plain = out.hash_name == "md5"
+            to, at = (place.odb if plain else place.legacy_odb for place in (remote, seen))
+            group = Objects(out.cache, to, at, set())
             if Path(group.remote.path).resolve() == Path(group.cache.path).resolve():
                 raise UserError(f"the DVC remote {name!r} is DVC's own cache of this checkout: expected a folder of its own")
             groups.setdefault((name, out.hash_name), group).hashes.update(_list_hashes(repo, out))
     for group in groups.values():
         _require_none([value for value in sorted(group.hashes) if not group.cache.exists(value)], group)
     return list(groups.values())
+
+
+def require_remotes(groups: list[Objects]) -> None:
+    """Refuse remotes that cannot be asked for an object, before anything is pushed.
+
+    Raises:
+        UserError: says which, and why not.
+    """
+    for group in groups:
+        for place in (group.remote, group.seen):
+            # Some remotes answer so where an object is missing.
+            with _explain_errors(place, "asked"), suppress(FileNotFoundError, PermissionError):
+                place.fs.info(place.oid_to_path(min(group.hashes)))
 
 
 def require_sound_cache(groups: list[Objects], folder: Path) -> None:
@@ -98,23 +122,24 @@ def push_objects(groups: list[Objects]) -> None:
         UserError: a remote does not take it.
     """
     for group in groups:
-        with _explain_errors(group.remote):
-            lacking = find_lacking(group)
+        with _explain_errors(group.remote, "written to"):
+            lacking = find_lacking(group, group.remote)
             _require_none(_find_damaged(group, lacking), group)
             # Listings last, as DVC takes a folder whose listing is at the remote for complete.
             for part in ([v for v in lacking if not v.endswith(".dir")], [v for v in lacking if v.endswith(".dir")]):
                 _push(group, part)
-            if lacking := find_lacking(group):
+            if lacking := find_lacking(group, group.seen):
+                led = "" if group.seen is group.remote else f", as settings that are not in Git push to {group.remote.path}"
                 raise UserError(
                     f"{len(lacking)} of {len(group.hashes)} objects are missing or cut on the remote, such as "
-                    f"{group.remote.oid_to_path(lacking[0])}; {AGAIN}"
+                    f"{group.seen.oid_to_path(lacking[0])}{led}; {AGAIN}"
                 )
 
 
-def find_lacking(group: Objects) -> list[str]:
-    """List the objects that are not at the remote, or with another size than here."""
+def find_lacking(group: Objects, place: HashFileDB) -> list[str]:
+    """List the objects that are not at a place, or with another size than here."""
     hashes = sorted(group.hashes)
-    found = group.remote.fs.info([group.remote.oid_to_path(value) for value in hashes], return_exceptions=True)
+    found = place.fs.info([place.oid_to_path(value) for value in hashes], return_exceptions=True)
     sizes = [group.cache.fs.size(group.cache.oid_to_path(value)) for value in hashes]
     checks = zip(hashes, found, sizes, strict=True)
     return [value for value, info, size in checks if isinstance(info, Exception) or info["size"] != size]
@@ -137,6 +162,18 @@ def _read_config(repo: Repo) -> dict[str, Any]:
         return dict(Config.load_file(repo.fs.join(repo.dvc_dir, Config.CONFIG), fs=repo.fs))
     except FileNotFoundError:
         return {}
+
+
+def _find_seen(repo: Repo, config: Mapping[str, Any], remote: Remote) -> Remote:
+    """Find a remote where Git says that it is, as readers do; this checkout may reach the same by another address."""
+    own, urls = repo.config["remote"], {name: there["url"] for name, there in config["remote"].items() if "url" in there}
+    if all(own[name]["url"] == url for name, url in urls.items()):
+        return remote
+    # Keys and users that are set for another kind of address mean nothing at this one.
+    same = {name for name, url in urls.items() if urlparse(str(own[name]["url"])).scheme == urlparse(url).scheme}
+    there = {name: {**(own[name] if name in same else config["remote"][name]), "url": url} for name, url in urls.items()}
+    kind, options, path = get_cloud_fs({**repo.config, "remote": there}, name=remote.name)
+    return Remote(remote.name, path, kind(**options), tmp_dir=repo.site_cache_dir, **options)
 
 
 def _find_remote(config: Mapping[str, Any], out: Output, root: Path) -> str:
@@ -211,7 +248,7 @@ def _push(group: Objects, hashes: list[str]) -> None:
 
 
 @contextmanager
-def _explain_errors(remote: HashFileDB) -> Iterator[None]:
+def _explain_errors(remote: HashFileDB, what: str) -> Iterator[None]:
     try:
         yield
     except UserError:
@@ -219,4 +256,4 @@ def _explain_errors(remote: HashFileDB) -> Iterator[None]:
     # Every kind of remote has errors of its own, and no common ancestor.
     except Exception as error:  # noqa: BLE001 - its words are kept, but not its addresses
         problem = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"the remote at {remote.path} could not be written to ({problem}); {AGAIN}") from None
+        raise UserError(f"the remote at {remote.path} could not be {what} ({problem}); {AGAIN}") from None
