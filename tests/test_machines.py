@@ -463,11 +463,16 @@ def test_a_folder_is_writable_if_it_can_be_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to others")
-def test_a_repository_of_another_user_is_named_with_what_makes_git_trust_it(published: Checkout, tmp_path: Path) -> None:
+def test_a_repository_of_another_user_is_read_as_soon_as_git_trusts_it(
+    published: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = shutil.copytree(published.root, tmp_path / "theirs")
     for path in (root, *root.rglob("*")):
         os.chown(path, 54321, 54321)
-    command = re.escape(f"`git config --global --add safe.directory {root}`")
-    trust = f"is not owned by current user; if you trust it: {command}"
-    with pytest.raises(UserError, match=trust), open_repository(str(root)) as repo:
+    trust = re.escape(f"git config --global --add safe.directory {root}")
+    with pytest.raises(UserError, match=f"detected dubious ownership .*{trust}"), open_repository(str(root)) as repo:
         find_published(repo, "tiny")
+    for name, value in {"COUNT": "1", "KEY_0": "safe.directory", "VALUE_0": str(root)}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    with open_repository(str(root)) as repo:
+        assert find_published(repo, "tiny").name == "tiny"

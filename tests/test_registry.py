@@ -21,6 +21,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.registry.fetching import RemoteFile
+from captcha_registry.registry.git import run_git
 from captcha_registry.registry.repository import parse_reference, parse_version
 
 
@@ -119,6 +120,17 @@ def test_a_project_and_its_remotes_may_lie_in_any_folder(tiny_dataset: CaptchaDa
         done = checkout.run("get", "tiny", "--repo", repo, "--to", str(target))
         assert done.returncode == 0, done.stderr
         assert len(hash_files(target)) == 13
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [("sha1", "is a Git repository with no .dvc folder at its top"), ("sha256", "whose objects have SHA-256 names")],
+)
+def test_a_repository_that_cannot_hold_versions_says_why(tmp_path: Path, names: str, message: str) -> None:
+    run_git(tmp_path, "init", f"--object-format={names}")
+    run_git(tmp_path, "commit", "--allow-empty", "--message", "nothing")
+    done = Checkout(tmp_path).run("list", "--repo", str(tmp_path))
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize("option", ["--no-tags", "--depth=1"])

@@ -10,6 +10,7 @@ from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import pygit2
 from dvc.scm import SCM, Git
 from scmrepo.git.backend.pygit2 import Pygit2Object
 
@@ -20,7 +21,7 @@ GIT_REMOTE = "origin"
 MISLEADING = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_GRAFT_FILE"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE", "GIT_REPLACE_REF_BASE", "GIT_CONFIG"),
-    *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
+    *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_QUARANTINE_PATH"),
 )
 # A command that only asks, with time to type a passphrase; one that transfers a history, or runs a hook that tests a project.
 ASK_SECONDS = 120
@@ -88,9 +89,15 @@ def open_git(root: Path) -> Git:
     """Open a repository such that DVC reads its files in one piece.
 
     It would read them as streams of pygit2, in which the thread that writes and the one that reads can wait for each other
-    for ever.
+    for ever. And it would know neither what the variables of Git say about owners that are trusted, nor who called `sudo`.
+
+    Raises:
+        UserError: Git does not trust its owner, or names its objects as pygit2 cannot.
     """
     scm = SCM(str(root))
+    if run_git(root, "rev-parse", "--show-object-format") == "sha256":
+        raise UserError("DVC cannot read a Git repository whose objects have SHA-256 names; expected SHA-1, Git's default")
+    pygit2.settings.owner_validation = False
     backend: Any = scm.pygit2
     backend.get_tree_obj = lambda rev, **_: _WholeObject(backend.repo[rev].tree, backend=backend)
     return scm

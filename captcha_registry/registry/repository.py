@@ -5,7 +5,6 @@ and nothing of it is ever run.
 """
 
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -51,11 +50,12 @@ PLACES = ("url", "endpointurl", "oss_endpoint", "account_name", "port")
 # How Git names a program that it runs to reach a repository: https://git-scm.com/docs/gitremote-helpers
 TRANSPORT_HELPER = re.compile(r"[\w.+-]*::")
 NO_DEFAULT_BRANCH = (
-    "its HEAD names a branch that is not there, so nobody can clone it: its owner names another in the host's settings, or with "
+    "its HEAD names a branch that is not there, so nobody can clone it: its owner pushes that, or names another in the host's "
+    "settings, or with "
     "`git symbolic-ref HEAD refs/heads/main` in a bare repository"
 )
-# What Git says of a repository that another user owns.
-FOREIGN = re.compile(r"repository path '(.+)' is not owned by current user")
+# How DVC colours what it says.
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 REFERENCE = re.compile(r"(?P<name>[^@]+)(@v?(?P<version>.+))?")
 
 
@@ -153,6 +153,10 @@ def _open_clone(url: str, where: str) -> Iterator[Repo]:
             fs = GitFileSystem(scm=scm, rev=resolve_rev(scm, "HEAD"))
         except RevError:
             raise UserError(f"{where}: {NO_DEFAULT_BRANCH}") from None
+        if not fs.isdir("/.dvc"):
+            raise UserError(
+                f"{where} is a Git repository with no .dvc folder at its top, so nothing that can be read is published there"
+            )
         # DVC would not read it from a clone like this one; who reads the repository with plain DVC would follow it.
         if fs.exists("/.dvc/config.local"):
             raise _tracks_local_config(where)
@@ -195,9 +199,7 @@ def explain_errors(where: str) -> Iterator[None]:
         cause: BaseException = error
         while earlier := cause.__cause__:
             cause = earlier
-        problem = " ".join(str(cause).split()) or type(cause).__name__
-        if owned := FOREIGN.search(problem):
-            problem += f"; if you trust it: `git config --global --add safe.directory {shlex.quote(owned[1])}`"
+        problem = COLOUR.sub("", " ".join(str(cause).split())) or type(cause).__name__
         raise UserError(f"{where}: {problem}") from None
 
 
