@@ -399,7 +399,7 @@ def test_a_dataset_is_drawn_verified_repaired_exported_and_loaded_below_an_odd_p
     root.mkdir()
     monkeypatch.chdir(root)
     with ThreadPoolExecutor(1) as executor:
-        draw_remote_dataset("tiny", Drawer(tiny_spec), "to [all]#1::2%20", "work", executor)
+        draw_remote_dataset("tiny", Drawer(tiny_spec), "to [all]#1::2%20", "work", executor, lambda _manifest: {})
         drawn = root / "to [all]#1::2%20"
         assert hash_files(drawn).keys() >= {"00000.tfrecord", "00009.tfrecord", "index.parquet", "manifest.json"}
         (drawn / "00003.tfrecord").rename(drawn / "00011.tfrecord")

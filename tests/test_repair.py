@@ -376,10 +376,10 @@ def test_two_repairs_at_once_are_one_too_many(patient: Patient, monkeypatch: pyt
     (patient.root.parent / "link").symlink_to(patient.root)
     verify_now = repair_module.verify_dataset
 
-    def verify_during_another_repair(root: Path, depth: Depth, executor: Executor) -> list[Problem]:
+    def verify_during_another_repair(root: Path, depth: Depth, executor: Executor, *, splits: list[str] | None) -> list[Problem]:
         with pytest.raises(UserError, match=r"another repair of .*link is at work: wait for it to end, or stop it"):
             repair(patient.root.parent / "link")
-        return verify_now(root, depth, executor)
+        return verify_now(root, depth, executor, splits=splits)
 
     monkeypatch.setattr(repair_module, "verify_dataset", verify_during_another_repair)
     patient.flip(20)
