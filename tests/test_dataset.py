@@ -228,6 +228,15 @@ def test_tensorflow_gets_the_selection_in_its_order(tiny: CaptchaDataset, tmp_pa
     assert read_all(dropped) == expected[:40]
 
 
+def test_pictures_are_kept_in_the_home_that_a_tilde_stands_for(
+    tiny: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    tiny[:1].to_tf(batch_size=1, cache="~/kept")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 @pytest.mark.parametrize("cache", CACHES)
 def test_a_seed_and_an_epoch_decide_the_order_wherever_pictures_are_kept(
     tiny: CaptchaDataset, tmp_path: Path, cache: str

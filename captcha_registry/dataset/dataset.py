@@ -232,23 +232,26 @@ class CaptchaDataset:
             UserError: a number will not do, a shard cannot be had or has other bytes than the manifest says, or the disk is full.
         """
         with needs("to_tf"):
-            from captcha_registry.dataset.tensorflow_batches import Order, keep_images, make_batches  # noqa: PLC0415
+            from captcha_registry.dataset.tensorflow_batches import Order, make_batches  # noqa: PLC0415
 
         _require_whole_number("batch_size", batch_size, 1)
         _require_whole_number("epoch", epoch, 0)
         if seed is not None:
             _require_whole_number("seed", seed, 0)
         self.make_local()
-        images = None
-        if cache:
-            folder = None if isinstance(cache, bool) else expand_home(cache)
-            if folder not in self._kept_images:
-                if folder is None:
-                    self._require_memory(self.images_bytes, "a cache on disk, with cache='a folder'")
-                self._kept_images[folder] = keep_images(self, folder)
-            images = self._kept_images[folder]
+        images = self._keep_images(None if isinstance(cache, bool) else expand_home(cache)) if cache else None
         order = Order(len(self), shuffle, seed, epoch)
         return make_batches(self, order, batch_size, drop_remainder=drop_remainder, images=images)
+
+    def _keep_images(self, folder: Path | None) -> "tf.Tensor":
+        """Decode every picture for `to_tf` into memory or a folder, or take what was decoded there before."""
+        from captcha_registry.dataset.tensorflow_batches import keep_images  # noqa: PLC0415
+
+        if folder not in self._kept_images:
+            if folder is None:
+                self._require_memory(self.images_bytes, "a cache on disk, with cache='a folder'")
+            self._kept_images[folder] = keep_images(self, folder)
+        return self._kept_images[folder]
 
     def to_torch(self) -> "TorchSamples":
         """Make a map-style dataset for PyTorch's DataLoader, of `(image uint8 tensor (3, height, width), label)`."""

@@ -120,14 +120,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     _require_seen(root, name)
     if not (commit := run_git(root, "rev-parse", "--revs-only", "HEAD")):
         raise UserError("nothing is committed yet, and a version is a commit: run `git commit` and `git push` first")
-    _require_clean_tree(root, commit)
-    require_committer(root)
-    _require_known_commit(root, commit)
-    taken = find_remote_tags(root, name)
-    tag = make_tag(name, version)
-    require_tag_is_free(root, tag, commit, taken)
-    if tag not in taken:
-        require_taggable(root, tag, commit)
+    taken = _require_taggable_commit(root, commit, name, version)
     published = _find_artifact(repo, name, version, commit)
     _require_fresh(repo, published)
     objects = find_objects(repo, published)
@@ -166,6 +159,19 @@ def _require_seen(root: Path, name: str) -> None:
             f"{name!r} is no name that a tag of a version can have, so no reader would see it: give the artifact one of letters, "
             "digits, - and _ in dvc.yaml, with a letter or digit at both ends, and commit"
         )
+
+
+def _require_taggable_commit(root: Path, commit: str, name: str, version: Version) -> dict[str, RemoteTag]:
+    """Refuse what Git could not tag, or readers could not have; return the tags of the artifact that the Git remote has."""
+    _require_clean_tree(root, commit)
+    require_committer(root)
+    _require_known_commit(root, commit)
+    taken = find_remote_tags(root, name)
+    tag = make_tag(name, version)
+    require_tag_is_free(root, tag, commit, taken)
+    if tag not in taken:
+        require_taggable(root, tag, commit)
+    return taken
 
 
 def _require_clean_tree(root: Path, commit: str) -> None:
