@@ -47,7 +47,7 @@ repro: setup ## draw, split, describe, train and evaluate at full scale; only wh
 demo: setup ## the same at a small scale in a throwaway copy, in under 4 minutes
 	$(BIN)/python examples/demo.py
 
-test: setup ## run all tests
+test: setup ## run the tests, but for those that only CI has time for
 	$(BIN)/pytest
 
 bench: setup ## run all benchmarks, about 10 minutes on an idle machine

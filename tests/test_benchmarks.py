@@ -195,7 +195,7 @@ def test_verify_benchmark_measures_every_depth_and_a_repair_and_leaves_the_datas
     assert hash_files(tiny_dataset.root) == before
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_lab_note_benchmark_measures_every_way_of_every_step() -> None:
     finished = run_benchmark("lab_note.py", "--samples", "130", "--pairs", "1", "--json", "-")
     assert finished.returncode == 0, finished.stderr
@@ -207,7 +207,7 @@ def test_lab_note_benchmark_measures_every_way_of_every_step() -> None:
     assert all(math.isfinite(value) and value > 0 for value in figures)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_generation_benchmark_measures_both_datasets_and_prints_one_json_object() -> None:
     finished = run_benchmark("generation.py", "--samples", "40", "--pairs", "1", "--json", "-")
     assert finished.returncode == 0, finished.stderr

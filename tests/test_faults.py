@@ -140,7 +140,7 @@ def run_until(project: Project, seconds: float, *, num_workers: int) -> bool:
     return is_killed
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_that_is_killed_at_any_moment_is_taken_up(
     make_project: Callable[[str], Project], shard_rule: SplitRule, generate: Callable[..., CaptchaDataset]
 ) -> None:

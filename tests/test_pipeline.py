@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import hash_files
+from filelock import FileLock
 from ruamel.yaml import YAML
 from test_meaning import tidy
 
@@ -86,13 +87,20 @@ def list_runs(output: str) -> list[str]:
     return re.findall(r"Running stage '(.+)'", output)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which everything has run and is committed on main."""
-    project = make_checkout(tmp_path_factory.mktemp("finished") / "project")
-    run(project, "dvc", "repro")
-    commit_all(project)
-    return project
+    """A project in which everything has run and is committed on main; all processes of a test run share it."""
+    own = tmp_path_factory.getbasetemp()
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
+    place.mkdir(exist_ok=True)
+    with FileLock(place / "lock"):
+        if not (place / "done").exists():
+            shutil.rmtree(place / "project", ignore_errors=True)
+            project = make_checkout(place / "project")
+            run(project, "dvc", "repro")
+            commit_all(project)
+            (place / "done").touch()
+    return place / "project"
 
 
 @pytest.fixture
