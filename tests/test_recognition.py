@@ -107,10 +107,13 @@ def test_pictures_too_small_for_a_network_are_refused_with_their_size() -> None:
         build_network(small_params("cnn", preset="lab"), spec)
 
 
-def test_texts_too_long_for_the_columns_of_ctc_are_refused() -> None:
+@pytest.mark.parametrize("preset", ["fast", "lab"])
+def test_texts_too_long_for_the_columns_of_ctc_are_refused(preset: str) -> None:
     spec = ALNUM.model_copy(update={"width": 64, "length": 5})
-    with pytest.raises(UserError, match="8 columns cannot hold 5 characters"):
-        build_network(small_params("crnn"), spec)
+    params = small_params("crnn", preset=preset)
+    with pytest.raises(UserError, match=r"a crnn sees 8 columns .* and needs 9 for 5 characters: raise `width` to 72, or lower"):
+        build_network(params, spec)
+    assert build_network(params, spec.model_copy(update={"width": 72})).output_shape[1] == 9
 
 
 def test_a_cnn_refuses_texts_that_differ_in_length() -> None:

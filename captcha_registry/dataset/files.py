@@ -61,7 +61,8 @@ class LocalFiles:
         except FileNotFoundError:
             fetched = sorted(read_fetched_splits(self.root) or ())
             cure = (
-                f"only {' and '.join(fetched)} was fetched: load it with split={fetched[0]!r}, or fetch the rest"
+                f"only {' and '.join(fetched)} was fetched: load it with split={fetched[0]!r}, or in a command with "
+                f"--split {fetched[0]}, or fetch the rest"
                 if fetched
                 else "if only one split was fetched, load that one; "
                 f"else fetch it again, or run `captcha-registry repair {self.root}`"

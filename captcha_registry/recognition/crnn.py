@@ -5,22 +5,33 @@ and in the decoder. CTC: Graves et al. 2006, https://www.cs.toronto.edu/~graves/
 """
 
 from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
 from captcha_registry.recognition.frameworks import keras, layers
 from captcha_registry.recognition.layers import image_input, strided_trunk
 from captcha_registry.recognition.recipe import CrnnParams
 
 FIRST_CLASS = 1
+# Pixels that become one column, in both presets.
+COLUMN_PIXELS = 8
 FAST_UNITS = 96
 LAB_UNITS = 128
 
 
 def build_network(params: CrnnParams, spec: DatasetSpec) -> keras.Model:
-    """Build the network of the chosen preset."""
+    """Build the network of the chosen preset.
+
+    Raises:
+        UserError: the pictures are too narrow for the texts.
+    """
     images, x = image_input(spec.height, spec.width)
     x = _fast_sequence(x, params.recurrent) if params.preset == "fast" else _lab_sequence(x, params.recurrent)
     # CTC needs a column for every character and one for a blank between two that are equal.
-    if x.shape[1] < 2 * spec.max_length - 1:
-        raise ValueError(f"{x.shape[1]} columns cannot hold {spec.max_length} characters")
+    needed = 2 * spec.max_length - 1
+    if x.shape[1] < needed:
+        raise UserError(
+            f"a crnn sees {x.shape[1]} columns on pictures {spec.width} pixels wide, and needs {needed} for {spec.max_length} "
+            f"characters: raise `width` to {needed * COLUMN_PIXELS}, or lower `length`"
+        )
     logits = layers.Dense(len(spec.alphabet) + 1, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=f"crnn_{params.preset}")
 
