@@ -197,7 +197,7 @@ def _ignore_more_signals() -> bool:
 def _end_at_once(number: int, _frame: FrameType | None) -> None:
     """End the process where nothing has to be cleaned up, or that takes too long."""
     with suppress(OSError):
-        # Not `print`: the signal may have come in the midst of one.
+        # Not `print`: the signal may have come during one.
         os.write(2, f"{_describe_stop(number)}\n".encode())
     os._exit(128 + number)
 

@@ -379,7 +379,7 @@ def test_a_scheduler_that_dies_ends_the_run_with_a_remedy(
     _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 2
     assert errors == (
-        f"error: the Dask scheduler at {scheduler} is gone: start it anew, with workers, and run the same command again, "
+        f"error: the Dask scheduler at {scheduler} no longer answers: start it again, with workers, and run the same command again, "
         "it goes on from here\n"
     )
 
@@ -407,7 +407,7 @@ def test_a_scheduler_that_dies_while_the_last_result_is_on_its_way_ends_the_run(
             servers.processes[0].kill()
             next(as_completed([future], timeout=HANG_SECONDS)).result()
 
-    with pytest.raises(UserError, match=r"is gone: start it anew, with workers, and run the same command again"):
+    with pytest.raises(UserError, match=r"no longer answers: start it again, with workers, and run the same command again"):
         draw_until_the_scheduler_dies()
 
 

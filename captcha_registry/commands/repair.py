@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("path", help="folder of the dataset, such as data/digits")
     parser.add_argument("--workers", type=int, default=count_workers(), help="processes (default: one a core, as memory allows)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object with what was mended and what was left")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with what was repaired and what was left")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -107,7 +107,7 @@ The dataset id, a hash of all that the manifest says, is `{manifest.dataset_id}`
 
 ## Read it
 
-With `captcha_registry`, which proves each sample as it reads it:
+With `captcha_registry`, which verifies each sample as it reads it:
 
 ```python
 import captcha_registry

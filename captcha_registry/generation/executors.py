@@ -149,7 +149,7 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
         if is_without_workers.is_set():
             lost = f"has had no worker for {WORKERS_TIMEOUT_SECONDS} seconds: start some, `dask worker {scheduler}`, and"
         else:
-            lost = "is gone: start it anew, with workers, and"
+            lost = "no longer answers: start it again, with workers, and"
         raise UserError(f"the Dask scheduler at {scheduler} {lost} run the same command again, it goes on from here") from error
     except KilledWorker as error:
         raise UserError(f"{error} Run the same command again, it goes on from here") from error
@@ -227,7 +227,7 @@ class _ClusterExecutor(Executor):
 
 
 def share(executor: Executor, value: Any) -> Any:
-    """Return what tasks of an executor shall be given in place of a value, lest each of many carries it over the network."""
+    """Return what tasks of an executor shall be given in place of a value, so that not each of many carries it over the network."""
     return executor.share(value) if isinstance(executor, _ClusterExecutor) else value
 
 

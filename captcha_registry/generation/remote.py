@@ -48,7 +48,7 @@ DESCRIPTIONS = {"README.md", "croissant.json"}
 Describe = Callable[[Manifest], dict[str, str]]
 _MARK = re.compile(r"\.(?P<kind>bid|claim)-(?P<seconds>\d+)-(?P<process>\d+)-(?P<host>.+)")
 
-# A bid or claim that has not been made anew for so long is of a dead run.
+# A bid or claim that was not renewed for so long is of a dead run.
 CLAIM_SECONDS = 120
 _RENEWAL_SECONDS = 20
 
@@ -388,5 +388,5 @@ def _write_descriptions(place: Place, texts: dict[str, str]) -> None:
 def _read_rows(place: Place, name: str) -> pa.Table:
     content = place.read(name)
     if content is None:
-        raise UserError(f"{place.url}/{name} is gone: someone else is at work there; run the same command again")
+        raise UserError(f"{place.url}/{name} is missing: someone else is at work there; run the same command again")
     return pq.read_table(pa.BufferReader(content))

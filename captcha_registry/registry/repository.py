@@ -307,7 +307,7 @@ def _check_config(config: dict[str, dict[str, Any]], where: str) -> None:
         groups = list(content.values()) if section == "remote" and isinstance(content, dict) else [content]
         if not all(isinstance(group, dict) for group in groups):
             raise UserError(
-                f"{where}: its .dvc/config has a text in the place of the section {section}: its owner has to mend it"
+                f"{where}: its .dvc/config has a text in the place of the section {section}: its owner has to correct it"
             )
         unsafe = {option for group in groups for option in group} - SAFE_OPTIONS.get(section, set())
         if unsafe:
