@@ -379,8 +379,8 @@ def test_a_scheduler_that_dies_ends_the_run_with_a_remedy(
     _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 2
     assert errors == (
-        f"error: the Dask scheduler at {scheduler} no longer answers: start it again, with workers, and run the same command again, "
-        "it goes on from here\n"
+        f"error: the Dask scheduler at {scheduler} no longer answers: start it again, with workers, and run the same "
+        "command again, it goes on from here\n"
     )
 
     scheduler = servers.start_scheduler()

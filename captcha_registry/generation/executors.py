@@ -227,7 +227,7 @@ class _ClusterExecutor(Executor):
 
 
 def share(executor: Executor, value: Any) -> Any:
-    """Return what tasks of an executor shall be given in place of a value, so that not each of many carries it over the network."""
+    """Return what tasks of an executor shall be given in place of a value, so that it crosses the network once."""
     return executor.share(value) if isinstance(executor, _ClusterExecutor) else value
 
 
