@@ -30,6 +30,10 @@ FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REMEDIES = dict.fromkeys(FULL_DISK, ": free some space and run the same command again")
 _REMEDIES |= {errno.EFBIG: ": raise the limit on the size of files (`ulimit -f`), and run the same command again"}
 _REMEDIES |= {errno.EROFS: ": make it writable, or work in another folder"}
+# What the limits of a process and of a machine are called; such an error names no file, or one that has nothing to do with it.
+_LIMITS = dict.fromkeys((errno.EMFILE, errno.ENFILE), ": raise the limit on open files (`ulimit -n`)")
+_LIMITS |= dict.fromkeys((errno.EAGAIN, errno.ENOMEM), ": raise the limits on processes and memory (`ulimit -u`, `ulimit -v`)")
+_REMEDIES |= {number: f"{cure}, or end other programs, and run the same command again" for number, cure in _LIMITS.items()}
 
 # What ends a process; Windows has no SIGHUP.
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -159,6 +163,7 @@ def _raise_on_signals(received: list[int]) -> Iterator[None]:
             received.append(number)
             deadline = time.monotonic() + _CLEANING_SECONDS
             # Code in C may swallow the error, as PyArrow does while it imports pandas: then it is raised again.
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop) or signal.SIG_DFL
             signal.setitimer(signal.ITIMER_REAL, _SWALLOWED_SECONDS, _SWALLOWED_SECONDS)
         elif _is_cleaning_up():
             if number != signal.SIGALRM and time.monotonic() > deadline:
@@ -166,14 +171,15 @@ def _raise_on_signals(received: list[int]) -> Iterator[None]:
             return
         raise StoppedError(received[0])
 
-    numbers = [*_ENDING_SIGNALS, signal.SIGALRM]
-    before = {n: handler for n in numbers if (handler := signal.getsignal(n)) not in {signal.SIG_IGN, None}}
+    before = {n: handler for n in _ENDING_SIGNALS if (handler := signal.getsignal(n)) not in {signal.SIG_IGN, None}}
     try:
-        for number in before:
+        for number in list(before):
             signal.signal(number, stop)
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        # Before a signal has come, the timer is not ours.
+        if received:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -220,9 +226,11 @@ def _report(error: BaseException) -> int:
         return 2
     if isinstance(error, BrokenPipeError) and error.filename == _STDOUT:
         return _BROKEN_PIPE_CODE
-    # Most that have no file are no matter of the disk.
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL_DISK):
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't start new thread" in error.args):
+        error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    # Most that have no file are no matter of the machine.
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL_DISK or error.errno in _LIMITS):
+        where = "" if error.filename is None or error.errno in _LIMITS else f"{os.fsdecode(error.filename)}: "
         _say(f"error: {where}{error.strerror or error}{_find_remedy(error)}")
         return 2
     raise error

@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 from ruamel.yaml import YAML
 
 from captcha_registry.errors import UserError, prepare_process, report_errors
@@ -52,10 +54,19 @@ def run(command: list[str], folder: Path) -> str:
     """
     environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS} | SETTINGS
     output = subprocess.PIPE if "ls-files" in command else None
-    done = subprocess.run(command, cwd=folder, env=environment, stdout=output, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"`{' '.join(command)}` in {folder} ended with exit code {done.returncode}, see above")
-    return done.stdout or ""
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=output, text=True) as process:
+        try:
+            printed, _ = process.communicate()
+        except BaseException:
+            # DVC hands on no signal to the stage that it runs.
+            for child in (children := psutil.Process().children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    child.terminate()
+            psutil.wait_procs(children)
+            raise
+    if process.returncode:
+        raise UserError(f"`{' '.join(command)}` in {folder} ended with exit code {process.returncode}, see above")
+    return printed or ""
 
 
 def list_files() -> list[str]:

@@ -1,10 +1,18 @@
 """One thin file per DVC stage, run as `python -m stages.<name>` from the project's top folder."""
 
+import os
 import shlex
+import signal
 import sys
+import threading
+import time
 from importlib.util import find_spec
 
+import psutil
+
 from captcha_registry.errors import prepare_process
+
+_PAUSE_SECONDS = 0.2
 
 if missing := [name for name in ("captcha", "keras", "numba", "tensorflow", "zlib_ng") if find_spec(name) is None]:
     # Raised, as another wording of what is raised runs no stage again.
@@ -12,6 +20,27 @@ if missing := [name for name in ("captcha", "keras", "numba", "tensorflow", "zli
         f"error: the pipeline needs {', '.join(missing)}, not installed for {sys.executable}: "
         f"run `make repro`, or first `{shlex.join([sys.executable, '-m', 'pip', 'install', '--editable', '.[all]'])}`"
     )
+
+
+def _end_with_dvc() -> None:
+    """Stop this process when DVC, which runs it, has ended: DVC hands on no signal, and nobody would note the results."""
+    top = psutil.Process()
+    try:
+        # DVC is above what it has told which stage this is: this process, and perhaps a shell.
+        while (dvc := top.parent()) and "DVC_STAGE" in dvc.environ():
+            top = dvc
+        while dvc and top.ppid() == dvc.pid:
+            time.sleep(_PAUSE_SECONDS)
+    except psutil.AccessDenied:
+        # Somebody else's.
+        return
+    except psutil.NoSuchProcess:
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 # Only where a stage is looked up to be run, as its imports take seconds; who imports one keeps a process as it is.
 if sys.argv[0] == "-m":
     prepare_process()
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_end_with_dvc, daemon=True).start()

@@ -1,5 +1,6 @@
 """However a command or stage ends, it ends as other tools do: a line or none, an exit code, nothing half-written or left."""
 
+import errno
 import itertools
 import json
 import os
@@ -209,6 +210,17 @@ def test_a_signal_ends_the_work_in_one_line_and_leaves_nothing(
     assert not [*root.glob("elsewhere/.claim*")]
 
 
+def test_a_stage_ends_with_the_dvc_that_runs_it(large_project: Project) -> None:
+    # As DVC does: it tells the stage's name to a shell, which waits.
+    script = 'DVC_STAGE=generate@large sh -c \'"$@"; exit\' sh "$@"; exit'
+    process = start(large_project, AT_WORK["generate"], "sh", "-c", script, "dvc")
+    wait_until(lambda: [*large_project.root.glob(SIGNS["generate"])], "the work", pause_seconds=0.001)
+    process.kill()
+    _, errors = process.communicate(timeout=HANG_SECONDS)
+    assert errors == "stopped by SIGTERM; run the same command again to go on\n"
+    wait_until(lambda: not large_project.list_processes(), "the end of every worker")
+
+
 def test_what_a_killed_export_left_is_cleared_by_the_next(large_project: Project) -> None:
     root = large_project.root
     process = start(large_project, AT_WORK["export"])
@@ -247,6 +259,38 @@ def test_a_server_that_does_not_answer_does_not_keep_from_ending() -> None:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=HANG_SECONDS)
     assert (process.returncode, errors) == (143, "stopped by SIGTERM; run the same command again to go on\n")
+
+
+def test_the_alarm_of_who_calls_the_library_stays_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+    rings: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _frame: rings.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with report_errors():
+            pass
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        with report_errors():
+            wait_until(lambda: rings, "the alarm")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "/dev/null"), "Too many open files: raise the limit on open files"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "Resource temporarily unavailable: raise the limits"),
+        (MemoryError(), "Cannot allocate memory: raise the limits on processes and memory"),
+        (RuntimeError("can't start new thread"), "Cannot allocate memory: raise the limits on processes and memory"),
+    ],
+)
+def test_a_limit_of_the_machine_is_named(capsys: pytest.CaptureFixture[str], error: Exception, message: str) -> None:
+    with pytest.raises(SystemExit) as end, report_errors():
+        raise error
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
 def test_nohup_keeps_a_command_at_work(large_project: Project) -> None:

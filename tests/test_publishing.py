@@ -197,6 +197,22 @@ def test_damage_that_reached_the_cache_is_repaired_there_too(checkout: Checkout,
     assert stat.S_IMODE(cached.stat().st_mode) == 0o444
 
 
+def test_a_manifest_that_was_damaged_in_the_cache_too_comes_back_as_it_is_advised(checkout: Checkout) -> None:
+    path = checkout.root / "data/tiny/manifest.json"
+    cached, content = find_cached(checkout, path), path.read_bytes()
+    path.unlink()
+    path.hardlink_to(cached)
+    path.chmod(0o644)
+    path.write_bytes(content.replace(b'"seed": 7', b'"seed": 8'))
+    path.chmod(0o444)
+    # After this, as a first try may be, DVC takes the damage for what it should be.
+    checkout.dvc("checkout", "--force", "--quiet")
+    remove, *_, repro = re.findall(r"`(rm .+?|dvc .+?)`", checkout.run("repair", "data/tiny").stderr)
+    subprocess.run(shlex.split(remove), cwd=checkout.root, check=True)
+    follow_advice(checkout, f"`{repro}`")
+    assert path.read_bytes() == cached.read_bytes() == content
+
+
 def test_what_other_tools_leave_does_not_keep_from_publishing_and_other_files_do(checkout: Checkout) -> None:
     for name in (".gitignore", ".dvcignore"):
         with (checkout.root / name).open("a") as file:

@@ -367,7 +367,9 @@ def test_a_manifest_that_contradicts_itself_proves_nothing(patient: Patient) -> 
     path = patient.root / MANIFEST_NAME
     path.write_text(path.read_text(encoding="utf-8").replace('"seed": 7', '"seed": 8'), encoding="utf-8")
     before = hash_files(patient.root)
-    with pytest.raises(UserError, match=r"dataset_id is .*: nothing can be proved with it; restore it from Git or with `dvc ch"):
+    with pytest.raises(
+        UserError, match=r"dataset_id is .*: nothing can be proved with it: `rm -f .*/manifest.json`, and fetch or"
+    ):
         repair(patient.root)
     assert hash_files(patient.root) == before
 

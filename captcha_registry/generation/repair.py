@@ -5,10 +5,11 @@ that cannot be proved is left as it is.
 """
 
 import hashlib
+import shlex
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from captcha_registry.cache import find_lock, hold_lock
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
-from captcha_registry.dataset.manifest import FileEntry, Manifest, read_fetched_splits, read_manifest
+from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_fetched_splits, read_manifest
 from captcha_registry.dataset.records import ShardWriter
 from captcha_registry.dataset.verify import Depth, Problem, ShardRows, require_dataset, verify_dataset
 from captcha_registry.errors import UserError
@@ -64,7 +65,7 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
         # What was never fetched is not missing.
         problems = verify_dataset(root, REPAIR_DEPTH, executor, splits=read_fetched_splits(root))
         if broken := [problem for problem in problems if problem.kind == "manifest"]:
-            raise UserError(f"{broken[0]}: nothing can be proved with it; restore it from Git or with `dvc checkout`")
+            raise UserError(f"{broken[0]}: nothing can be proved with it: {_tell_how_to_restore(root)}")
         manifest = read_manifest(root)
         sources = _find_sources(root, problems)
         wrong = _find_wrong(problems)
@@ -119,6 +120,34 @@ def _find_cache(root: Path) -> Path | None:
 
     with Repo(str(root.resolve())) as repo:
         return Path(repo.cache.local.path)
+
+
+def _tell_how_to_restore(root: Path) -> str:
+    """Tell how a manifest comes back; DVC would bring back one that was damaged in its cache, too, through a hard link."""
+    path = root / MANIFEST_NAME
+    cached = _find_cached(path)
+    if cached is None:
+        return f"`{shlex.join(['rm', '-f', str(path)])}`, and fetch or draw the dataset again, which keeps what is right"
+    if cached.is_file() and _hash_for_dvc(cached) == cached.parent.name + cached.name:
+        return f"`{shlex.join(['rm', '-f', str(path)])}`, then `{shlex.join(['dvc', 'checkout', str(path)])}`"
+    remove, pull = shlex.join(["rm", "-f", str(path), str(cached)]), shlex.join(["dvc", "pull", str(path)])
+    return f"DVC's cache has no good one either: `{remove}`, then `{pull}`, or `dvc repro` if it is on no remote"
+
+
+def _find_cached(path: Path) -> Path | None:
+    """Find where DVC's cache has a file, or should have it; None if DVC does not track it."""
+    cache = _find_cache(path.parent)
+    if cache is None:
+        return None
+    from dvc.exceptions import DvcException  # noqa: PLC0415
+    from dvc.repo import Repo  # noqa: PLC0415
+
+    with suppress(DvcException, KeyError), Repo(str(path.parent.resolve())) as repo:
+        entry = repo.index.data["repo"][path.resolve().relative_to(repo.root_dir).parts]
+        if entry.hash_info and entry.hash_info.value:
+            md5 = str(entry.hash_info.value)
+            return cache / md5[:2] / md5[2:]
+    return None
 
 
 def _hash_for_dvc(path: Path) -> str:

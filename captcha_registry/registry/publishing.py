@@ -254,7 +254,7 @@ def prove_folder(root: Path) -> DatasetVersion | ModelVersion:
     with ThreadPoolExecutor(count_usable_cores()) as executor:
         problems = verify_dataset(root, "full", executor)
     if problems:
-        cure = f"`captcha-registry repair {root}` repairs it"
+        cure = f"`captcha-registry repair {root}` repairs it, or tells how"
         if all(problem.kind == "extra" for problem in problems):
             cure = f"move what is not of the dataset out of {root}"
         raise UserError(f"{problems[0]} ({len(problems)} problems in all): {cure}")
