@@ -228,12 +228,14 @@ def test_what_other_tools_leave_does_not_keep_from_publishing_and_other_files_do
 
 
 def test_a_commit_that_others_have_built_upon_is_published(checkout: Checkout) -> None:
-    other = checkout.root.parent / "other"
-    checkout.git("clone", "--quiet", checkout.origin, str(other))
-    Checkout(other).commit("later")
+    other = Checkout(checkout.root.parent / "other")
+    checkout.git("clone", "--quiet", checkout.origin, str(other.root))
     before = checkout.git("for-each-ref")
-    assert checkout.run("publish", "tiny", "1.0.0", "--dry-run").returncode == 0
-    assert checkout.git("for-each-ref") == before
+    for branch in ("theirs", "main"):
+        other.git("commit", "--quiet", "--allow-empty", "--message", branch)
+        other.git("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+        done = checkout.run("publish", "tiny", "1.0.0", "--dry-run")
+        assert (done.returncode, checkout.git("for-each-ref")) == (0, before), done.stderr
     publish(checkout, "1.0.0")
 
 
@@ -503,7 +505,7 @@ def test_a_remote_that_readers_cannot_reach_is_refused(checkout: Checkout) -> No
         f"{checkout.root}/.dvc/cache": "in the checkout itself, which readers do not have",
         f"{checkout.root}/../checkout/store": "in the checkout itself, which readers do not have",
         f"file://{checkout.remote}": f"expected a path: `dvc remote modify store url {checkout.remote}`, and commit",
-        "remote://mine/store": "and has no url for 'mine', so readers could not follow it",
+        "remote://me:s3cret@mine/store": "is remote://***@mine/store, and has no url for 'mine', so readers could not follow it",
     }.items():
         set_remote(checkout, url)
         # A dry run only, which is quicker; what is published passes the same checks.
@@ -571,6 +573,10 @@ def test_a_project_below_the_top_of_its_git_repository_is_refused(checkout: Chec
     for dry_run in (["--dry-run"], []):
         done = project.run("publish", "tiny", "1.0.0", *dry_run)
         assert (done.returncode, "is not the top of its Git repository but team/ in it" in done.stderr) == (2, True), done.stderr
+    done = project.run("list")
+    assert (done.returncode, f"those of the top: name that with --repo {checkout.root}\n" in done.stderr) == (2, True), (
+        done.stderr
+    )
     assert (checkout.list_remote(), checkout.list_origin_tags(), checkout.git("tag")) == ({}, [], "")
 
 

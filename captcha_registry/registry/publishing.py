@@ -199,7 +199,8 @@ def _require_known_commit(root: Path, commit: str) -> None:
     if heads and commit not in heads:
         # Objects only, of what others have built upon it; no branch and no tag is written.
         fetch(root, *heads)
-    if not heads or run_git(root, "rev-list", "--max-count=1", commit, "--not", *heads):
+    # Where it is the head of a branch itself, those of others need not be known here.
+    if not heads or (commit not in heads and run_git(root, "rev-list", "--max-count=1", commit, "--not", *heads)):
         raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push` first")
     if not run_git(root, "ls-remote", GIT_REMOTE, "HEAD"):
         raise UserError(f"{GIT_REMOTE}: {NO_DEFAULT_BRANCH}")

@@ -197,7 +197,8 @@ def _require_reachable(config: Mapping[str, Any], name: str, url: str, root: Pat
         base = config.get("remote", {}).get(address.netloc.lower(), {}).get("url")
         if not base:
             raise UserError(
-                f"{where}, and has no url for {address.netloc!r}, so readers could not follow it: add that and commit"
+                f"{where}, and has no url for {address.netloc.rpartition('@')[2]!r}, so readers could not follow it: add that "
+                "and commit"
             )
         _require_reachable(config, address.netloc, base, root)
     elif address.scheme == "file":

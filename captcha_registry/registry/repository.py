@@ -5,6 +5,7 @@ and nothing of it is ever run.
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -130,6 +131,11 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
         scm = open_git(root)
     except SCMError:
         raise UserError(f"{where} is in no Git repository, so it has no versions: name another with --repo") from None
+    if (top := Path(scm.root_dir).resolve()) != root.resolve():
+        raise UserError(
+            f"{root} is a project below the top of its Git repository, whose versions are those of the top: name that with "
+            f"--repo {shlex.quote(str(top))}"
+        )
     local = root / ".dvc" / "config.local"
     if any(path.exists() and scm.is_tracked(str(path)) for path in (local, local.resolve())):
         raise _tracks_local_config(where)
