@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
-from captcha_registry.dataset.verify import verify_dataset
+from captcha_registry.dataset.verify import Problem, verify_dataset
 from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.statistics import summarize_dataset
@@ -28,11 +28,21 @@ def check_dataset(root: Path) -> None:
     """Fail on anything that is wrong with the dataset, in every core, with a progress bar."""
     with local_processes(count_workers()) as executor:
         problems = verify_dataset(root, "deep", executor)
-    if problems and all(problem.kind == "duplicate" for problem in problems):
-        raise UserError(str(problems[0]))
     if problems:
-        more = f"\n... and {len(problems) - MAX_PROBLEMS_SHOWN:,} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
-        raise UserError(f"{root} is damaged:\n" + "\n".join(map(str, problems[:MAX_PROBLEMS_SHOWN])) + more)
+        raise UserError(explain_problems(root, problems))
+
+
+def explain_problems(root: Path, problems: list[Problem]) -> str:
+    """Name the first problems of a dataset, after what to do about them."""
+    kinds = {problem.kind for problem in problems}
+    if kinds == {"duplicate"}:
+        return str(problems[0])
+    if kinds == {"extra"}:
+        head = f"{root} holds what is not part of the dataset, move it out of the folder:"
+    else:
+        head = f"{root} is damaged, `captcha-registry repair {root}` restores its files:"
+    more = [f"... and {len(problems) - MAX_PROBLEMS_SHOWN:,} more"] if len(problems) > MAX_PROBLEMS_SHOWN else []
+    return "\n".join([head, *map(str, problems[:MAX_PROBLEMS_SHOWN]), *more])
 
 
 def main(name: str) -> None:

@@ -24,8 +24,10 @@ def put_in_place(work_dir: Path, out_dir: Path) -> None:
     out_dir.mkdir(exist_ok=True)
     (out_dir / MANIFEST_NAME).unlink(missing_ok=True)
     for part in (*SPLITS, INDEX_NAME, MANIFEST_NAME):
-        if (out_dir / part).is_dir():
+        if (out_dir / part).is_dir() and not (out_dir / part).is_symlink():
             shutil.rmtree(out_dir / part)
+        else:
+            (out_dir / part).unlink(missing_ok=True)
         (work_dir / part).replace(out_dir / part)
 
 

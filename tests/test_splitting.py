@@ -35,6 +35,7 @@ from captcha_registry.generation.splitting import (
     shard_order,
     split_dataset,
 )
+from stages.split import put_in_place
 
 Way = Literal["shard", "sample", "label", "sample_hash", "label_hash"]
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -191,6 +192,17 @@ def test_a_hash_chooses_about_the_share(way: str, share: float) -> None:
 def test_a_larger_share_moves_samples_from_train_to_test_only(one: float, other: float, seed: int, sample_id: int) -> None:
     small, large = (SplitRule(test_size=share, by="sample_hash", seed=seed) for share in sorted((one, other)))
     assert is_test_key(sample_id, large) or not is_test_key(sample_id, small)
+
+
+def test_files_and_links_in_the_place_of_a_split_are_replaced(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
+    out_dir, elsewhere = tmp_path / "tiny", tmp_path / "elsewhere"
+    for folder in (out_dir, elsewhere):
+        folder.mkdir()
+    (out_dir / "train").write_text("a file")
+    (out_dir / "test").symlink_to(elsewhere)
+    put_in_place(Path(shutil.copytree(tiny_dataset.root, tmp_path / "work")), out_dir)
+    assert hash_files(out_dir) == hash_files(tiny_dataset.root)
+    assert elsewhere.is_dir()
 
 
 @pytest.mark.parametrize(

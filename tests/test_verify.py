@@ -536,10 +536,17 @@ def test_a_damaged_dataset_fails_the_run_and_is_not_described(described: Project
     done = described.run("describe", "tiny")
     assert done.returncode == 2
     first, *lines = done.stderr.splitlines()
-    assert first == "error: data/tiny is damaged:"
+    assert first == "error: data/tiny is damaged, `captcha-registry repair data/tiny` restores its files:"
     assert [line.split(": ")[0] for line in lines] == [f"data/tiny/test/{path.name}"] * 2
     assert re.search(r"file ends inside the record, at byte [\d,]+ \(sample \d+\)$", lines[1])
     assert described.list_files() == before
+
+
+def test_what_is_not_part_of_a_dataset_is_to_be_moved_and_not_called_damage(tiny_dataset: CaptchaDataset) -> None:
+    extra = Problem(tiny_dataset.root / "notes.txt", "extra", "a file that the manifest does not name")
+    first, second = describe_stage.explain_problems(tiny_dataset.root, [extra]).splitlines()
+    assert first == f"{tiny_dataset.root} holds what is not part of the dataset, move it out of the folder:"
+    assert second == str(extra)
 
 
 def test_of_many_problems_the_first_are_told_and_the_rest_counted(described: Project) -> None:
