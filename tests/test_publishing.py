@@ -17,6 +17,7 @@ import pytest
 from checkouts import OUTPUTS, Checkout
 from conftest import ROOT, hash_files, wait_until
 from ruamel.yaml import YAML
+from servers import free_port
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.errors import UserError
@@ -538,6 +539,10 @@ def test_the_address_of_a_remote_is_that_of_git_wherever_this_checkout_pushes_to
     (readers := checkout.root.parent / "readers").touch()
     set_remote(checkout, str(readers))
     refuse(checkout, "1.0.0", f"the remote at {readers}/files/md5 could not be asked ([Errno 20] Not a directory")
+    set_remote(checkout, f"http://127.0.0.1:{free_port()}")
+    done = checkout.run("publish", "tiny", "1.0.0", "--dry-run")
+    assert (done.returncode, "could not be asked (Cannot connect to host" in done.stderr) == (2, True), done.stderr
+    set_remote(checkout, str(readers))
     readers.unlink()
     done = checkout.run("publish", "tiny", "1.0.0")
     assert "15 of 15 objects are missing or cut on the remote, such as " in done.stderr
