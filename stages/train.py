@@ -12,6 +12,7 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import report_errors
 from captcha_registry.machine import tell_of_kill
 from captcha_registry.meaning import hash_modules
+from captcha_registry.recognition.frameworks import choose_precision
 from captcha_registry.recognition.recipe import TRAINING_PACKAGES, load_model_params
 from captcha_registry.recognition.trained import save_model
 from captcha_registry.recognition.training import find_best_epoch, order_operations, train_model
@@ -25,7 +26,9 @@ def main(name: str) -> None:
     params = load_model_params(name)
     dataset = open_folder(Path("data") / params.dataset)
     code = hash_modules("captcha_registry.recognition.training", params.family_module)
-    work = fingerprint(params.model_dump(), dataset.manifest.dataset_id, tool_versions(TRAINING_PACKAGES), code)
+    # Work of another machine that is in another precision is not gone on with.
+    precision = choose_precision(params.recipe.precision)
+    work = fingerprint(params.model_dump(), precision, dataset.manifest.dataset_id, tool_versions(TRAINING_PACKAGES), code)
     with open_work_dir("train", name, work) as work_dir:
         network, history = train_model(params, dataset, work_dir)
         save_model(Path("models") / name, network, history, params, dataset.manifest)
