@@ -343,7 +343,7 @@ def test_the_advice_names_the_folder_that_cannot_be_entered_or_written(
     [
         ([], "captcha-registry ", "commands:"),
         (["--nope"], "captcha-registry ", "unrecognized arguments: --nope"),
-        (["verfy", "x"], "captcha-registry ", "there is no command 'verfy'; did you mean `verify`?"),
+        (["veriff", "x"], "captcha-registry ", "there is no command 'veriff'; did you mean `verify`?"),
         (["frobnicate"], "captcha-registry ", "there is no command 'frobnicate'; expected one of publish, list, "),
         *(([name, "a", "b", "--nope"], f"captcha-registry {name} ", f"captcha-registry {name}: error: ") for name in COMMANDS),
     ],
