@@ -70,7 +70,7 @@ def make_work_dir(name: str) -> Path:
 
 def find_lock(work: str, folder: Path) -> Path:
     """Name the lock of some work on a folder: outside of it, as a lock that is deleted keeps nobody away."""
-    return make_work_dir("locks") / f"{work}-{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock"
+    return make_work_dir("locks") / f"{work}-{hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]}.lock"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ Names are numbers, not labels: these may hold `/`, or differ in case only.
 import csv
 import io
 import json
+import os
 import shutil
 import tarfile
 import zipfile
@@ -72,7 +73,7 @@ def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path)
     Raises:
         UserError: the folder exists already, another export is making it, or a sample is not what manifest and index say.
     """
-    if target.exists():
+    if os.path.lexists(target):
         raise UserError(f"{target} exists already, and nothing is overwritten: name another folder with --to, or remove it")
     _require_exportable(dataset, export_format)
     dataset.make_local()

@@ -181,6 +181,7 @@ def test_a_sample_that_the_index_contradicts_leaves_nothing_behind(
     ("arguments", "message"),
     [
         (["PATH", "--format", "numpy", "--to", "PATH"], "exists already, and nothing is overwritten"),
+        (["PATH", "--format", "numpy", "--to", "loop"], "loop exists already, and nothing is overwritten"),
         (["PATH", "--format", "numpy", "--to", "new", "--split", "tset"], "has no split 'tset'; expected train or test"),
         (["nowhere", "--format", "numpy", "--to", "new"], "nowhere/manifest.json is missing"),
         (["PATH", "--format", "zip", "--to", "new"], "invalid choice: 'zip'"),
@@ -195,11 +196,12 @@ def test_bad_input_is_named_and_nothing_written(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
     with pytest.raises(SystemExit) as end:
         main(["export", *(str(tiny_dataset.root) if argument == "PATH" else argument for argument in arguments)])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
 
 
 def test_a_dataset_that_was_not_split_is_one_part(generated_dataset: CaptchaDataset, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import resource
 import shutil
 import subprocess
 import sys
@@ -323,6 +324,17 @@ def test_state_goes_on_from_the_newest_epoch_and_keeps_the_best_weights(tmp_path
     network.load_weights(found.folder / "best.weights.h5")
     assert network.get_weights()[0].item() == 1
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-00004"]
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_an_error_that_names_them(tmp_path: Path) -> None:
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*/latest.weights.h5'"):
+            TrainingState(tmp_path).save_epoch(network, 0, {"val_exact_match": 0.1, "val_loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.slow

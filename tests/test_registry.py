@@ -400,6 +400,9 @@ def test_get_never_writes_through_a_link(published: Checkout, tmp_path: Path) ->
     done = published.run("get", "tiny", "--repo", published.origin, "--to", str(tmp_path / "got"))
     assert done.returncode == 2
     assert "got/train is a symbolic link" in done.stderr
+    (tmp_path / "nowhere").symlink_to("nowhere")
+    done = published.run("get", "tiny", "--to", str(tmp_path / "nowhere"))
+    assert "nowhere is a symbolic link that leads nowhere: remove it" in done.stderr
     assert list((tmp_path / "outside").iterdir()) == []
 
 

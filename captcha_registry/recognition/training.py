@@ -10,6 +10,7 @@ import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import ModuleType
 
 import numpy as np
@@ -23,7 +24,7 @@ from captcha_registry.recognition.batches import TrainingBatches, load_training_
 from captcha_registry.recognition.decoding import exact_match_metric
 from captcha_registry.recognition.frameworks import choose_precision, keras, require_own_settings, tf
 from captcha_registry.recognition.recipe import ModelParams, Recipe
-from captcha_registry.workspace import link_or_copy
+from captcha_registry.workspace import link_or_copy, name_full_disk
 
 LATEST_WEIGHTS, BEST_WEIGHTS, HISTORY = "latest.weights.h5", "best.weights.h5", "history.csv"
 
@@ -140,6 +141,7 @@ class TrainingState:
         temporary = self._work_dir / "epoch.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
+        _require_room(temporary, network)
         network.save_weights(temporary / LATEST_WEIGHTS)
         is_best = find_best_epoch(history) == len(history) - 1
         link_or_copy(temporary / LATEST_WEIGHTS if is_best else self.folder / BEST_WEIGHTS, temporary / BEST_WEIGHTS)
@@ -149,6 +151,15 @@ class TrainingState:
         self.folder = temporary.rename(self._work_dir / f"epoch-{len(history):05d}")
         if previous != self._work_dir:
             shutil.rmtree(previous)
+
+
+def _require_room(folder: Path, network: keras.Model) -> None:
+    """Find out whether the weights fit on the disk: where they do not, HDF5 brings the process down."""
+    # AdamW with `amsgrad` has four numbers of 4 bytes for each parameter; HDF5 adds its notes.
+    size_bytes = 16 * network.count_params() + 2**20
+    with name_full_disk(folder / LATEST_WEIGHTS), TemporaryFile(dir=folder) as file:
+        file.write(bytes(size_bytes))
+        file.flush()
 
 
 def find_best_epoch(history: pd.DataFrame) -> int:

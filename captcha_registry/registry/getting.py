@@ -103,6 +103,8 @@ def _note_splits(target: Path, manifest: Manifest, split: str | None) -> None:
 
 def _require_room(published: Published, sources: Mapping[str, RemoteFile], wanted: Wanted, target: Path) -> None:
     """Refuse a folder that holds something else, or from which a link leads elsewhere."""
+    if target.is_symlink() and not target.exists():
+        raise UserError(f"{target} is a symbolic link that leads nowhere: remove it, or choose another folder with --to")
     if target.exists() and not target.is_dir() and list(wanted.checksums) != [WHOLE]:
         raise UserError(f"{target} is a file; expected a folder, or a name that is free: choose another with --to")
     for path in wanted.checksums:
