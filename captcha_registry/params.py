@@ -24,7 +24,6 @@ EXPECTED_TYPES = {
     "bool_type": "true or false",
     "float_type": "a number",
     "int_type": "a whole number",
-    "model_type": "keys with values below it",
     "string_type": "text: put it in quotes",
     "tuple_type": "a list in brackets",
 }
@@ -136,6 +135,9 @@ def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
         return f"{key} is not a known key; {hint}"
     if detail["type"] == "value_error":
         return f"{key}: {detail['ctx']['error']}"
+    if detail["type"] == "model_type":
+        inner = _find_model(model, (*place, "")).model_fields
+        return f"{key} is {detail['input']!r}; expected the keys {', '.join(inner)}, each with a value"
     expected = EXPECTED_TYPES.get(detail["type"]) or re.sub(
         r"^\w+ should (be|have|match) | after validation.*", "", detail["msg"]
     )

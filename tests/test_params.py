@@ -93,6 +93,7 @@ def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None
         pytest.param("seed: 7", "seed: 7\n    font_sizes: []", "font_sizes is []; expected at least 1 item", id="no font size"),
         pytest.param("seed: 7", "seed: 7\n    ink: {min: 9, max: 3}", "ink: min is 9 and max is 3; expected min", id="ink"),
         pytest.param("seed: 7", "seed: 7\n    ink: {min: 0, max: 256}", "ink.max is 256; expected less than or", id="channel"),
+        pytest.param("seed: 7", "seed: 7\n    ink: 9", "ink is 9; expected the keys min, max, each with a value", id="one ink"),
         pytest.param("seed: 7", "seed: 7\n    dots: -1", "dots is -1; expected greater than or equal to 0", id="dots"),
         pytest.param("  tiny:", "  tin:", "datasets.tiny is missing; found: tin", id="missing section"),
         pytest.param("datasets:", "dataset:", "datasets is missing; found: dataset, drawing, split", id="missing top section"),
