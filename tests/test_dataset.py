@@ -42,6 +42,19 @@ def test_every_sample_is_the_one_that_was_drawn(tiny: CaptchaDataset, tiny_spec:
         np.testing.assert_array_equal(sample.image, drawn.pixels)
 
 
+@pytest.mark.parametrize(
+    ("source", "repo", "message"),
+    [
+        ("nowhere", None, "there is no folder nowhere: .* load with repo=URL or version=... opens a published one"),
+        ("tiny@v1.0.0", "URL", r"load\('tiny', version='1.0.0', ...\)"),
+    ],
+    ids=["no folder", "version in the name"],
+)
+def test_what_cannot_be_loaded_is_refused_with_what_can(source: str, repo: str | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        captcha_registry.load(source, repo=repo)
+
+
 def test_loading_imports_no_framework(tiny_dataset: CaptchaDataset) -> None:
     code = (
         "import sys, json, captcha_registry\n"

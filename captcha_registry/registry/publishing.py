@@ -33,9 +33,9 @@ from captcha_registry.registry.pushing import (
     require_sound_cache,
 )
 from captcha_registry.registry.repository import (
-    NO_DEFAULT_BRANCH,
     Published,
     explain_errors,
+    explain_no_default_branch,
     find_commits,
     find_root,
     make_tag,
@@ -195,7 +195,8 @@ def _require_known_commit(root: Path, commit: str) -> None:
     """Refuse a commit that is on no branch of the Git remote: a clone would not have it, or lose it."""
     if GIT_REMOTE not in run_git(root, "remote").split():
         raise UserError(f"there is no Git remote {GIT_REMOTE!r} to publish at: add one with `git remote add {GIT_REMOTE} URL`")
-    heads = sorted({line.split("\t")[0] for line in run_git(root, "ls-remote", "--heads", GIT_REMOTE).splitlines()})
+    told = [line.split("\t") for line in run_git(root, "ls-remote", "--heads", GIT_REMOTE).splitlines()]
+    heads = sorted({head for head, _ in told})
     if heads and commit not in heads:
         # Objects only, of what others have built upon it; no branch and no tag is written.
         fetch(root, *heads)
@@ -203,7 +204,7 @@ def _require_known_commit(root: Path, commit: str) -> None:
     if not heads or (commit not in heads and run_git(root, "rev-list", "--max-count=1", commit, "--not", *heads)):
         raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push` first")
     if not run_git(root, "ls-remote", GIT_REMOTE, "HEAD"):
-        raise UserError(f"{GIT_REMOTE}: {NO_DEFAULT_BRANCH}")
+        raise UserError(f"{GIT_REMOTE}: {explain_no_default_branch([branch for _, branch in told])}")
 
 
 def _find_artifact(repo: Repo, name: str, version: Version, commit: str) -> Published:

@@ -6,7 +6,7 @@ and nothing of it is ever run.
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +50,6 @@ SAFE_OPTIONS = {
 PLACES = ("url", "endpointurl", "oss_endpoint", "account_name", "port")
 # How Git names a program that it runs to reach a repository: https://git-scm.com/docs/gitremote-helpers
 TRANSPORT_HELPER = re.compile(r"[\w.+-]*::")
-NO_DEFAULT_BRANCH = (
-    "its HEAD names a branch that is not there, so nobody can clone it: its owner pushes that, or names another in the host's "
-    "settings, or with "
-    "`git symbolic-ref HEAD refs/heads/main` in a bare repository"
-)
 # How DVC colours what it says.
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 REFERENCE = re.compile(r"(?P<name>[^@]+)(@v?(?P<version>.+))?")
@@ -78,6 +73,17 @@ class Published:
 def make_tag(name: str, version: Version) -> str:
     """Name the Git tag of a version."""
     return f"{name}@v{version}"
+
+
+def explain_no_default_branch(branches: Sequence[str]) -> str:
+    """Say what is wrong with a repository whose HEAD names none of its branches, and who can put it right."""
+    if not branches:
+        return "it is empty, nothing was pushed to it yet"
+    return (
+        f"its HEAD names a branch that is not there, so nobody can clone it; there are {', '.join(branches)}: its owner "
+        f"pushes that, or chooses one of these in the host's settings, or in a bare repository "
+        f"with `git symbolic-ref HEAD {branches[0]}`"
+    )
 
 
 def parse_reference(reference: str) -> tuple[str, str | None]:
@@ -158,7 +164,8 @@ def _open_clone(url: str, where: str) -> Iterator[Repo]:
         try:
             fs = GitFileSystem(scm=scm, rev=resolve_rev(scm, "HEAD"))
         except RevError:
-            raise UserError(f"{where}: {NO_DEFAULT_BRANCH}") from None
+            branches = run_git(root, "for-each-ref", "--format=%(refname)", "refs/heads").split()
+            raise UserError(f"{where}: {explain_no_default_branch(branches)}") from None
         if not fs.isdir("/.dvc"):
             raise UserError(
                 f"{where} is a Git repository with no .dvc folder at its top, so nothing that can be read is published there"
@@ -241,7 +248,7 @@ def say_what_is_lacking(repo: Repo) -> str:
     root = Path(repo.root_dir)
     if repo.url or GIT_REMOTE not in run_git(root, "remote").split():
         return ""
-    cure = "run `git fetch --tags` here, or name the repository with --repo URL"
+    cure = "run `git fetch --tags` here, or name the repository with --repo URL, in Python with repo=URL"
     try:
         refs = run_git(root, "ls-remote", "--tags", "--refs", GIT_REMOTE, "*@v*").splitlines()
     except UserError as error:
@@ -304,7 +311,9 @@ def find_root() -> Path:
     try:
         return Path(Repo.find_root())
     except NotDvcRepoError:
-        raise UserError(f"{Path.cwd()} is in no DVC repository: go to one, or name one with --repo URL") from None
+        raise UserError(
+            f"{Path.cwd()} is in no DVC repository: go to one, or name one with --repo URL, in Python with repo=URL"
+        ) from None
 
 
 def _check_config(config: dict[str, dict[str, Any]], where: str) -> None:
