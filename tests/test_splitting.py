@@ -194,6 +194,26 @@ def test_a_larger_share_moves_samples_from_train_to_test_only(one: float, other:
     assert is_test_key(sample_id, large) or not is_test_key(sample_id, small)
 
 
+@given(st.integers(1, 300), st.integers(1, 60), st.integers(0, 99))
+def test_the_test_samples_are_counted_before_they_are_there(
+    tiny_spec: DatasetSpec, count: int, shard_size: int, seed: int
+) -> None:
+    spec, rule = (
+        tiny_spec.model_copy(update={"count": count, "shard_size": shard_size}),
+        SplitRule(test_size=0.4, by="shard", seed=seed),
+    )
+    num_test = sum(len(spec.shard_sample_ids(number)) for number in range(spec.num_shards) if is_test_shard(number, rule))
+    if 0 < num_test < count:
+        assert check_split(spec, rule) == num_test
+    else:
+        with pytest.raises(UserError, match="leaves one side empty"):
+            check_split(spec, rule)
+
+
+def test_a_billion_shards_are_counted_at_once(tiny_spec: DatasetSpec, shard_rule: SplitRule) -> None:
+    assert check_split(tiny_spec.model_copy(update={"count": 10**9, "shard_size": 1}), shard_rule) == 2 * 10**8
+
+
 def test_files_and_links_in_the_place_of_a_split_are_replaced(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
     out_dir, elsewhere = tmp_path / "tiny", tmp_path / "elsewhere"
     for folder in (out_dir, elsewhere):

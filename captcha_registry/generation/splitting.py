@@ -46,10 +46,14 @@ def is_test_shard(shard_number: int, rule: SplitRule) -> bool:
     Of the first *n* shards, n * test_size are test whenever that is a whole number, and less than one more or fewer
     otherwise. The seed shifts which ones.
     """
-    share = Fraction(str(rule.test_size))
+    return _count_test_shards(shard_number + 1, rule) > _count_test_shards(shard_number, rule)
+
+
+def _count_test_shards(num_shards: int, rule: SplitRule) -> int:
+    """Count the test shards among the first ones."""
     digest = hashlib.blake2b(str(rule.seed).encode(), digest_size=4).digest()
     shift = Fraction(int.from_bytes(digest, "little"), 2**32)
-    return floor((shard_number + 1) * share + shift) > floor(shard_number * share + shift)
+    return floor(num_shards * Fraction(str(rule.test_size)) + shift)
 
 
 def is_test_key(key: object, rule: SplitRule) -> bool:
@@ -67,9 +71,11 @@ def check_split(spec: DatasetSpec, rule: SplitRule) -> int:
     num_test = round(spec.count * rule.test_size)
     found, cure = f"{num_test} of {spec.count} samples", "raise `count`, or change `split.test_size`"
     if rule.by == "shard":
-        test_shards = [n for n in range(spec.num_shards) if is_test_shard(n, rule)]
-        num_test = sum(map(len, map(spec.shard_sample_ids, test_shards)))
-        found, cure = f"{len(test_shards)} of {spec.num_shards} shards", "lower `shard_size`, or split by sample"
+        num_shards, last = _count_test_shards(spec.num_shards, rule), spec.num_shards - 1
+        # All are full but the last.
+        lacking = spec.shard_size - len(spec.shard_sample_ids(last)) if is_test_shard(last, rule) else 0
+        num_test = num_shards * spec.shard_size - lacking
+        found, cure = f"{num_shards} of {spec.num_shards} shards", "lower `shard_size`, or split by sample"
     elif rule.by == "label" and _exceeds(spec.count / spec.num_texts, min(num_test, spec.count - num_test)):
         found, cure = f"{num_test} of {spec.count} samples, while each of {spec.num_texts} texts has more", "raise `length`"
         num_test = 0
