@@ -130,9 +130,9 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
     """
     with needs("params.yaml: drawing.executor: dask"):
         from distributed import Client, KilledWorker  # noqa: PLC0415
-    # They would log in 50 lines that the scheduler is gone, which is one line of ours.
-    for name in ("distributed.client", "tornado.application"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # They would log in 50 lines that the scheduler is gone, which is one line of ours; the last one calls it critical.
+    for name in ("distributed.client", "tornado.application", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         client = Client(scheduler, timeout=10)
     except OSError:

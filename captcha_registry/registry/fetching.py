@@ -28,7 +28,7 @@ from captcha_registry.workspace import link_or_copy, name_full_disk
 PARALLEL_FETCHES = 4
 # File systems live as long as the process, as most of fsspec's do: it cannot close an HTTP session that becomes garbage in the
 # thread of its own event loop, and aiohttp then complains on stderr.
-_file_systems: set[FileSystem] = set()
+kept_file_systems: set[FileSystem] = set()
 # What is being written by the threads of this process, and has no place if that is stopped.
 _unfinished: set[Path] = set()
 
@@ -146,7 +146,7 @@ def find_files(repo: Repo, published: Published) -> dict[str, RemoteFile]:
     prefix = tuple(published.path.split("/"))
     with open_revision(repo, published.revision):
         index = Index(repo, stages=_find_stages(repo, published)).data["repo"]
-        _file_systems.update(storage.remote.fs for storage in index.storage_map.values() if storage.remote)
+        kept_file_systems.update(storage.remote.fs for storage in index.storage_map.values() if storage.remote)
         try:
             entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
         except DataIndexDirError as error:

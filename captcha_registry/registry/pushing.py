@@ -22,7 +22,7 @@ from dvc_data.hashfile.db import HashFileDB
 from dvc_data.index import DataIndexDirError
 
 from captcha_registry.errors import UserError
-from captcha_registry.registry.fetching import Checksum
+from captcha_registry.registry.fetching import Checksum, kept_file_systems
 from captcha_registry.registry.repository import Published, open_revision
 
 AGAIN = "nothing was tagged: fix that and run the same command again"
@@ -69,6 +69,7 @@ def find_objects(repo: Repo, published: Published) -> list[Objects]:
             name = _find_remote(config, out, Path(repo.scm.root_dir))
             remote = repo.cloud.get_remote(name)
             seen = _find_seen(repo, config, remote)
+            kept_file_systems.update((remote.fs, seen.fs))
             if remote.fs.version_aware:
                 raise UserError(
                     f"the DVC remote {name!r} is version_aware, so its files may be overwritten; expected a plain one"
