@@ -379,10 +379,12 @@ def test_hugging_face_gets_an_empty_selection(tiny: CaptchaDataset) -> None:
 
 def test_what_memory_cannot_hold_is_refused_with_what_can(tiny: CaptchaDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_module, "available_memory_bytes", lambda: 1000)
+    # A selection that no test before has read into memory.
+    samples = tiny[:]
     ways = {
-        "`to_tf`, which reads batches": tiny.to_numpy,
-        "export --format huggingface": tiny.to_huggingface,
-        "cache='a folder'": lambda: tiny.to_tf(batch_size=8, cache=True),
+        "`to_tf`, which reads batches": samples.to_numpy,
+        "export --format huggingface": samples.to_huggingface,
+        "cache='a folder'": lambda: samples.to_tf(batch_size=8, cache=True),
     }
     for cure, way in ways.items():
         with pytest.raises(UserError, match=rf"60 samples need 0\.0 GB of memory and 0\.0 GB are free: .*{cure}"):
