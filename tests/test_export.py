@@ -183,7 +183,7 @@ def test_a_sample_that_the_index_contradicts_leaves_nothing_behind(
         (["PATH", "--format", "numpy", "--to", "PATH"], "exists already, and nothing is overwritten"),
         (["PATH", "--format", "numpy", "--to", "loop"], "loop exists already, and nothing is overwritten"),
         (["PATH", "--format", "numpy", "--to", "new", "--split", "tset"], "has no split 'tset'; expected train or test"),
-        (["nowhere", "--format", "numpy", "--to", "new"], "nowhere/manifest.json is missing"),
+        (["nowhere", "--format", "numpy", "--to", "new"], "there is no folder nowhere"),
         (["PATH", "--format", "zip", "--to", "new"], "invalid choice: 'zip'"),
     ],
 )
