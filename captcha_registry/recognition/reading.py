@@ -29,12 +29,16 @@ def read_split(network: keras.Model, card: ModelCard, dataset: CaptchaDataset, s
             f"the model reads pictures of {card.spec.width}x{card.spec.height}, "
             f"{dataset.root} has {spec.width}x{spec.height}: train it again"
         )
-    samples = dataset.split(split)
+    return read_samples(network, dataset.split(split), family=card.family, alphabet=card.spec.alphabet)
+
+
+def read_samples(network: keras.Model, samples: CaptchaDataset, *, family: str, alphabet: str) -> pd.DataFrame:
+    """Read every picture of some samples with a network; rows as `read_split` returns them."""
     readings: list[Reading] = []
     with tqdm(total=len(samples), unit=" samples", desc="reading", disable=None) as progress:
         for images, _ in samples.to_tf(batch_size=BATCH_SIZE):
             logits = np.asarray(network.predict_on_batch(images), dtype=np.float32)
-            readings += decode(card.family, logits, card.spec.alphabet)
+            readings += decode(family, logits, alphabet)
             progress.update(len(images))
     rows: pd.DataFrame = samples.index.select(["id", "label", "ink_luminance"]).to_pandas()
     return rows.assign(text=[reading.text for reading in readings], confidence=[reading.confidence for reading in readings])

@@ -197,10 +197,9 @@ def run_phase(network: keras.Model, params: ModelParams, batches: TrainingBatche
     if phase and not num_done:
         network.load_weights(state.folder / BEST_WEIGHTS)
     train = batches.train_from(len(state.history))
-    optimizer = build_optimizer(recipe, recipe.learning_rates[phase], num_steps=recipe.epochs * len(train))
-    network.compile(optimizer, loss=import_family(params).build_loss(), metrics=[exact_match_metric(params.family)])
+    compile_network(network, params, recipe.learning_rates[phase], num_steps=recipe.epochs * len(train))
     if num_done:
-        optimizer.build(network.trainable_variables)
+        network.optimizer.build(network.trainable_variables)
         network.load_weights(state.folder / LATEST_WEIGHTS)
     network.fit(
         train,
@@ -211,6 +210,12 @@ def run_phase(network: keras.Model, params: ModelParams, batches: TrainingBatche
         shuffle=False,
         verbose=1 if sys.stdout.isatty() else 2,
     )
+
+
+def compile_network(network: keras.Model, params: ModelParams, peak_rate: float, num_steps: int) -> None:
+    """Give a network what it trains with: optimizer, loss and metric of its family and recipe."""
+    optimizer = build_optimizer(params.recipe, peak_rate, num_steps)
+    network.compile(optimizer, loss=import_family(params).build_loss(), metrics=[exact_match_metric(params.family)])
 
 
 def build_optimizer(recipe: Recipe, peak_rate: float, num_steps: int) -> keras.Optimizer:
