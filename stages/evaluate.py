@@ -28,7 +28,7 @@ def main(name: str) -> None:
     dataset = open_folder(Path("data") / card.dataset)
     readings = read_split(network, card, dataset, "test")
 
-    metrics = compute_metrics(readings) | {"parameters": card.num_parameters}
+    metrics = compute_metrics(readings, card.spec.alphabet) | {"parameters": card.num_parameters}
     plots_dir = Path("metrics/plots") / name
     tables = {
         "learning_curves": read_history(Path("models") / name),

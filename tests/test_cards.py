@@ -26,7 +26,10 @@ METRICS = {
     "exact_match": 0.9958,
     "exact_match_low": 0.994804,
     "exact_match_high": 0.996606,
+    "exact_match_0_is_o": 0.997,
     "character_accuracy": 0.998938,
+    "cer": 0.001062,
+    "expected_calibration_error": 0.0123,
     "test_samples": 20000,
     "parameters": 886928,
 }
@@ -149,14 +152,18 @@ def model_card(trained: ModelCard) -> str:
 
 
 def test_hugging_face_reads_what_a_model_reached_and_on_what(model_card: str) -> None:
-    (result, other) = HubModelCard(model_card).data.eval_results
+    (result, other, errors) = HubModelCard(model_card).data.eval_results
     assert (result.dataset_name, result.dataset_revision, result.dataset_split) == ("tiny", "d" * 64, "test")
     assert (result.metric_type, result.metric_value) == ("exact_match", 0.9958)
     assert (other.metric_type, other.metric_value) == ("character_accuracy", 0.998938)
+    assert (errors.metric_type, errors.metric_value) == ("cer", 0.001062)
 
 
 def test_a_model_card_says_the_interval_and_the_dataset(model_card: str) -> None:
     assert "0.9948 to 0.9966" in model_card
+    assert "| exact match 0 is o | 0.9970 | the same, with 0 and O taken for one character |" in model_card
+    assert "| expected calibration error | 0.0123 | by how much" in model_card
+    assert "with 0 or o" not in model_card
     assert f"the dataset `tiny` with the id `{'d' * 64}`" in model_card
 
 

@@ -1,6 +1,7 @@
 """The whole pipeline with the real dvc and git, at a tiny scale, in throwaway repositories."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -113,10 +114,13 @@ def test_repro_writes_finite_flat_metrics_for_every_dataset_and_model(finished: 
     metrics = {path.stem: json.loads(path.read_text()) for path in (finished / "metrics").glob("*.json")}
     assert set(metrics) == {"digits", "alnum", "cnn", "crnn"}
     for values in metrics.values():
-        assert all(isinstance(value, int | float) for value in values.values())
+        assert all(isinstance(value, int | float) and math.isfinite(value) for value in values.values())
     for model in ("cnn", "crnn"):
         scores = metrics[model]
         assert 0 <= scores["exact_match_low"] <= scores["exact_match"] <= scores["exact_match_high"] <= 1
+        assert scores["cer"] == pytest.approx(1 - scores["character_accuracy"])
+        assert 0 <= scores["expected_calibration_error"] <= 1
+        assert ("exact_match_0_is_o" in scores) == (model == "crnn")
         assert scores["test_samples"] == 60
         assert (finished / "metrics/plots" / model / "errors.png").stat().st_size > 0
 

@@ -30,12 +30,20 @@ from captcha_registry.recognition.decoding import (
     ctc_exact_match,
     decode_best_path,
     decode_positions,
+    find_text_probability,
     position_exact_match,
 )
 from captcha_registry.recognition.frameworks import keras, tf
 from captcha_registry.recognition.reading import read_split
 from captcha_registry.recognition.recipe import ModelParams, Recipe, load_model_params
-from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, wilson_interval, worst_errors
+from captcha_registry.recognition.scoring import (
+    compute_metrics,
+    find_calibration_error,
+    find_confusions,
+    score_slices,
+    wilson_interval,
+    worst_errors,
+)
 from captcha_registry.recognition.trained import load_model, save_model
 from captcha_registry.recognition.training import (
     TrainingState,
@@ -150,7 +158,7 @@ def test_a_crnn_learns_from_texts_that_differ_in_length(tmp_path: Path) -> None:
     save_model(tmp_path / "model", network, history, params, dataset.manifest)
     readings = read_split(*load_model(tmp_path / "model"), dataset, "test")
     assert readings["label"].tolist() == dataset.split("test").index["label"].to_pylist()
-    assert compute_metrics(readings)["test_samples"] == 16
+    assert compute_metrics(readings, spec.alphabet)["test_samples"] == 16
 
 
 def collapse_by_definition(path: list[int]) -> list[int]:
@@ -188,6 +196,46 @@ def test_confidence_is_the_probability_of_the_reading() -> None:
     assert reading.confidence == pytest.approx(0.56)
 
 
+@st.composite
+def logits_of_a_few_texts(draw: st.DrawFn) -> npt.NDArray[np.float32]:
+    """Logits of 1 to 3 texts, 1 to 5 steps and 2 to 4 classes."""
+    num_texts, num_steps, num_classes = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(2, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return rng.normal(scale=draw(st.sampled_from([0.0, 1.0, 20.0])), size=(num_texts, num_steps, num_classes)).astype(np.float32)
+
+
+@given(logits_of_a_few_texts())
+@settings(max_examples=60, deadline=None)
+def test_the_probability_of_a_text_is_that_of_all_its_paths(logits: npt.NDArray[np.float32]) -> None:
+    _, num_steps, num_classes = logits.shape
+    of_step = np.exp(logits - np.logaddexp.reduce(logits.astype(float), axis=-1, keepdims=True))
+    texts: dict[tuple[int, ...], npt.NDArray[np.float64]] = {}
+    for path in itertools.product(range(num_classes), repeat=num_steps):
+        text = tuple(collapse_by_definition(list(path)))
+        texts[text] = texts.get(text, 0.0) + of_step[:, np.arange(num_steps), path].prod(axis=-1)
+    assert sum(texts.values()) == pytest.approx(1.0)
+    for text, expected in texts.items():
+        filled = np.array([[*text, *[0] * (num_steps + 1 - len(text))]] * len(logits))
+        assert find_text_probability(logits, filled) == pytest.approx(expected, abs=1e-12)
+    for reading, of_texts in zip(decode_best_path(logits, "abc"), logits, strict=True):
+        classes = tuple("abc".index(character) + 1 for character in reading.text)
+        assert reading.confidence == pytest.approx(texts[classes][np.all(logits == of_texts, axis=(1, 2))][0], abs=1e-12)
+
+
+def test_the_probability_of_a_text_is_what_the_loss_says() -> None:
+    logits = np.random.default_rng(1).normal(scale=3, size=(6, 16, 37)).astype(np.float32)
+    classes = np.array([[1, 2, 3, 4], [36, 36, 36, 36], [5, 5, 0, 0], [7, 0, 0, 0], [1, 2, 1, 2], [9, 8, 8, 0]], np.int32)
+    losses = keras.losses.CTC(reduction="none")(classes, logits)
+    assert -np.log(find_text_probability(logits, classes)) == pytest.approx(np.asarray(losses), rel=1e-4)
+
+
+def test_a_text_that_needs_more_time_than_there_is_cannot_be_read() -> None:
+    # Two equal characters need a blank between them.
+    assert find_text_probability(np.zeros((2, 2, 3), np.float32), np.array([[1, 1], [1, 2]])).tolist() == pytest.approx(
+        [0, 1 / 9]
+    )
+
+
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_interval_is_the_one_of_scipy(counts: tuple[int, int]) -> None:
     interval = binomtest(*counts).proportion_ci(method="wilson")
@@ -201,10 +249,31 @@ def make_readings(pairs: list[tuple[str, str]]) -> pd.DataFrame:
 
 
 def test_metrics_count_texts_and_edits() -> None:
-    metrics = compute_metrics(make_readings([("1234", "1234"), ("1234", "124"), ("0000", "0O00"), ("7777", "7777")]))
+    readings = make_readings([("1234", "1234"), ("1234", "124"), ("0000", "0O00"), ("7777", "7777")])
+    metrics = compute_metrics(readings, "0123456789O")
     assert metrics["exact_match"] == 0.5
-    assert metrics["character_accuracy"] == 1 - 2 / 16
+    assert (metrics["character_accuracy"], metrics["cer"]) == (1 - 2 / 16, 2 / 16)
     assert metrics["test_samples"] == 4
+    # Four confidences in four bins, of which the second and the third are of wrong texts.
+    off = [1 - 0.1, 0.1 + 0.8 / 3, 0.1 + 1.6 / 3, 1 - 0.9]
+    assert metrics["expected_calibration_error"] == pytest.approx(np.mean(off), abs=1e-6)
+
+
+def test_metrics_tell_what_0_and_o_alone_cost_where_both_may_occur() -> None:
+    readings = make_readings([("A0B1", "AOB1"), ("OOOO", "0OO0"), ("O123", "O123"), ("1234", "1234"), ("77", "7"), ("88", "88")])
+    metrics = compute_metrics(readings, "01234578ABO")
+    assert metrics["exact_match_0_is_o"] == pytest.approx(5 / 6, abs=1e-6)
+    assert metrics["exact_match_with_0_or_o"] == pytest.approx(1 / 3, abs=1e-6)
+    assert metrics["exact_match_without_0_or_o"] == pytest.approx(2 / 3, abs=1e-6)
+    assert "exact_match_with_0_or_o" not in compute_metrics(readings[3:], "01234578ABO")
+    assert not any("0" in name for name in compute_metrics(readings, "0123456789"))
+
+
+def test_a_model_is_calibrated_that_is_right_as_often_as_it_says() -> None:
+    confidence, right = pd.Series([0.75] * 4 + [0.0] * 2), pd.Series([True] * 3 + [False] * 3)
+    assert find_calibration_error(confidence, right) == 0
+    # The bin of 0.75 is off by a quarter of 4 texts, that of 1.0 by 1 of 2.
+    assert find_calibration_error(confidence.replace(0, 1), right | (confidence > 0)) == pytest.approx((4 * 0.25 + 2) / 6)
 
 
 def test_confusion_names_misread_left_out_and_added_characters() -> None:

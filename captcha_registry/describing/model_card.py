@@ -5,11 +5,22 @@ It begins with the front matter that Hugging Face reads. Source: https://hugging
 
 from collections.abc import Mapping
 
+from captcha_registry.recognition.scoring import HARD_PAIR
 from captcha_registry.recognition.trained import ModelCard
 
 FAMILIES = {
     "cnn": "a convolutional network with one softmax head per position",
     "crnn": "a convolutional network, a bidirectional recurrent layer and CTC",
+}
+
+# What the table says of a metric; one that a model does not have is left out.
+MEANINGS = {
+    "exact_match_0_is_o": "the same, with 0 and O taken for one character",
+    "exact_match_with_0_or_o": "the same, of texts that hold a 0 or an O",
+    "exact_match_without_0_or_o": "the same, of all other texts",
+    "character_accuracy": "one minus the character error rate",
+    "cer": "character error rate: edits from reading to text, for each character",
+    "expected_calibration_error": "by how much confidence, the probability of the text read, is off on average",
 }
 
 
@@ -38,6 +49,8 @@ model-index:
       value: {metrics["exact_match"]}
     - type: character_accuracy
       value: {metrics["character_accuracy"]}
+    - type: cer
+      value: {metrics["cer"]}
 ---
 
 # {name}
@@ -49,7 +62,7 @@ Reads captchas of {spec.described_length} characters of `{spec.alphabet}` from p
 |---|---:|---|
 | exact match | {metrics["exact_match"]:.4f} | share of texts that are right in every character |
 | 95 % interval | {metrics["exact_match_low"]:.4f} to {metrics["exact_match_high"]:.4f} | Wilson's, of the exact match |
-| character accuracy | {metrics["character_accuracy"]:.4f} | one minus the character error rate |
+{_list_metrics(metrics)}
 | test samples | {metrics["test_samples"]:,} | none was seen in training or in the choice of the epoch |
 
 ## Trained on
@@ -78,8 +91,14 @@ captchas, no other size or alphabet. Dark ink, which is drawn faint, is read wor
 """
 
 
+def _list_metrics(metrics: Mapping[str, int | float]) -> str:
+    return "\n".join(
+        f"| {name.replace('_', ' ')} | {metrics[name]:.4f} | {meaning} |" for name, meaning in MEANINGS.items() if name in metrics
+    )
+
+
 def _name_hard_pair(alphabet: str) -> str:
-    return "; then come `0` and `O`, which differ by half a pixel" if {"0", "O"} <= set(alphabet) else ""
+    return "; then come `{}` and `{}`, which differ by half a pixel".format(*HARD_PAIR) if set(alphabet) >= set(HARD_PAIR) else ""
 
 
 def _describe_machine(card: ModelCard) -> str:
