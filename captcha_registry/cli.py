@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from captcha_registry import __version__
-from captcha_registry.errors import hide_secrets, prepare_process, printable, report_errors
+from captcha_registry.errors import CommandLine, hide_secrets, prepare_process, printable, report_errors
 
 COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair")
 
 
-def make_parser(names: Sequence[str]) -> argparse.ArgumentParser:
+def make_parser(names: Sequence[str]) -> CommandLine:
     """Describe the command line of these commands; only their modules are imported, as some take a second."""
-    parser = argparse.ArgumentParser(
-        prog="captcha-registry", description="Publish, find, fetch, compare, check and repair captcha datasets."
-    )
+    parser = CommandLine(prog="captcha-registry", description="Publish, find, fetch, compare, check and repair captcha datasets.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -42,7 +40,7 @@ def parse_arguments(command_line: Sequence[str]) -> argparse.Namespace:
         parser.error(f"there is no command {given!r}; {hint}")
     arguments, unknown = parser.parse_known_args(command_line)
     if unknown or arguments.parser is parser:
-        arguments.parser.error(hide_secrets(f"unrecognized arguments: {' '.join(unknown)}"))
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return arguments
 
 

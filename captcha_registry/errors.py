@@ -8,6 +8,7 @@
 | an error of ours                 | its traceback       | 1             |
 """
 
+import argparse
 import atexit
 import errno
 import io
@@ -21,7 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
+from urllib.parse import unquote
 
 # What a full disk, a quota and a limit on the size of files are called.
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -46,8 +48,9 @@ _SWALLOWED_SECONDS = 0.1
 _STDOUT = "standard output"
 
 
-# User and password of an address; a password may hold any character, and a token may stand in the place of the user.
-_LOGIN = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)\S*)@", re.IGNORECASE)
+# User and password of an address; a password may hold any character, and a token may stand in the place of the user. Whoever
+# mistypes the address may leave out a slash.
+_LOGIN = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]+:/{1,2})(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)\S*)@", re.IGNORECASE)
 # What is asked of an address, such as the signature of a link that was shared; a file has none.
 _QUERY = re.compile(r"\b(?P<place>(?!file:)[a-z][a-z0-9+.-]*://[^\s'\"?#]*[?#])[^\s'\"`)]+", re.IGNORECASE)
 # What stands for a byte that is no text has a number from DC80 to DCFF; the other surrogates stand for nothing.
@@ -69,6 +72,23 @@ def hide_secrets(text: str) -> str:
         return match[0] if open_to_all else f"{match['scheme']}***@"
 
     return _QUERY.sub(r"\g<place>***", _LOGIN.sub(hide_login, text))
+
+
+def hide_login(text: str, url: str) -> str:
+    """Leave out of a text what is secret in the login of a URL, as libraries take addresses apart in their messages."""
+    for match in _LOGIN.finditer(url):
+        secret = match["login"].rpartition(":")[2] if hide_secrets(match[0]) != match[0] else ""
+        for form in {secret, unquote(secret)} - {""}:
+            text = text.replace(form, "***")
+    return text
+
+
+class CommandLine(argparse.ArgumentParser):
+    """What a process was called with; what is wrong with it is said without secrets."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with the usage and the message."""
+        super().error(hide_secrets(message))
 
 
 class StoppedError(KeyboardInterrupt):
@@ -253,7 +273,7 @@ def _find_remedy(error: OSError) -> str:
 def _say(line: str) -> None:
     """Print a line on stderr, if somebody listens there."""
     with suppress(OSError):
-        print(printable(line), file=sys.stderr, flush=True)
+        print(hide_secrets(printable(line)), file=sys.stderr, flush=True)
 
 
 def _finish_output(code: int | None) -> int | None:

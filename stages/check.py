@@ -16,7 +16,7 @@ from pathlib import Path
 
 from captcha_registry.dataset.manifest import read_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.errors import CommandLine, UserError, report_errors
 from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.meaning import hash_modules
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params
@@ -148,5 +148,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     with report_errors():
-        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+        CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
         main()

@@ -14,7 +14,7 @@ from captcha_registry.dataset.verify import Problem, verify_dataset
 from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.statistics import summarize_dataset
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.errors import CommandLine, UserError, report_errors
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.machine import count_workers
 from captcha_registry.plots import save_contact_sheet
@@ -67,7 +67,7 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `datasets` in params.yaml")
     with report_errors():
         main(parser.parse_args().name)

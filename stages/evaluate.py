@@ -11,7 +11,7 @@ from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.describing.model_card import write_model_card
-from captcha_registry.errors import report_errors
+from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.plots import save_contact_sheet
 from captcha_registry.recognition.reading import read_split
 from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, worst_errors
@@ -49,7 +49,7 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `models` in params.yaml")
     with report_errors():
         main(parser.parse_args().name)

@@ -13,7 +13,7 @@ from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.statistics import summarize_manifest
-from captcha_registry.errors import report_errors
+from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import DrawingParams, open_executor
 from captcha_registry.generation.generating import (
@@ -66,7 +66,7 @@ def main(name: str, num_workers: int, url: str | None) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `datasets` in params.yaml")
     parser.add_argument(
         "--workers", type=int, default=count_workers(), help="local processes (default: one a core, as memory allows)"

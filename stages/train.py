@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
-from captcha_registry.errors import report_errors
+from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.machine import tell_of_kill
 from captcha_registry.meaning import hash_modules
 from captcha_registry.recognition.frameworks import choose_precision
@@ -42,7 +42,7 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `models` in params.yaml")
     with report_errors(), tell_of_kill("the training"):
         main(parser.parse_args().name)

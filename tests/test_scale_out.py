@@ -24,17 +24,18 @@ import pytest
 from captcha.image import DEFAULT_FONTS
 from conftest import HANG_SECONDS, ROOT, Project, hash_files, wait_until
 from ruamel.yaml import YAML
-from servers import BUCKET, Bucket, Servers, free_port
+from servers import BUCKET, Bucket, Servers, answers, free_port
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import UserError
+from captcha_registry.errors import CommandLine, UserError, report_errors
 from captcha_registry.generation import executors, remote
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.executors import DrawingParams, _run_checked, open_executor
 from captcha_registry.generation.generating import draw_shards
 from captcha_registry.generation.remote import CLAIM_SECONDS, Place, Target, draw_remote_dataset, draw_remote_shard
 from captcha_registry.generation.shards import draw_shard
+from captcha_registry.workspace import name_full_disk
 from stages import generate as generate_stage
 
 # A shard takes about a third of a second: long enough to be hit in the middle.
@@ -347,6 +348,7 @@ def test_a_folder_that_nobody_shares_gets_the_same_bytes(
         pytest.param("/", "names no folder", id="root"),
         pytest.param("s3://", "is s3://, neither a URL nor a plain folder", id="no bucket"),
         pytest.param("s3:/bucket/tiny", "is s3:/bucket/tiny, neither a URL nor a plain folder", id="one slash"),
+        pytest.param("me:s3cret@host/x", "is me:***@host/x, neither a URL nor a plain folder", id="login without a scheme"),
         pytest.param("memory://tiny", "is memory://tiny, memory that ends with the process that fills it", id="memory"),
     ],
 )
@@ -358,6 +360,35 @@ def test_a_place_that_is_none_is_refused_before_anything_is_drawn(
     with pytest.raises(UserError, match=re.escape(expected)):
         generate_stage.main("tiny", 1, url)
     assert project.list_files() == {"params.yaml"}
+
+
+def test_a_secret_in_an_address_is_in_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+    # The library's own words hold the address in pieces.
+    url = "s3://me:s3cret@host/x"
+    with pytest.raises(UserError, match="Invalid bucket name") as refusal:
+        Place(url).list_sizes()
+    with pytest.raises(SystemExit), report_errors(), name_full_disk(url):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(SystemExit):
+        CommandLine().parse_args([url])
+    # What Dask prints of a task that fails.
+    task = partial(draw_remote_shard, target=Target(url, ".unfinished"))
+    assert "s3cret" not in f"{refusal.value}{capsys.readouterr()}{task}"
+
+
+@pytest.mark.peers
+def test_a_place_may_be_reached_by_ssh(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = servers.start_sshd()
+    wait_until(lambda: answers(port), "the start of sshd")
+    (tmp_path / ".ssh").mkdir()
+    (servers.folder / "user_key").rename(tmp_path / ".ssh/id_ed25519")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = Place(f"ssh://root@127.0.0.1:{port}{tmp_path}/new")
+    for name in ("a", "b/c"):
+        place.write(name, b"1")
+        # What another worker writes meanwhile is seen, too.
+        (tmp_path / "new" / f"{name}.more").touch()
+        assert {name: 1, f"{name}.more": 0}.items() <= place.list_sizes().items()
 
 
 def test_a_scheduler_that_does_not_answer_is_named(distributed_project: Callable[[str], Project]) -> None:

@@ -394,6 +394,7 @@ def test_no_command_of_a_pipeline_is_run(hostile: Checkout, tmp_path: Path) -> N
     [
         ("https://me:s3cret@host/x.git", "https://***@host/x.git"),
         ("unable to access 'https://s3cret@host:8443/x/'", "unable to access 'https://***@host:8443/x/'"),
+        ("https:/me:s3cret@host/x", "https:/***@host/x"),
         ("HTTPS://me:s3#c/re@t@host/x", "HTTPS://***@host/x"),
         ("ssh://me:s3cret@host/x", "ssh://***@host/x"),
         ("ssh://git@host/x and git@host:x", "ssh://git@host/x and git@host:x"),

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from fsspec.implementations.local import LocalFileSystem
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, write_manifest
 from captcha_registry.dataset.records import shard_name
-from captcha_registry.errors import FULL_DISK, UserError
+from captcha_registry.errors import FULL_DISK, UserError, hide_login
 from captcha_registry.extras import advise_install
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.generating import draw_shards, make_manifest, write_shard_rows
@@ -61,7 +61,8 @@ _PAUSE_SECONDS = 0.1
 class Target:
     """Where a dataset goes: the URL of its folder, and the name of the part that is there only while it is unfinished."""
 
-    url: str
+    # Dask prints the arguments of a task that failed.
+    url: str = field(repr=False)
     unfinished: str
 
 
@@ -74,7 +75,8 @@ def require_url(url: str) -> None:
     address = url.strip().rstrip("/")
     problem = "" if address else "names no folder"
     if ":" in address.partition("/")[0] and "://" not in address:
-        problem = f"is {url}, neither a URL nor a plain folder"
+        # It may be an address with a login, of which a part was left out.
+        problem = f"is {re.sub(':.*@', ':***@', url)}, neither a URL nor a plain folder"
     if address.startswith("memory:"):
         problem = f"is {url}, memory that ends with the process that fills it"
     if problem:
@@ -88,13 +90,13 @@ class Place:
         """Find the file system; nothing is read yet."""
         self.url = url
         with self._explain_errors():
-            # What another worker has just written must be seen.
-            options = {"use_listings_cache": False, "skip_instance_cache": True}
             if "://" in url:
-                self._fs, root = fsspec.url_to_fs(url, **options)
+                self._fs, root = fsspec.url_to_fs(url, skip_instance_cache=True)
             else:
                 # fsspec would take `::` in a path for a chain of file systems.
-                self._fs, root = LocalFileSystem(**options), str(expand_home(url).absolute())
+                self._fs, root = LocalFileSystem(), str(expand_home(url).absolute())
+            # What another worker has just written must be seen. No option, which SSH would take for one of its own.
+            self._fs.dircache.use_listings_cache = False
         self._root = root.rstrip("/")
 
     @contextmanager
@@ -114,9 +116,8 @@ class Place:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_DISK:
                 raise
-            raise UserError(
-                f"{self.url}: {str(error) or type(error).__name__}: check the address and your access, then run it again"
-            ) from error
+            problem = hide_login(str(error), self.url) or type(error).__name__
+            raise UserError(f"{self.url}: {problem}: check the address and your access, then run it again") from error
 
     def list_sizes(self) -> dict[str, int]:
         """List the sizes in bytes of all files, by their names."""
