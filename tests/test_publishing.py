@@ -23,6 +23,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.errors import UserError
 from captcha_registry.registry import publishing
 from captcha_registry.registry.git import run_git
+from captcha_registry.registry.tagging import require_committer, require_same_address
 
 
 @pytest.fixture
@@ -691,6 +692,26 @@ def test_who_has_no_git_identity_is_refused_before_anything_is_pushed(
         monkeypatch.delenv(name)
     checkout.git("config", "user.useConfigOnly", "true")
     refuse(checkout, "1.0.0", "Git does not know who publishes: run `git config user.name NAME`")
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "")
+    checkout.git("config", "committer.name", ".")
+    advice = "run `unset GIT_COMMITTER_NAME`, `git config committer.name NAME` and `git config committer.email ADDRESS`"
+    with pytest.raises(UserError, match=advice):
+        require_committer(checkout.root)
+    monkeypatch.delenv("GIT_COMMITTER_NAME")
+    checkout.git("config", "committer.name", "A. Uthor")
+    checkout.git("config", "committer.email", "author@localhost")
+    require_committer(checkout.root)
+
+
+def test_tags_are_not_pushed_where_no_reader_looks(checkout: Checkout) -> None:
+    fork = checkout.root.parent / "fork.git"
+    checkout.git("init", "--quiet", "--bare", str(fork))
+    checkout.git("config", "remote.origin.pushurl", str(fork))
+    refuse(checkout, "1.0.0", f"Git pushes to {fork}, but fetches from {checkout.origin}, where readers look")
+    # As it is advised; and another address of the same repository.
+    for address in (checkout.git("remote", "get-url", "origin"), str(checkout.root.parent / "origin.git")):
+        checkout.git("config", "--replace-all", "remote.origin.pushurl", address)
+        require_same_address(checkout.root)
 
 
 def test_an_artifact_that_does_not_exist_is_named_with_those_that_do(checkout: Checkout) -> None:
@@ -730,6 +751,7 @@ def test_an_origin_that_refuses_the_tag_leaves_none_here_and_is_asked_again_late
     closed_origin = set_hook(checkout, "pre-receive", "echo closed >&2; exit 1")
     done = checkout.run("publish", "tiny", "1.0.0")
     assert done.returncode == 2
+    assert "the data is at its remote, but origin did not take the tag tiny@v1.0.0" in done.stderr
     assert "closed" in done.stderr
     assert checkout.git("tag") == ""
     closed_origin.unlink()

@@ -51,6 +51,7 @@ from captcha_registry.registry.tagging import (
     list_tags,
     push_tag,
     require_committer,
+    require_same_address,
     require_tag_is_free,
     require_taggable,
 )
@@ -166,6 +167,7 @@ def _require_taggable_commit(root: Path, commit: str, name: str, version: Versio
     _require_clean_tree(root, commit)
     require_committer(root)
     _require_known_commit(root, commit)
+    require_same_address(root)
     taken = find_remote_tags(root, name)
     tag = make_tag(name, version)
     require_tag_is_free(root, tag, commit, taken)

@@ -1,5 +1,6 @@
 """Tags of published versions at the Git remote: what is there, and the one that is added last."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +31,32 @@ def require_committer(root: Path) -> None:
     try:
         run_git(root, "var", "GIT_COMMITTER_IDENT")
     except UserError as error:
+        # Variables outdo settings, and what is said of committers outdoes what is said of users.
+        variables = [name for name in os.environ if name.startswith("GIT_COMMITTER_")]
+        unset = f"`unset {' '.join(variables)}`, " if variables else ""
+        who = "committer" if run_git(root, "config", "--default=", "--get", "committer.name") else "user"
         raise UserError(
-            f"Git does not know who publishes: run `git config user.name NAME` and `git config user.email ADDRESS` ({error})"
+            f"Git does not know who publishes: run {unset}`git config {who}.name NAME` and `git config {who}.email ADDRESS` "
+            f"({error})"
         ) from None
+
+
+def require_same_address(root: Path) -> None:
+    """Refuse to push tags to another repository than the one from which they are fetched.
+
+    Who reads over HTTPS and pushes over SSH has two addresses of one repository: both show the same branches and tags.
+    """
+    here = run_git(root, "remote", "get-url", GIT_REMOTE)
+    others = run_git(root, "remote", "get-url", "--push", "--all", GIT_REMOTE).splitlines()
+    if here in others:
+        return
+    seen, *pushed = (run_git(root, "ls-remote", "--heads", "--tags", "--", address) for address in (here, *others))
+    if seen not in pushed:
+        raise UserError(
+            f"Git pushes to {others[0]}, but fetches from {here}, where readers look and other branches and tags are: have "
+            f'one place for both, with `git config --replace-all remote.{GIT_REMOTE}.pushurl "$(git remote get-url '
+            f'{GIT_REMOTE})"` or another url of {GIT_REMOTE}'
+        )
 
 
 def require_taggable(root: Path, tag: str, commit: str) -> None:
@@ -84,11 +108,14 @@ def push_tag(root: Path, tag: str, commit: str, message: str) -> None:
         run_git(root, "tag", "--annotate", "--message", message, tag, commit)
     try:
         _push(root, f"refs/tags/{tag}")
-    except UserError:
+    except UserError as error:
         run_git(root, "tag", "--delete", tag)
         # It may have been taken, and only the answer was lost.
         if find_remote_tags(root, tag.split("@", maxsplit=1)[0]).get(tag) != RemoteTag(commit, annotated=True):
-            raise
+            raise UserError(
+                f"the data is at its remote, but {GIT_REMOTE} did not take the tag {tag}, without which nobody sees the version "
+                f"({error}): have it take tags of that name, and run the same command again; no data is pushed twice"
+            ) from None
         fetch_tag(root, tag)
 
 
