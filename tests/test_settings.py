@@ -1,16 +1,25 @@
 """What decides a training's result: params, data and machine, not load, nor the settings of other tools and projects."""
 
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from test_recognition import datasets  # noqa: F401 - a fixture
+from test_recognition import (
+    ALNUM,
+    datasets,  # noqa: F401 - a fixture
+    small_params,
+)
 
 from captcha_registry.machine import count_usable_cores
+from captcha_registry.recognition.frameworks import keras, tf
+from captcha_registry.recognition.training import build_network, choose_strategy, compile_network, import_family
 
 ROOT = Path(__file__).parent.parent
 
@@ -167,3 +176,90 @@ except UserError as error:
     assert message.startswith(
         "Keras is set to image_data_format 'channels_first'; expected 'channels_last': train with `python -m"
     )
+
+
+def fake_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have TensorFlow tell of GPUs that are not there."""
+    devices = [tf.config.LogicalDevice(f"/device:GPU:{n}", "GPU") for n in range(number)]
+    for kind in ("physical", "logical"):
+        real = getattr(tf.config, f"list_{kind}_devices")
+        monkeypatch.setattr(
+            tf.config, f"list_{kind}_devices", lambda name=None, real=real: devices if name == "GPU" else real(name)
+        )
+
+
+@pytest.mark.parametrize("recurrent", ["gru", "lstm"])
+def test_recurrent_layers_and_logits_are_in_float32_on_a_gpu_and_models_of_either_machine_load_on_the_other(
+    recurrent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        params = small_params("crnn", recurrent=recurrent)
+        networks = [build_network(params, ALNUM)]
+        fake_gpus(monkeypatch, 1)
+        networks.append(build_network(params, ALNUM))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    kinds = (keras.layers.Bidirectional, keras.layers.Conv2D)
+    precisions = [
+        [{layer.compute_dtype for layer in network.layers if isinstance(layer, kind)} for kind in kinds] for network in networks
+    ]
+    assert precisions == [[{"bfloat16"}, {"bfloat16"}], [{"float32"}, {"bfloat16"}]]
+    for network, other in zip(networks, networks[::-1], strict=True):
+        assert network.get_layer("logits").compute_dtype == "float32"
+        network.save_weights(tmp_path / "latest.weights.h5")
+        other.load_weights(tmp_path / "latest.weights.h5")
+        assert all(map(np.array_equal, network.get_weights(), other.get_weights()))
+    (both,) = [layer for layer in networks[1].layers if isinstance(layer, keras.layers.Bidirectional)]
+    assert {layer.cell.compute_dtype for layer in (both.forward_layer, both.backward_layer)} == {"float32"}
+
+
+def test_one_device_trains_without_what_keeps_several_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for num_gpus in (0, 1):
+        with monkeypatch.context() as patched:
+            fake_gpus(patched, num_gpus)
+            assert choose_strategy() is tf.distribute.get_strategy()
+
+
+def test_tensorflow_takes_the_memory_of_a_gpu_as_it_needs_it() -> None:
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+
+
+def train_two_steps(folder: Path) -> Iterator[float]:
+    """Train both networks in float32, from weights that the first process leaves in a folder; yield the losses."""
+    for family in ("cnn", "crnn"):
+        params = small_params(family, warmup=0.0)
+        network = build_network(params, ALNUM.model_copy(update={"width": 64, "height": 32, "length": 3}))
+        for layer in network.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
+        weights = folder / f"{family}.weights.h5"
+        (network.load_weights if weights.exists() else network.save_weights)(weights)
+        compile_network(network, params, 1e-3, num_steps=10)
+        stream = np.random.default_rng(1)
+        images = stream.integers(0, 256, (8, 32, 64, 3), np.uint8)
+        classes = stream.integers(0, 36, (8, 3)).astype(np.int32) + import_family(params).FIRST_CLASS
+        yield from (float(network.train_on_batch(images, classes)[0]) for _ in range(2))
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+def test_steps_of_both_networks_come_to_the_same_losses_on_jax(tmp_path: Path) -> None:
+    if not importlib.util.find_spec("jax"):
+        pytest.skip("JAX is not installed: .ci/run installs it")
+    code = """
+import os, sys
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "jax"
+import keras
+
+sys.path[:0] = ["tests"]
+from test_settings import train_two_steps
+
+assert keras.backend.backend() == "jax"
+print(*train_two_steps(Path(sys.argv[1])))
+"""
+    expected = list(train_two_steps(tmp_path))
+    assert expected[0] != expected[1]
+    assert [float(loss) for loss in finish(start(code, tmp_path)).split()] == pytest.approx(expected, rel=1e-4)

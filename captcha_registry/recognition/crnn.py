@@ -6,7 +6,7 @@ and in the decoder. CTC: Graves et al. 2006, https://www.cs.toronto.edu/~graves/
 
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
-from captcha_registry.recognition.frameworks import keras, layers
+from captcha_registry.recognition.frameworks import choose_recurrent_precision, keras, layers
 from captcha_registry.recognition.layers import image_input, strided_trunk
 from captcha_registry.recognition.recipe import CrnnParams
 
@@ -42,8 +42,8 @@ def build_loss() -> keras.Loss:
 
 
 def _bidirectional(x: keras.KerasTensor, recurrent: str, units: int) -> keras.KerasTensor:
-    layer = layers.GRU if recurrent == "gru" else layers.LSTM
-    return layers.Bidirectional(layer(units, return_sequences=True))(x)
+    layer, dtype = layers.GRU if recurrent == "gru" else layers.LSTM, choose_recurrent_precision()
+    return layers.Bidirectional(layer(units, return_sequences=True, dtype=dtype), dtype=dtype)(x)
 
 
 def _columns(x: keras.KerasTensor) -> keras.KerasTensor:

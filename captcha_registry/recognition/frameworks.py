@@ -39,6 +39,8 @@ def _ignore_settings() -> Iterator[None]:
         os.environ.update(of_keras)
 
 
+# TensorFlow takes of a GPU's memory what it needs, not all of it at its start, unless the environment wants that.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 if "keras" not in sys.modules:
     with _ignore_settings():
         import keras
@@ -46,7 +48,7 @@ import keras  # noqa: E402 - after its settings were put out of the way
 import tensorflow as tf  # noqa: E402
 from keras import layers, ops  # noqa: E402
 
-__all__ = ["choose_precision", "keras", "layers", "ops", "require_own_settings", "tf"]
+__all__ = ["choose_precision", "choose_recurrent_precision", "keras", "layers", "ops", "require_own_settings", "tf"]
 
 
 def require_own_settings() -> None:
@@ -75,6 +77,11 @@ def require_own_settings() -> None:
 def choose_precision(wanted: str) -> str:
     """Name the Keras dtype policy: bfloat16 for products and float32 for weights, by `auto` where the hardware is fast at it."""
     return "mixed_bfloat16" if wanted == "bfloat16" or (wanted == "auto" and _has_bfloat16()) else "float32"
+
+
+def choose_recurrent_precision() -> str | None:
+    """Name the dtype policy of recurrent layers: float32 on a GPU, as cuDNN has no bfloat16 kernel for them; else that of all."""
+    return "float32" if tf.config.list_physical_devices("GPU") else None
 
 
 def _has_bfloat16() -> bool:

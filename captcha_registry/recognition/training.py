@@ -102,9 +102,12 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
 
 
 def choose_strategy() -> tf.distribute.Strategy:
-    """Use every GPU of the host, or without one every logical CPU device; each takes its part of a batch, prefetched to it."""
+    """Use every GPU of the host, or without one every logical CPU device; several take a part of a batch each.
+
+    A single one goes without what keeps several equal.
+    """
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) == 1 and devices[0].device_type == "CPU":
+    if len(devices) == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
