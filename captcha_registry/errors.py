@@ -15,9 +15,11 @@ import io
 import os
 import re
 import signal
+import sqlite3
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,13 +31,17 @@ from urllib.parse import unquote
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 # What to do about what the machine refuses.
-_REMEDIES = dict.fromkeys(FULL_DISK, ": free some space and run the same command again")
-_REMEDIES |= {errno.EFBIG: ": raise the limit on the size of files (`ulimit -f`), and run the same command again"}
+_AGAIN = "and run the same command again"
+_REMEDIES = dict.fromkeys(FULL_DISK, f": free some space {_AGAIN}")
+_REMEDIES |= {errno.EFBIG: f": raise the limit on the size of files (`ulimit -f`) {_AGAIN}"}
 _REMEDIES |= {errno.EROFS: ": make it writable, or work in another folder"}
 # What the limits of a process and of a machine are called; such an error names no file, or one that has nothing to do with it.
 _LIMITS = dict.fromkeys((errno.EMFILE, errno.ENFILE), ": raise the limit on open files (`ulimit -n`)")
 _LIMITS |= dict.fromkeys((errno.EAGAIN, errno.ENOMEM), ": raise the limits on processes and memory (`ulimit -u`, `ulimit -v`)")
-_REMEDIES |= {number: f"{cure}, or end other programs, and run the same command again" for number, cure in _LIMITS.items()}
+_REMEDIES |= {number: f"{cure}, or end other programs, {_AGAIN}" for number, cure in _LIMITS.items()}
+
+# Variables that name folders, which libraries make and fill.
+_FOLDER_VARIABLES = ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "NUMBA_CACHE_DIR")
 
 # What ends a process; Windows has no SIGHUP.
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -127,6 +133,7 @@ def prepare_process() -> None:
         # What is ignored, as `nohup` has it, stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end_at_once)
+    _warn_only()
     # The next files that are opened would be taken for outputs that are closed.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stdin, stdout, stderr
         os.set_inheritable(descriptor, True)
@@ -144,6 +151,14 @@ def prepare_process() -> None:
             errors="backslashreplace",
             line_buffering=old.line_buffering or old.write_through,
         )
+
+
+def _warn_only() -> None:
+    """Let no warning of a library end a command, or a process that it starts, as PYTHONWARNINGS or `-W` may have it."""
+    sys.warnoptions[:] = [option for option in sys.warnoptions if not option.startswith("e")]
+    warnings.filters = [known for known in warnings.filters if known[0] != "error"]
+    if "PYTHONWARNINGS" in os.environ:
+        os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
 
 
 @contextmanager
@@ -246,6 +261,11 @@ def _report(error: BaseException) -> int:
         return 2
     if isinstance(error, BrokenPipeError) and error.filename == _STDOUT:
         return _BROKEN_PIPE_CODE
+    if isinstance(error, sqlite3.Error):
+        # It names no file.
+        cure = f"free some space, raise the limit on the size of files (`ulimit -f`) {_AGAIN}"
+        _say(f"error: the database in which DVC notes the hashes of files: {error}: {cure}")
+        return 2
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't start new thread" in error.args):
         error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     # Most that have no file are no matter of the machine.
@@ -258,9 +278,12 @@ def _report(error: BaseException) -> int:
 
 def _find_remedy(error: OSError) -> str:
     """Tell what to do about what the machine refuses."""
+    path = Path(os.fsdecode(error.filename or "")).absolute()
+    for name in _FOLDER_VARIABLES if error.filename and error.errno not in FULL_DISK else ():
+        if (folder := os.environ.get(name)) and path.is_relative_to(Path(folder).absolute()):
+            return f": set the variable {name} to a folder that can be made or written to, or unset it"
     if error.errno not in {errno.EACCES, errno.EPERM} or error.filename is None:
         return _REMEDIES.get(error.errno or 0, "")
-    path = Path(os.fsdecode(error.filename)).absolute()
     # What is not there was to be made, or cannot be seen, in the nearest folder that is.
     there = next(place for place in (path, *path.parents) if os.path.lexists(place))
     needed = os.R_OK | (os.X_OK if there.is_dir() else 0)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -277,11 +278,37 @@ def test_the_alarm_of_who_calls_the_library_stays_theirs(capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR])
+def test_the_variable_that_names_an_unusable_folder_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", "/nowhere")
+    with pytest.raises(SystemExit), report_errors():
+        raise OSError(number, os.strerror(number), "/nowhere/repo")
+    advice = "set the variable DVC_SITE_CACHE_DIR to a folder that can be made or written to, or unset it"
+    assert capsys.readouterr().err == f"error: /nowhere/repo: {os.strerror(number)}: {advice}\n"
+
+
+def test_a_warning_ends_neither_a_process_nor_what_it_starts() -> None:
+    warn = "import warnings; warnings.warn('careful', stacklevel=1)"
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {warn!r}], check=True)"
+    script = f"from captcha_registry.errors import prepare_process; prepare_process(); {warn}; {start}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        env=os.environ | {"PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("careful")) == (0, 2), done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
         (OSError(errno.EMFILE, "Too many open files", "/dev/null"), "Too many open files: raise the limit on open files"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "Resource temporarily unavailable: raise the limits"),
+        (sqlite3.OperationalError("disk I/O error"), "the database in which DVC notes the hashes of files: disk I/O error: free"),
         (MemoryError(), "Cannot allocate memory: raise the limits on processes and memory"),
         (RuntimeError("can't start new thread"), "Cannot allocate memory: raise the limits on processes and memory"),
     ],
