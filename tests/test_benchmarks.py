@@ -1,10 +1,14 @@
 """The benchmarks: what they refuse, how they compare, and that they run."""
 
+import importlib
 import json
 import math
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import hash_files
@@ -12,6 +16,8 @@ from conftest import hash_files
 from benchmarks.cost_model import TERMS, Cost, Job, fit_cost, fit_costs, predict_dataset, recommend_shard_size, relative_errors
 from benchmarks.timing import format_table, measure_in_turn, median_rates, median_ratios, parse_arguments
 from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import open_folder
+from captcha_registry.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 WAYS = {
@@ -193,6 +199,74 @@ def test_verify_benchmark_measures_every_depth_and_a_repair_and_leaves_the_datas
     assert (result["rows"], result["shards"], list(result["seconds"])) == (60, 10, ["quick", "full", "deep", "repair"])
     assert all(math.isfinite(number) and number > 0 for number in find_numbers(result["seconds"]))
     assert hash_files(tiny_dataset.root) == before
+
+
+TINY_TASK = ["width=40", "height=24", "length=2", "font_sizes=[12]", "dots=0", "count=60", "shard_size=10", 'alphabet="0O1"']
+TIMED = ["cnn", "--views", "65", "--points", "2", "--set", "models.cnn.fast.batch_size=16"]
+TIMED += ["models.cnn.validation_size=0.2", *(f"datasets.digits.{override}" for override in TINY_TASK)]
+
+
+def import_time_to_accuracy(monkeypatch: pytest.MonkeyPatch, folder: Path) -> ModuleType:
+    """Import the benchmark as if it was run in the project's folder, its temporary files elsewhere."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return importlib.import_module("time_to_accuracy")
+
+
+@pytest.mark.slow
+def test_time_to_accuracy_spends_its_budget_and_reads_pictures_that_no_training_sees(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    benchmark = import_time_to_accuracy(monkeypatch, tmp_path)
+    training = importlib.import_module("timed_training")
+    for name, value in {"TEST_SAMPLES": 20, "MORE_TEST_SAMPLES": 50, "MORE_ABOVE": -1}.items():
+        monkeypatch.setattr(training, name, value)
+    result = benchmark.main(benchmark.parse([*TIMED, "--seeds", "4"]))
+    (found,) = result["seeds"]
+    assert json.loads(json.dumps(result)) == result
+    assert (found["seed"], found["views"], found["test_samples"]) == (4, 64, 50)
+    assert [point["views"] for point in found["curve"]] == [32, 64]
+    assert found["exact_match_low"] <= found["exact_match"] <= found["exact_match_high"]
+    assert found["exact_match_0_is_o"] >= found["exact_match"]
+    assert list(found["reached"]) == ["98.0%", "99.0%", "99.5%"]
+    times = [found[name] for name in ("training_seconds", "compile_seconds", "reading_seconds", "images_per_second")]
+    assert all(math.isfinite(value) and value > 0 for value in times)
+    (trained_on,) = tmp_path.glob("*/time-to-accuracy/*/split-*")
+    (read,) = tmp_path.glob("*/time-to-accuracy/*/50")
+    hashes = [set(open_folder(folder).index["pixel_sha256"].to_pylist()) for folder in (trained_on, read)]
+    assert not hashes[0] & hashes[1]
+    with pytest.raises(UserError, match="65 views are 1 steps of 64; expected 2 or more"):
+        benchmark.main(benchmark.parse([*TIMED, "models.cnn.fast.batch_size=64"]))
+
+
+def test_the_first_point_at_which_enough_was_right_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import_time_to_accuracy(monkeypatch, tmp_path)
+    find_first = importlib.import_module("timed_training").find_first
+    curve = [{"views": n, "seconds": n / 10, "loss": 1.0, "exact_match": share} for n, share in enumerate((0.5, 0.98, 0.9, 0.99))]
+    assert find_first(curve, 0.98) == {"views": 1, "seconds": 0.1}
+    assert find_first(curve, 0.985) == {"views": 3, "seconds": 0.3}
+    assert find_first(curve, 0.995) is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("models.cnn.fast.batchsize=3", "models.cnn.fast.batchsize is not a known key; did you mean `batch_size`"),
+        ("models.cnn.fast.batch_size=many", "models.cnn.fast.batch_size is 'many'; expected a whole number"),
+        ("models.cn.fast.batch_size=3", "--set models.cn.fast.batch_size=3: expected KEY=VALUE with a key of params.yaml"),
+        ("models.cnn.seed", "--set models.cnn.seed: expected KEY=VALUE"),
+        ("models.cnn.seed=[", "--set models.cnn.seed=[: the value is not valid YAML"),
+        ("models.crnn.seed=3", "--set models.crnn.seed=3 changes nothing here; expected a key that starts with models.cnn., "),
+    ],
+    ids=["unknown", "wrong type", "unknown section", "no value", "no YAML", "another model"],
+)
+def test_time_to_accuracy_refuses_overrides_that_cannot_be_meant(
+    override: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    benchmark = import_time_to_accuracy(monkeypatch, tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        benchmark.main(benchmark.parse([*TIMED, override]))
 
 
 @pytest.mark.thorough

@@ -1,0 +1,147 @@
+"""Train a model of params.yaml under a budget and tell how soon it reads how well: one JSON object on stdout.
+
+    python benchmarks/time_to_accuracy.py crnn --views 240000 --seeds 1 2 3 --set models.crnn.fast.batch_size=256
+
+The rate's warm-up and decay span the budget. `--seconds` becomes a number of views before the first seed: by the speed of 40
+steps after the first. What is read are pictures of the dataset's spec under another seed, which no training sees: 20,000 at
+regular points of the training, and at its end, in float32 as the stage `evaluate` reads, 100,000 where more than 99.5 % of
+20,000 are right. Seconds of training tell nothing of what is drawn before, of the first step, which compiles, and of the reading:
+these are told apart. A dataset to train on is `data/<name>`, if it is of the spec; else one is made and kept among the temporary
+files, as the test pictures are.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+from timing import describe_machine
+
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import open_folder
+from captcha_registry.dataset.manifest import MANIFEST_NAME
+from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.errors import UserError, report_errors
+from captcha_registry.generation.drawing import Drawer, hash_fonts
+from captcha_registry.generation.executors import local_processes
+from captcha_registry.generation.generating import assemble_dataset, describe_tools, draw_missing_shards, find_finished_shards
+from captcha_registry.generation.splitting import split_dataset
+from captcha_registry.machine import count_workers, own_temporary_dir
+from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
+from captcha_registry.recognition.recipe import load_model_params
+from captcha_registry.workspace import fingerprint
+
+# The first step compiles, another is timed.
+MIN_STEPS = 2
+
+
+def override_params(overrides: Sequence[str], folder: Path) -> Path:
+    """Write params.yaml with other values, each given as `dotted.key=YAML`, into a folder."""
+    params = read_params(PARAMS_PATH)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        *parents, last = key.split(".")
+        section: Any = params
+        for name in parents:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not (equals and parents and isinstance(section, dict)):
+            raise ParamsError(f"--set {override}: expected KEY=VALUE with a key of params.yaml, as models.crnn.fast.epochs=3")
+        try:
+            section[last] = YAML(typ="safe").load(value)
+        except YAMLError as error:
+            raise ParamsError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from None
+    path = folder / PARAMS_PATH.name
+    YAML(typ="safe").dump(params, path)
+    return path
+
+
+def draw_samples(name: str, spec: DatasetSpec) -> CaptchaDataset:
+    """Draw a dataset among the temporary files, or take what was drawn there before."""
+    drawer = Drawer(spec)
+    facts = (spec.model_dump(exclude={"count"}), hash_fonts(spec.fonts, drawer.font_files), describe_tools())
+    folder = own_temporary_dir() / "time-to-accuracy" / fingerprint(*facts)
+    work_dir, out_dir = folder / "work", folder / str(spec.count)
+    if not (out_dir / MANIFEST_NAME).is_file():
+        work_dir.mkdir(parents=True, exist_ok=True)
+        finished = {number: entry for number, entry in find_finished_shards(work_dir).items() if number < spec.num_shards}
+        with local_processes(count_workers()) as executor:
+            shards = draw_missing_shards(drawer, finished, work_dir, executor)
+        assemble_dataset(name, drawer, shards, work_dir, out_dir)
+    return open_folder(out_dir)
+
+
+def find_train_samples(name: str, spec: DatasetSpec, rule: SplitRule) -> CaptchaDataset:
+    """Open the checkout's dataset, if it is of the spec; else make one."""
+    committed = Path("data") / name
+    if (committed / MANIFEST_NAME).is_file() and open_folder(committed).manifest.spec == spec:
+        return open_folder(committed)
+    drawn = draw_samples(name, spec)
+    folder = drawn.root.with_name(f"split-{fingerprint(spec.count, rule.model_dump())}")
+    if not (folder / MANIFEST_NAME).is_file():
+        folder.mkdir(exist_ok=True)
+        split_dataset(drawn, rule, folder)
+    return open_folder(folder)
+
+
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train with every seed; return what came out."""
+    # Not at the top: the processes that draw import this file, too, and need no TensorFlow.
+    from timed_training import measure_seed, measure_speed  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = override_params(arguments.set, Path(folder))
+        params = load_model_params(arguments.model, path)
+        spec = load_section(DatasetSpec, f"datasets.{params.dataset}", path)
+        rule = load_section(SplitRule, "split", path)
+    heeded = (f"models.{arguments.model}.", f"datasets.{params.dataset}.", "split.")
+    if foreign := [override for override in arguments.set if not override.startswith(heeded)]:
+        raise ParamsError(f"--set {foreign[0]} changes nothing here; expected a key that starts with {', '.join(heeded)}")
+    dataset = find_train_samples(params.dataset, spec, rule)
+    num_views = arguments.views or int(arguments.seconds * measure_speed(params, dataset))
+    num_steps = num_views // params.recipe.batch_size
+    if num_steps < MIN_STEPS:
+        raise UserError(f"{num_views:,} views are {num_steps} steps of {params.recipe.batch_size}; expected {MIN_STEPS} or more")
+
+    def draw_test(count: int) -> CaptchaDataset:
+        return draw_samples(f"{params.dataset}-test", spec.model_copy(update={"seed": (spec.seed + 1) % 2**63, "count": count}))
+
+    points, seeds = min(arguments.points, num_steps), arguments.seeds
+    return {
+        "command": f"python benchmarks/time_to_accuracy.py {' '.join(sys.argv[1:])}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "seeds": [
+            measure_seed(params.model_copy(update={"seed": seed}), dataset, num_steps, points, draw_test) for seed in seeds
+        ],
+    }
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a key below `models` in params.yaml")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--views", type=int, help="pictures that a network is shown, repeated ones counted again")
+    budget.add_argument("--seconds", type=float, help="seconds of training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of weights and order (default: 1)")
+    parser.add_argument(
+        "--points", type=int, choices=range(1, 101), metavar="1..100", default=10, help="at which is read (default: 10)"
+    )
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="another value for a key of params.yaml"
+    )
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    with report_errors():
+        chosen = parse()
+        from captcha_registry.recognition.training import order_operations
+
+        order_operations()
+        print(json.dumps(main(chosen), indent=2))
