@@ -141,6 +141,11 @@ def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
     expected = EXPECTED_TYPES.get(detail["type"]) or re.sub(
         r"^\w+ should (be|have|match) | after validation.*", "", detail["msg"]
     )
+    if detail["type"] == "int_type" and "<int>" in detail["loc"]:
+        # A range may stand here, too, which others write as 4-6 or [4, 6].
+        numbers = re.findall(r"\d+", str(detail["input"])) if isinstance(detail["input"], str | list) else []
+        low, high = numbers if len(numbers) == 2 else (3, 6)  # noqa: PLR2004 - both ends
+        expected += f", or a range such as {{min: {low}, max: {high}}}"
     return f"{key} is {detail['input']!r}; expected {expected}"
 
 

@@ -157,6 +157,7 @@ def test_a_filter_selects_what_pandas_would(tiny: CaptchaDataset, expression: st
         ("luminance < 40", "filter 'luminance < 40': 'luminance' is no column; expected one of id, label, split"),
         ("ink_luminance <", "filter 'ink_luminance <': invalid syntax at character 16, after 'ink_luminance <'"),
         ("  id < 3 and and id > 1", "filter 'id < 3 and and id > 1': invalid syntax at character 12, after 'id < 3 and '"),
+        ("(id < 3 and\n ?)", r"filter '\(id < 3 and\\n \?\)': invalid syntax at character 14, after '\(id < 3 and\\n '"),
         ("id = 3", "invalid syntax"),
         ("label == '12", "unterminated string literal"),
         ("", "filter '': it is empty; expected comparisons"),

@@ -79,6 +79,10 @@ def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None
         pytest.param("count: 60", "count: 1000000001", "count is 1000000001; expected less than or equal to", id="too many"),
         pytest.param("width: 48", "width: 15", "datasets.tiny.width is 15; expected greater than or equal to 16", id="narrow"),
         pytest.param("length: 2", "length:", "datasets.tiny.length is None; expected a whole number", id="empty value"),
+        *(
+            pytest.param("length: 2", f"length: {text}", f"a whole number, or a range such as {{min: {known}}}", id=text)
+            for text, known in (("4-6", "4, max: 6"), ("[4, 6]", "4, max: 6"), ("4 or more", "3, max: 6"))
+        ),
         pytest.param("length: 2", "length: 17", "length is 17; expected less than or equal to 16", id="long"),
         pytest.param(
             "length: 2", "length: {min: 5, max: 3}", "length: min is 5 and max is 3; expected min up to max", id="order"

@@ -264,7 +264,7 @@ def test_split_by_label_is_exact_or_refused(sizes: list[int], seed: int) -> None
     try:
         is_test = choose_test_samples(pa.table({"label": labels}), SplitRule(test_size=0.2, by="label", seed=seed))
     except UserError as error:
-        assert "found no whole labels that hold exactly 0.2 of" in str(error)  # noqa: PT017 - both outcomes are right
+        assert f"found no texts of the {len(sizes)} that hold exactly 0.2 of" in str(error)  # noqa: PT017 - both outcomes are right
         return
     assert is_test.sum() == round(0.2 * len(labels))
     chosen = {label for label, test in zip(labels, is_test, strict=True) if test}
@@ -291,6 +291,16 @@ def test_a_split_that_leaves_a_side_empty_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         check_split(tiny_spec.model_copy(update=change), SplitRule(test_size=0.2, by=way, seed=1))
+
+
+def test_a_split_by_label_that_hardly_ever_works_is_refused_before_anything_is_drawn(tiny_spec: DatasetSpec) -> None:
+    rule = SplitRule(test_size=0.2, by="label", seed=1)
+    spec = tiny_spec.model_copy(update={"alphabet": "0123456789", "length": 1, "count": 100_000})
+    with pytest.raises(UserError, match=r"10 texts hardly ever divide .* exactly 0.2 of 100,000 samples: raise `length`"):
+        check_split(spec, rule)
+    # As it is advised.
+    assert check_split(spec.model_copy(update={"length": 4}), rule) == 20_000
+    assert check_split(spec, rule.model_copy(update={"by": "label_hash"}))
 
 
 def flip(path: Path) -> None:

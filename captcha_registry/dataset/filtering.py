@@ -43,8 +43,9 @@ def select_rows(rows: pa.Table, expression: str) -> pa.Table:
     try:
         return rows.filter(_find_matches(text, rows))
     except SyntaxError as error:
+        before = text.splitlines(keepends=True)[: (error.lineno or 1) - 1]
         # 0 or none where it ends too early.
-        place = error.offset or len(text) + 1
+        place = sum(map(len, before)) + error.offset if error.offset else len(text) + 1
         problem = f"{error.msg} at character {place}, after {_shorten(text[: place - 1], from_end=True)!r}"
         raise UserError(f"filter {_shorten(text)!r}: {problem}; expected {_GRAMMAR}") from None
     except ValueError as error:

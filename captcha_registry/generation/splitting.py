@@ -34,7 +34,10 @@ SPLITS = ("train", "test")
 # Orders of the labels that a split by label tries: one leaves a rest that no label fits in 3 of 200 seeds of `digits`.
 MAX_TRIES = 100
 
-# So many ids or texts are hashed before anything is drawn, to tell what a split will give; with more, no side is left empty.
+# So many datasets are made up to tell whether a split by label can work.
+NUM_TRIALS = 5
+
+# So many ids or texts are looked at before anything is drawn, to tell what a split will give; with more, no side is left empty.
 MAX_HASHED = 10_000
 
 BoolArray = npt.NDArray[np.bool_]
@@ -88,7 +91,22 @@ def check_split(spec: DatasetSpec, rule: SplitRule) -> int:
         found, cure = f"{share:.0%} of {spec.num_texts} texts", "raise `length`, or change `split.seed`"
     if not 0 < num_test < spec.count:
         raise UserError(f"a test share of {rule.test_size} is {found}, and leaves one side empty: {cure}")
+    if rule.by == "label" and spec.num_texts <= MAX_HASHED and not _can_divide_labels(spec, rule, num_test):
+        raise UserError(
+            f"{spec.num_texts} texts hardly ever divide such that some of them hold exactly {rule.test_size} of "
+            f"{spec.count:,} samples: raise `length`, or split by label_hash, which need not be exact"
+        )
     return num_test
+
+
+def _can_divide_labels(spec: DatasetSpec, rule: SplitRule, num_test: int) -> bool:
+    """Tell whether whole labels hold exactly the test samples, in one of some datasets whose texts are as chance has them."""
+    lengths = range(spec.min_length, spec.max_length + 1)
+    numbers = [len(spec.alphabet) ** length for length in lengths]
+    shares = np.concatenate([np.full(number, 1 / number / len(lengths)) for number in numbers])
+    generator = np.random.default_rng(rule.seed)
+    trials = (generator.multinomial(spec.count, shares) for _ in range(NUM_TRIALS))
+    return any(_find_labels(sizes[sizes > 0], num_test, generator) is not None for sizes in trials)
 
 
 def _exceeds(mean: float, limit: int) -> bool:
@@ -138,15 +156,22 @@ def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:
 
     labels, label_numbers = np.unique(index["label"].to_numpy(), return_inverse=True)
     sizes = np.bincount(label_numbers)
-    generator = np.random.default_rng(rule.seed)
+    is_test_label = _find_labels(sizes, num_test, np.random.default_rng(rule.seed))
+    if is_test_label is None:
+        raise UserError(
+            f"found no texts of the {len(labels):,} that hold exactly {rule.test_size} of {index.num_rows:,} samples: "
+            "raise `length`, or split by label_hash, which need not be exact"
+        )
+    return is_test_label[label_numbers]
+
+
+def _find_labels(sizes: npt.NDArray[np.int64], num_samples: int, generator: np.random.Generator) -> BoolArray | None:
+    """Find labels that hold exactly `num_samples`, if one of some orders leads to them."""
     for _ in range(MAX_TRIES):
-        is_test_label = _fill_with_labels(sizes, num_test, generator.permutation(len(labels)))
-        if sizes[is_test_label].sum() == num_test:
-            return is_test_label[label_numbers]
-    raise UserError(
-        f"found no whole labels that hold exactly {rule.test_size} of {index.num_rows:,} samples: "
-        "raise `count`, or split by label_hash, which need not be exact"
-    )
+        is_taken = _fill_with_labels(sizes, num_samples, generator.permutation(len(sizes)))
+        if sizes[is_taken].sum() == num_samples:
+            return is_taken
+    return None
 
 
 def _fill_with_labels(sizes: npt.NDArray[np.int64], num_samples: int, order: npt.NDArray[np.int64]) -> BoolArray:
