@@ -125,19 +125,16 @@ def make_dataset(name: str, spec: DatasetSpec, folder: Path) -> CaptchaDataset:
 
 def load_batches(params: ModelParams, dataset: CaptchaDataset, cache_dir: Path) -> tf.data.Dataset:
     """Load the project's batches: all of the train split but one sample."""
-    return load_training_batches(
-        dataset,
-        first_class=import_family(params).FIRST_CLASS,
-        batch_size=params.recipe.batch_size,
-        validation_size=1 / dataset.manifest.spec.count,
-        seed=params.seed,
-        cache_dir=cache_dir,
-    ).train_from(0)
+    params = params.model_copy(update={"validation_size": 1 / dataset.manifest.spec.count})
+    with load_training_batches(dataset, params, first_class=import_family(params).FIRST_CLASS, cache_dir=cache_dir) as loaded:
+        return loaded.train_from(0, 0).take(loaded.num_steps)
 
 
 def load_preset(family: str, preset: str) -> ModelParams:
-    """Read a model's params, with another preset."""
-    return load_model_params(family, PARAMS_PATH).model_copy(update={"preset": preset})
+    """Read a model's params, with another preset, which is to train on what the dataset holds."""
+    params = load_model_params(family, PARAMS_PATH)
+    recipe = getattr(params, preset).model_copy(update={"fresh": 0.0})
+    return params.model_copy(update={"preset": preset, preset: recipe})
 
 
 def plan_drawing(spec: DatasetSpec, folder: Path) -> dict[str, Way]:

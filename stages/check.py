@@ -79,6 +79,8 @@ def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelPa
         if isinstance(model, CnnParams):
             with name_section(f"models.{name}"):
                 model.require_one_length(specs[model.dataset])
+        with name_section(f"models.{name}"):
+            model.require_known_characters(specs[model.dataset])
     require_free_space(Path("data"), sum(spec.estimated_bytes for name, spec in specs.items() if not is_drawn(name, spec)))
     return specs, rule, models
 
@@ -115,10 +117,17 @@ def check_models(models: Mapping[str, ModelParams], specs: Mapping[str, DatasetS
         with name_section(f"models.{name}"):
             num_parameters = build_network(model, specs[model.dataset]).count_params()
         print(f"{name}: {model.family} of preset {model.preset} for {model.dataset}, {num_parameters:,} parameters")
-    return {
-        f"train/{name}": describe_stage("train", model.family_module, packages=TRAINING_PACKAGES)
-        for name, model in models.items()
-    }
+    return {f"train/{name}": describe_training(model, specs[model.dataset]) for name, model in models.items()}
+
+
+def describe_training(model: ModelParams, spec: DatasetSpec) -> dict[str, dict[str, str]]:
+    """Say what `train` computes with for a model; fonts and what draws are part of it if pictures are drawn meanwhile."""
+    from captcha_registry.generation.drawing import DRAWING_PACKAGES, hash_fonts, read_fonts  # noqa: PLC0415
+
+    if not model.draws:
+        return describe_stage("train", model.family_module, packages=TRAINING_PACKAGES, without=model.unused_modules)
+    described = describe_stage("train", model.family_module, packages=(*TRAINING_PACKAGES, *DRAWING_PACKAGES))
+    return described | {"fonts": hash_fonts(spec.fonts, read_fonts(spec))}
 
 
 def describe_stage(

@@ -1,7 +1,8 @@
 """Train a model: `python -m stages.train cnn`.
 
-Reads `models.<name>` of params.yaml and the train split of its dataset, writes `model.keras`, `model.json` and `history.csv`
-below `models/<name>/`. Killed and started again, it goes on after the last finished epoch.
+Reads `models.<name>` of params.yaml and the train split of its dataset, draws more pictures if the params say so, and writes
+`model.keras`, `model.json` and `history.csv` below `models/<name>/`. Killed and started again, it goes on after the last
+finished epoch.
 """
 
 import argparse
@@ -12,23 +13,34 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.machine import tell_of_kill
 from captcha_registry.meaning import hash_modules
-from captcha_registry.recognition.frameworks import choose_precision
-from captcha_registry.recognition.recipe import TRAINING_PACKAGES, load_model_params
-from captcha_registry.recognition.trained import save_model
-from captcha_registry.recognition.training import find_best_epoch, order_operations, train_model
+from captcha_registry.recognition.recipe import TRAINING_PACKAGES, ModelParams, load_model_params
 from captcha_registry.workspace import fingerprint, open_work_dir, tool_versions
+
+
+def find_tools(params: ModelParams) -> dict[str, str]:
+    """Look up the versions of packages that decide what a training comes to."""
+    if not params.draws:
+        return tool_versions(TRAINING_PACKAGES)
+    from captcha_registry.generation.drawing import DRAWING_PACKAGES  # noqa: PLC0415
+
+    return tool_versions((*TRAINING_PACKAGES, *DRAWING_PACKAGES))
 
 
 def main(name: str) -> None:
     """Train the model `name`."""
     started = time.perf_counter()
+    # TensorFlow is not imported at the top: the processes that draw import this file, too.
+    from captcha_registry.recognition.frameworks import choose_precision  # noqa: PLC0415
+    from captcha_registry.recognition.trained import save_model  # noqa: PLC0415
+    from captcha_registry.recognition.training import find_best_epoch, order_operations, train_model  # noqa: PLC0415
+
     order_operations()
     params = load_model_params(name)
     dataset = open_folder(Path("data") / params.dataset)
-    code = hash_modules("captcha_registry.recognition.training", params.family_module)
+    code = hash_modules("captcha_registry.recognition.training", params.family_module, without=params.unused_modules)
     # Work of another machine that is in another precision is not gone on with.
     precision = choose_precision(params.recipe.precision)
-    work = fingerprint(params.model_dump(), precision, dataset.manifest.dataset_id, tool_versions(TRAINING_PACKAGES), code)
+    work = fingerprint(params.model_dump(), precision, dataset.manifest.dataset_id, find_tools(params), code)
     with open_work_dir("train", name, work) as work_dir:
         network, history = train_model(params, dataset, work_dir)
         save_model(Path("models") / name, network, history, params, dataset.manifest)

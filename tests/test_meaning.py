@@ -259,7 +259,13 @@ def test_formatting_all_modules_otherwise_runs_no_stage(project: Path) -> None:
             "dataset/spec.py", "le=1024", "le=2048", {"generate", "split", "describe", "evaluate", "cnn", "crnn"}, id="dataset"
         ),
         pytest.param("recognition/recipe.py", "le=10_000", "le=20_000", {"cnn", "crnn", "evaluate"}, id="recipe"),
-        pytest.param("generation/executors.py", "pattern=", "max_length=80, pattern=", {"generate", "describe"}, id="drawing"),
+        pytest.param(
+            "generation/executors.py",
+            "pattern=",
+            "max_length=80, pattern=",
+            {"generate", "describe", "cnn", "crnn"},
+            id="drawing",
+        ),
     ],
 )
 def test_a_changed_bound_in_a_params_model_runs_what_reads_it(
@@ -276,7 +282,7 @@ def test_a_changed_bound_in_a_params_model_runs_what_reads_it(
         pytest.param("recognition/layers.py", "kernel_size: int = 3", "kernel_size: int = 5", {"cnn", "crnn"}, id="default"),
         pytest.param("recognition/training.py", "alpha=recipe.final_rate", "alpha=0", {"cnn", "crnn"}, id="call"),
         pytest.param("recognition/scoring.py", "z: float = 1.959964", "z: float = 1", {"evaluate"}, id="scores"),
-        pytest.param("generation/pixels.py", "int16", "int32", {"generate"}, id="pixels"),
+        pytest.param("generation/pixels.py", "int16", "int32", {"generate", "cnn", "crnn"}, id="pixels"),
         pytest.param("generation/splitting.py", "MAX_TRIES = 100", "MAX_TRIES = 99", {"split"}, id="split"),
         pytest.param("describing/card.py", "To teach", "To learn", {"describe"}, id="card"),
         pytest.param("generation/remote.py", "CLAIM_SECONDS = 120", "CLAIM_SECONDS = 60", set(), id="URL"),

@@ -24,7 +24,7 @@ from captcha_registry.generation.generating import assemble_dataset
 from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.recognition import batches as batches_module
-from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
+from captcha_registry.recognition.batches import load_training_batches
 from captcha_registry.recognition.decoding import (
     collapse_best_path,
     ctc_exact_match,
@@ -85,7 +85,7 @@ def small_params(name: str, **changes: object) -> ModelParams:
     """The project's own params with a recipe for 80 samples."""
     params = load_model_params(name, ROOT / "params.yaml")
     of_recipe = {key: changes.pop(key) for key in list(changes) if key in Recipe.model_fields}
-    recipe_changes = {"batch_size": 16, "epochs": 1} | of_recipe
+    recipe_changes = {"batch_size": 16, "epochs": 1, "fresh": 0.0} | of_recipe
     recipes = {preset: getattr(params, preset).model_copy(update=recipe_changes) for preset in ("fast", "lab")}
     return params.model_copy(update=recipes | changes)
 
@@ -144,10 +144,9 @@ def test_a_crnn_learns_from_texts_that_differ_in_length(tmp_path: Path) -> None:
     dataset = open_folder(tmp_path / "mixed")
     assert {len(label) for label in dataset.index["label"].to_pylist()} == {1, 2, 3, 4, 5}
     params = small_params("crnn", epochs=2)
-    loaded = load_training_batches(
-        dataset, first_class=1, batch_size=8, validation_size=0.25, seed=1, cache_dir=tmp_path / "cache"
-    )
-    images, classes = read_all(loaded.validation)
+    wider = params.model_copy(update={"validation_size": 0.25})
+    with load_training_batches(dataset, wider, first_class=1, cache_dir=tmp_path / "cache") as loaded:
+        images, classes = read_all(loaded.validation)
     labels = {row["pixel_sha256"]: row["label"] for row in dataset.split("train").index.to_pylist()}
     for image, row in zip(images, classes, strict=True):
         assert labels[hashlib.sha256(image.tobytes()).digest()] == "".join(spec.alphabet[c - 1] for c in row if c)
@@ -310,12 +309,11 @@ def test_train_and_validation_are_disjoint_cover_train_and_leave_test_closed(
     shutil.copytree(datasets / "digits", tmp_path / "digits")
     shutil.rmtree(tmp_path / "digits/test")
     dataset = open_folder(tmp_path / "digits")
-    loaded = load_training_batches(
-        dataset, first_class=0, batch_size=3, validation_size=0.25, seed=1, cache_dir=tmp_path / "cache"
-    )
-    assert (loaded.num_train, loaded.num_validation) == (48, 16)
-    (train, _), (train_again, _) = read_all(loaded.train_from(0)), read_all(loaded.train_from(1))
-    validation, classes = read_all(loaded.validation)
+    params = small_params("cnn", batch_size=3, validation_size=0.25)
+    with load_training_batches(dataset, params, first_class=0, cache_dir=tmp_path / "cache") as loaded:
+        assert (loaded.num_train, loaded.num_validation, loaded.num_steps) == (48, 16, 16)
+        (train, _), (train_again, _) = (read_all(loaded.train_from(epoch, epoch).take(16)) for epoch in range(2))
+        validation, classes = read_all(loaded.validation)
     assert len(picture_set(train)) == 48
     assert picture_set(train) == picture_set(train_again)
     assert not np.array_equal(train, train_again)
@@ -327,15 +325,13 @@ def test_train_and_validation_are_disjoint_cover_train_and_leave_test_closed(
 
 
 def test_a_training_that_goes_on_sees_the_orders_that_it_would_have_seen(datasets: Path, tmp_path: Path) -> None:
-    def load() -> TrainingBatches:
-        return load_training_batches(
-            open_folder(datasets / "digits"), first_class=0, batch_size=8, validation_size=0.25, seed=1, cache_dir=tmp_path
-        )
-
-    batches = load().train_from(0)
-    epochs = [read_all(batches)[0] for _ in range(3)]
+    params = small_params("cnn", batch_size=8, validation_size=0.25)
+    with load_training_batches(open_folder(datasets / "digits"), params, first_class=0, cache_dir=tmp_path) as loaded:
+        images, _ = read_all(loaded.train_from(0, 0).take(3 * loaded.num_steps))
+        third, _ = read_all(loaded.train_from(2, 2).take(loaded.num_steps))
+    epochs = np.split(images, 3)
     assert not np.array_equal(epochs[1], epochs[2])
-    assert np.array_equal(read_all(load().train_from(2))[0], epochs[2])
+    assert np.array_equal(third, epochs[2])
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from captcha.image import DEFAULT_FONTS, ImageCaptcha
 from PIL import Image, ImageDraw, ImageFont
 
+from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.dataset.spec import ChannelRange, DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.generation.pixels import OPACITIES, PlacedGlyph, cover, mark, paint_glyph, resize, smooth
@@ -155,9 +156,13 @@ class Drawer:
 
     def draw(self, sample_id: int) -> Captcha:
         """Draw one sample."""
-        spec, choices = self.spec, Choices(sample_stream(self.spec.seed, sample_id))
+        return self.draw_from(sample_stream(self.spec.seed, sample_id), self.spec.alphabet)
+
+    def draw_from(self, stream: random.Random, characters: str) -> Captcha:
+        """Draw a captcha of its own stream, its text of `characters`; one that stands there twice is drawn twice as often."""
+        spec, choices = self.spec, Choices(stream)
         length = spec.min_length if spec.min_length == spec.max_length else choices.between(spec.min_length, spec.max_length)
-        label = "".join(spec.alphabet[choices.below(len(spec.alphabet))] for _ in range(length))
+        label = "".join(characters[choices.below(len(characters))] for _ in range(length))
 
         background = choices.colour(spec.background)
         alpha = choices.between(220, 255)
@@ -277,6 +282,32 @@ def read_fonts(spec: DatasetSpec, folder: Path = FONTS_DIR) -> tuple[bytes, ...]
 def hash_fonts(names: Sequence[str], files: Sequence[bytes]) -> dict[str, str]:
     """Compute the SHA-256 of font files by their names."""
     return {name: hashlib.sha256(file).hexdigest() for name, file in zip(names, files, strict=True)}
+
+
+def make_drawer(manifest: Manifest, instead: str) -> Drawer:
+    """Make the drawer of a dataset, if this version of the project and the fonts at hand are those that drew it.
+
+    Args:
+        manifest: of the dataset.
+        instead: what to do where this is another version.
+
+    Raises:
+        UserError: it is another version, or a font is missing or another.
+    """
+    if manifest.drawing_version != DRAWING_VERSION:
+        raise UserError(
+            f"{manifest.name} was drawn by drawing version {manifest.drawing_version}, this is {DRAWING_VERSION}: "
+            f"check out the commit that drew it, or {instead}"
+        )
+    where = f"run the command in the folder of the project that drew {manifest.name}, whose {FONTS_DIR}/ has its fonts"
+    try:
+        drawer = Drawer(manifest.spec)
+    except UserError as error:
+        raise UserError(f"{error}: {where}") from None
+    for name, sha256 in hash_fonts(manifest.spec.fonts, drawer.font_files).items():
+        if sha256 != manifest.fonts[name]:
+            raise UserError(f"the font {name} has SHA-256 {sha256}; expected {manifest.fonts[name]}: {where}")
+    return drawer
 
 
 def describe_pixels(drawn: Captcha) -> dict[str, object]:

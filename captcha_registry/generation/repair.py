@@ -23,7 +23,7 @@ from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest
 from captcha_registry.dataset.records import ShardWriter
 from captcha_registry.dataset.verify import Depth, Problem, ShardRows, require_dataset, verify_dataset
 from captcha_registry.errors import UserError
-from captcha_registry.generation.drawing import DRAWING_VERSION, FONTS_DIR, Drawer, hash_fonts
+from captcha_registry.generation.drawing import Drawer, make_drawer
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards
 from captcha_registry.generation.shards import draw_record
 from captcha_registry.generation.splitting import split_dataset
@@ -216,7 +216,7 @@ def _is_proved(staging: Path, entry: FileEntry) -> bool:
 
 def _draw_again(root: Path, manifest: Manifest, entries: list[FileEntry], staging: Path, executor: Executor) -> None:
     """Draw files of a dataset into `staging`: all of the dataset if there is no good index, as it tells who is where."""
-    drawer = _make_drawer(manifest)
+    drawer = make_drawer(manifest, "fetch each damaged file with `dvc pull --force FILE`")
     index_paths = [path for folder in (staging, root) if (path := folder / manifest.index.path).is_file()]
     if manifest.index in entries or not index_paths:
         whole = _draw_dataset(manifest, drawer, staging.with_name("drawing"), executor)
@@ -234,24 +234,6 @@ def _draw_again(root: Path, manifest: Manifest, entries: list[FileEntry], stagin
         for future in as_completed(futures):
             future.result()
             progress.update(futures[future].num_samples)
-
-
-def _make_drawer(manifest: Manifest) -> Drawer:
-    """Make the drawer of a dataset, if this version of the project and the fonts at hand are those that drew it."""
-    if manifest.drawing_version != DRAWING_VERSION:
-        raise UserError(
-            f"{manifest.name} was drawn by drawing version {manifest.drawing_version}, this is {DRAWING_VERSION}: "
-            "check out the commit that drew it, or fetch each damaged file with `dvc pull --force FILE`"
-        )
-    where = f"run the command in the folder of the project that drew {manifest.name}, whose {FONTS_DIR}/ has its fonts"
-    try:
-        drawer = Drawer(manifest.spec)
-    except UserError as error:
-        raise UserError(f"{error}: {where}") from None
-    for name, sha256 in hash_fonts(manifest.spec.fonts, drawer.font_files).items():
-        if sha256 != manifest.fonts[name]:
-            raise UserError(f"the font {name} has SHA-256 {sha256}; expected {manifest.fonts[name]}: {where}")
-    return drawer
 
 
 def _draw_records(drawer: Drawer, sample_ids: list[int], path: Path) -> None:

@@ -1,14 +1,28 @@
-"""What a network trains on: the train split in two parts, with classes in place of texts."""
+"""What a network trains on: samples of the train split, pictures that are drawn meanwhile, or both in one batch.
 
-from collections.abc import Callable
+The recipe's `fresh` is the share of a batch that is drawn. Texts are replaced by classes. A part of the train split is held out
+to validate on.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.extras import needs
 from captcha_registry.machine import available_memory_bytes, count_usable_cores
 from captcha_registry.recognition.frameworks import tf
+from captcha_registry.recognition.recipe import ModelParams, Recipe
+
+if TYPE_CHECKING:
+    from captcha_registry.generation.fresh import FreshPictures
 
 # A share of the memory that is free: the rest is for the network and for everybody else.
 CACHE_MEMORY_SHARE = 0.5
@@ -19,51 +33,129 @@ class TrainingBatches:
     """Batches of `(images uint8 (batch, height, width, 3), classes int32 (batch, longest text))`, shorter texts filled with 0.
 
     Attributes:
-        train_from: gives those to learn from, the first epoch in the order of the epoch with the number that it is given, from 0.
+        train_from: gives those to learn from, without end. It is told how many epochs there were before, of all phases and of
+            this one; what a step sees follows from that and the seeds.
+        num_steps: batches in an epoch.
         validation: those to validate on.
     """
 
-    train_from: Callable[[int], tf.data.Dataset]
+    train_from: Callable[[int, int], tf.data.Dataset]
+    num_steps: int
     validation: tf.data.Dataset
     num_train: int
     num_validation: int
 
 
+@contextmanager
 def load_training_batches(
-    dataset: CaptchaDataset, *, first_class: int, batch_size: int, validation_size: float, seed: int, cache_dir: Path
-) -> TrainingBatches:
+    dataset: CaptchaDataset, params: ModelParams, *, first_class: int, cache_dir: Path
+) -> Iterator[TrainingBatches]:
     """Divide the train split into a part to learn from and a part to validate on; test is not opened.
+
+    What does not fill a batch at the end of an epoch is left out of it. An epoch has as many batches as if none was drawn.
 
     Args:
         dataset: a split dataset.
-        batch_size: samples in a batch; what does not fill a batch at the end of an epoch is left out of it.
+        params: how it is trained on.
         first_class: class of the alphabet's first character.
-        validation_size: share of the train split that is held out.
-        seed: of the shuffle.
         cache_dir: where pictures are kept when they do not fit in memory.
+
+    Raises:
+        UserError: nothing is left to train on, or pictures cannot be drawn.
     """
-    samples, spec = dataset.split("train"), dataset.manifest.spec
-    num_validation = max(1, round(len(samples) * validation_size))
+    samples, recipe = dataset.split("train"), params.recipe
+    num_validation = max(1, round(len(samples) * params.validation_size))
     validation, train = samples[:num_validation], samples[num_validation:]
     if not len(train):
         raise UserError(
-            f"validation_size is {validation_size}, which leaves nothing of {len(samples):,} train samples to train on: lower it"
+            f"validation_size is {params.validation_size}, which leaves nothing of {len(samples):,} train samples to train on: "
+            "lower it"
         )
-    in_memory = samples.images_bytes < available_memory_bytes() * CACHE_MEMORY_SHARE
-    cache = True if in_memory else cache_dir
-    encode = _class_encoder(spec, first_class)
+    size = min(recipe.batch_size, len(train))
+    num_steps, num_fresh = len(train) // size, round(size * recipe.fresh)
+    kept = validation if num_fresh == size else samples
+    cache = True if kept.images_bytes < available_memory_bytes() * CACHE_MEMORY_SHARE else cache_dir
+    encode = _class_encoder(dataset.manifest.spec, first_class)
 
-    def train_from(epoch: int) -> tf.data.Dataset:
-        size = min(batch_size, len(train))
-        batches = train.to_tf(batch_size=size, shuffle=True, seed=seed, epoch=epoch, cache=cache, drop_remainder=True)
-        return _read_ahead(batches.map(encode))
+    def read_from(epoch: int) -> tf.data.Dataset:
+        read = train.to_tf(
+            batch_size=size - num_fresh, shuffle=True, seed=params.seed, epoch=epoch, cache=cache, drop_remainder=True
+        )
+        return read.take(num_steps).repeat()
 
-    return TrainingBatches(
-        train_from=train_from,
-        validation=_read_ahead(validation.to_tf(batch_size=batch_size, cache=cache).map(encode)),
-        num_train=len(train),
-        num_validation=len(validation),
-    )
+    with _open_fresh_pictures(dataset, params, num_fresh) as fresh:
+
+        def train_from(epoch: int, epoch_of_phase: int) -> tf.data.Dataset:
+            parts = [read_from(epoch)] if num_fresh < size else []
+            if fresh:
+                part = _FreshPart(fresh, dataset.manifest.spec, recipe, num_steps, num_fresh)
+                parts.append(part.draw_from(epoch, epoch_of_phase))
+            return _read_ahead(_mix(parts, size).map(encode))
+
+        yield TrainingBatches(
+            train_from=train_from,
+            num_steps=num_steps,
+            validation=_read_ahead(validation.to_tf(batch_size=recipe.batch_size, cache=cache).map(encode)),
+            num_train=len(train),
+            num_validation=len(validation),
+        )
+
+
+@contextmanager
+def _open_fresh_pictures(dataset: CaptchaDataset, params: ModelParams, num_fresh: int) -> Iterator["FreshPictures | None"]:
+    """Open what draws, if anything is to be drawn."""
+    if not num_fresh:
+        yield None
+        return
+    with needs("a training with `fresh` above 0.0", extra="draw"):
+        from captcha_registry.generation.fresh import open_fresh_pictures  # noqa: PLC0415
+
+    with open_fresh_pictures(dataset.manifest, params.seed) as fresh:
+        try:
+            yield fresh
+        except tf.errors.OpError as error:
+            raise fresh.error or error from None
+
+
+@dataclass(frozen=True)
+class _FreshPart:
+    """The part of every batch that is drawn."""
+
+    fresh: "FreshPictures"
+    spec: DatasetSpec
+    recipe: Recipe
+    num_steps: int
+    num_fresh: int
+
+    def draw_from(self, epoch: int, epoch_of_phase: int) -> tf.data.Dataset:
+        """Draw batches without end, from the first step of an epoch on; every iteration begins there."""
+        shape = (self.num_fresh, self.spec.height, self.spec.width, 3)
+        signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape[:1], tf.string))
+        return tf.data.Dataset.from_generator(
+            lambda: self.fresh.draw_batches(self._list_steps(epoch, epoch_of_phase)), output_signature=signature
+        )
+
+    def _list_steps(self, epoch: int, epoch_of_phase: int) -> Iterator[tuple[range, str]]:
+        """Yield for each step the numbers of its pictures, and the characters of their texts."""
+        emphasis, alphabet = self.recipe.emphasis, self.spec.alphabet
+        num_emphasized = emphasis.until * self.recipe.epochs * self.num_steps
+        for step in itertools.count():
+            first = (epoch * self.num_steps + step) * self.num_fresh
+            is_emphasized = epoch_of_phase * self.num_steps + step < num_emphasized
+            yield range(first, first + self.num_fresh), emphasis.repeat_in(alphabet) if is_emphasized else alphabet
+
+
+def _mix(parts: list[tf.data.Dataset], size: int) -> tf.data.Dataset:
+    """Make one batch of two parts, both spread over it, as several devices take a slice each."""
+    if len(parts) == 1:
+        return parts[0]
+    places = tf.constant(np.random.default_rng(0).permutation(size))
+
+    def mix(read: tuple[tf.Tensor, tf.Tensor], drawn: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = (tf.gather(tf.concat(both, axis=0), places) for both in zip(read, drawn, strict=True))
+        return images, labels
+
+    return tf.data.Dataset.zip(tuple(parts)).map(mix)
 
 
 def _read_ahead(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -13,10 +13,24 @@ from captcha_registry.params import PARAMS_PATH, ParamsError, Section, load_sect
 TRAINING_PACKAGES = ("keras", "numpy", "tensorflow")
 
 
+class Emphasis(Section):
+    """Characters that fresh pictures show `weight` times as often as others, until that share of a phase's steps is done."""
+
+    characters: str
+    weight: int = Field(ge=1, le=100)
+    until: float = Field(ge=0, le=1)
+
+    def repeat_in(self, alphabet: str) -> str:
+        """Repeat these characters in an alphabet, as often as they are to be drawn."""
+        return alphabet + "".join(c for c in alphabet if c in self.characters) * (self.weight - 1)
+
+
 class Recipe(Section):
     """The training knobs of one preset."""
 
     batch_size: int = Field(ge=1, le=65_536)
+    fresh: float = Field(ge=0, le=1)
+    emphasis: Emphasis
     epochs: int = Field(ge=1, le=10_000)
     learning_rates: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, strict=False)]
     warmup: float = Field(ge=0, le=0.9)
@@ -43,6 +57,29 @@ class ModelParams(Section):
     def recipe(self) -> Recipe:
         """The recipe of the chosen preset."""
         return self.fast if self.preset == "fast" else self.lab
+
+    @property
+    def draws(self) -> bool:
+        """Whether pictures are drawn while the model trains."""
+        return self.recipe.fresh > 0
+
+    @property
+    def unused_modules(self) -> tuple[str, ...]:
+        """What the names of modules begin with that a training imports to draw, if this one draws nothing."""
+        return () if self.draws else ("captcha_registry.generation",)
+
+    def require_known_characters(self, spec: DatasetSpec) -> None:
+        """Make sure that the texts of a dataset can hold the characters that are to be drawn more often.
+
+        Raises:
+            UserError: one is not in the alphabet.
+        """
+        characters = self.recipe.emphasis.characters
+        if unknown := sorted({c for c in characters if c not in spec.alphabet}):
+            raise UserError(
+                f"{self.preset}.emphasis.characters is {characters!r}; the alphabet {spec.alphabet!r} does not hold "
+                f'{", ".join(map(repr, unknown))}: take characters of it, or "" for none'
+            )
 
     @property
     def family_module(self) -> str:

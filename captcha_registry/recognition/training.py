@@ -71,24 +71,18 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
     """
     require_own_settings()
     spec, recipe = dataset.manifest.spec, params.recipe
+    params.require_known_characters(spec)
     keras.utils.set_random_seed(params.seed)
     keras.config.set_dtype_policy(choose_precision(recipe.precision))
     state = TrainingState(work_dir)
-    batches = load_training_batches(
-        dataset,
-        first_class=import_family(params).FIRST_CLASS,
-        batch_size=recipe.batch_size,
-        validation_size=params.validation_size,
-        seed=params.seed,
-        cache_dir=work_dir / "cache",
-    )
     strategy = choose_strategy()
     if recipe.batch_size % strategy.num_replicas_in_sync:
         raise UserError(
             f"batch_size is {recipe.batch_size}, which {strategy.num_replicas_in_sync} devices cannot share evenly: "
             "expected a multiple"
         )
-    with strategy.scope():
+    first_class, cache_dir = import_family(params).FIRST_CLASS, work_dir / "cache"
+    with load_training_batches(dataset, params, first_class=first_class, cache_dir=cache_dir) as batches, strategy.scope():
         network = build_network(params, spec)
         for phase in range(state.phase, len(recipe.learning_rates)):
             run_phase(network, params, batches, phase, state)
@@ -199,13 +193,14 @@ def run_phase(network: keras.Model, params: ModelParams, batches: TrainingBatche
 
     if phase and not num_done:
         network.load_weights(state.folder / BEST_WEIGHTS)
-    train = batches.train_from(len(state.history))
-    compile_network(network, params, recipe.learning_rates[phase], num_steps=recipe.epochs * len(train))
+    compile_network(network, params, recipe.learning_rates[phase], num_steps=recipe.epochs * batches.num_steps)
     if num_done:
         network.optimizer.build(network.trainable_variables)
         network.load_weights(state.folder / LATEST_WEIGHTS)
     network.fit(
-        train,
+        batches.train_from(len(state.history), num_done),
+        # One iteration for all epochs: reading goes on while an epoch is validated.
+        steps_per_epoch=batches.num_steps,
         validation_data=batches.validation,
         initial_epoch=num_done,
         epochs=recipe.epochs,
