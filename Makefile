@@ -22,8 +22,6 @@ unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS
 unexport PIP_CONSTRAINT PIP_NO_DEPS PIP_PREFIX PIP_PYTHON PIP_REQUIREMENT PIP_ROOT PIP_TARGET PIP_USER
 # A user id without a name, as containers have them, gets one: dvc asks for it.
 export LOGNAME ?= user-$(shell id -u)
-# TensorFlow's start-up notes hide the lines that matter.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

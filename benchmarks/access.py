@@ -21,7 +21,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 from timing import (
     Way,
@@ -38,6 +37,7 @@ from timing import (
 
 import captcha_registry
 from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.quiet_tensorflow import tf
 from captcha_registry.errors import UserError, report_errors
 from captcha_registry.export import export_dataset
 from captcha_registry.registry.diff import DatasetVersion, diff_datasets

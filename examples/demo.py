@@ -40,7 +40,6 @@ SETTINGS = {
     "DVC_GLOBAL_CONFIG_DIR": str(ROOT / ".work" / "no_settings"),
     "DVC_SYSTEM_CONFIG_DIR": str(ROOT / ".work" / "no_settings"),
     "DVC_NO_ANALYTICS": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
 } | {f"GIT_{role}_{field}": "demo@localhost" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
 # In a Git hook these name the repository of the hook.
 NOT_OURS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")

@@ -61,7 +61,7 @@ class Project:
         return subprocess.Popen(
             [sys.executable, "-m", f"stages.{stage}", *arguments],
             cwd=self.root,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -89,7 +89,7 @@ def run_all(folder: Path, cases: list[tuple[list[str], str, str, int, str]]) -> 
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL],
         input=json.dumps(calls),
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=HANG_SECONDS,

@@ -32,7 +32,7 @@ DISTRIBUTIONS = {top: {name.lower() for name in names} for top, names in package
 # A name space that many share, and what never comes without pydantic.
 DISTRIBUTIONS |= {"google": {"protobuf"}, "pydantic_core": {"pydantic"}}
 # What is imported when its framework is asked for.
-BRIDGES = {"tensorflow_batches.py", "torch_samples.py"}
+BRIDGES = {"quiet_tensorflow.py", "tensorflow_batches.py", "torch_samples.py"}
 
 
 def find_module_imports(path: Path) -> set[str]:
@@ -137,7 +137,7 @@ def test_a_pipeline_without_its_packages_names_them_and_what_brings_them(monkeyp
 def test_a_framework_that_is_not_installed_is_named_with_its_releases(
     tiny_dataset: CaptchaDataset, monkeypatch: pytest.MonkeyPatch, package: str, method: object, requirement: str
 ) -> None:
-    for module in ("tensorflow_batches", "torch_samples"):
+    for module in ("quiet_tensorflow", "tensorflow_batches", "torch_samples"):
         monkeypatch.delitem(sys.modules, f"captcha_registry.dataset.{module}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f" needs the package {package}, which is not installed") as caught:

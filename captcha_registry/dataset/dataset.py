@@ -37,8 +37,8 @@ from captcha_registry.machine import available_memory_bytes, expand_home
 
 if TYPE_CHECKING:
     import datasets
-    import tensorflow as tf
 
+    from captcha_registry.dataset.quiet_tensorflow import tf
     from captcha_registry.dataset.torch_samples import TorchSamples
 
 # What one Arrow table holds at most: an array of bytes cannot have more than 2 GiB.

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from tqdm import tqdm
 
+from captcha_registry.dataset.quiet_tensorflow import tf
 from captcha_registry.workspace import require_free_space
 
 if TYPE_CHECKING:

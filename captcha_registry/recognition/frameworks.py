@@ -12,7 +12,7 @@ refuses other settings than these.
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from captcha_registry.errors import UserError
@@ -41,12 +41,12 @@ def _ignore_settings() -> Iterator[None]:
 
 # TensorFlow takes of a GPU's memory what it needs, not all of it at its start, unless the environment wants that.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-if "keras" not in sys.modules:
-    with _ignore_settings():
-        import keras
-import keras  # noqa: E402 - after its settings were put out of the way
-import tensorflow as tf  # noqa: E402
-from keras import layers, ops  # noqa: E402
+with _ignore_settings() if "keras" not in sys.modules else nullcontext():
+    from captcha_registry.dataset.quiet_tensorflow import tf
+
+    # After TensorFlow, which it imports.
+    import keras  # isort: skip
+    from keras import layers, ops
 
 __all__ = ["choose_precision", "choose_recurrent_precision", "keras", "layers", "ops", "require_own_settings", "tf"]
 
