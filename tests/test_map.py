@@ -70,7 +70,7 @@ def test_what_no_hash_covers_decides_no_result() -> None:
     readers = re.compile(r"__annotations__|get_type_hints|computed_field|\w+_serializer|singledispatch|validate_call|inspect\.")
     assert [path for path, text in sources.items() if readers.search(text)] == []
     docs = [line.strip() for text in sources.values() for line in text.splitlines() if "__doc__" in line]
-    assert all("argparse.ArgumentParser(description=__doc__" in line for line in docs)
+    assert all("CommandLine(description=__doc__" in line for line in docs)
     dynamic = [path.name for path, text in sources.items() if re.search(r"import_module\((?!\")", text)]
     assert sorted(dynamic) == ["cli.py", "training.py"]
 
