@@ -10,12 +10,8 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
-from captcha_registry.describing.model_card import write_model_card
 from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.plots import save_contact_sheet
-from captcha_registry.recognition.reading import read_split
-from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, worst_errors
-from captcha_registry.recognition.trained import load_model, read_history
 from captcha_registry.workspace import write_atomically
 
 NUM_ERRORS_SHOWN = 30
@@ -23,6 +19,12 @@ NUM_ERRORS_SHOWN = 30
 
 def main(name: str) -> None:
     """Evaluate the model `name`."""
+    # TensorFlow takes seconds to start, which a mistake on the command line need not wait for.
+    from captcha_registry.describing.model_card import write_model_card  # noqa: PLC0415
+    from captcha_registry.recognition.reading import read_split  # noqa: PLC0415
+    from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, worst_errors  # noqa: PLC0415
+    from captcha_registry.recognition.trained import load_model, read_history  # noqa: PLC0415
+
     started = time.perf_counter()
     network, card = load_model(Path("models") / name)
     dataset = open_folder(Path("data") / card.dataset)

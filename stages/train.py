@@ -29,7 +29,7 @@ def find_tools(params: ModelParams) -> dict[str, str]:
 def main(name: str) -> None:
     """Train the model `name`."""
     started = time.perf_counter()
-    # TensorFlow is not imported at the top: the processes that draw import this file, too.
+    # Not at the top: TensorFlow takes seconds, and the processes that draw import this file, too.
     from captcha_registry.recognition.frameworks import choose_precision  # noqa: PLC0415
     from captcha_registry.recognition.trained import save_model  # noqa: PLC0415
     from captcha_registry.recognition.training import find_best_epoch, order_operations, train_model  # noqa: PLC0415

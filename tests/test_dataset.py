@@ -240,6 +240,10 @@ def test_tensorflow_gets_the_selection_in_its_order(tiny: CaptchaDataset, tmp_pa
     assert len(dropped) == 5
     assert dropped.element_spec[0].shape == (8, 32, 48, 3)
     assert read_all(dropped) == expected[:40]
+    # Numbers for which TensorFlow has no room.
+    for batch_size in (10**12, 10**20):
+        everything, nothing = (chosen.to_tf(batch_size=batch_size, drop_remainder=drop) for drop in (False, True))
+        assert (read_all(everything), read_all(nothing), len(nothing)) == (expected, [], 0)
 
 
 def test_pictures_are_kept_in_the_home_that_a_tilde_stands_for(

@@ -365,6 +365,12 @@ def test_the_advice_names_the_folder_that_cannot_be_entered_or_written(
 # --- mistakes on the command line
 
 
+def test_a_mistake_is_told_before_tensorflow_is_imported() -> None:
+    code = f"import sys; from stages import {', '.join(STAGES)}; print(sorted({{'keras', 'tensorflow'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize(
     ("command_line", "usage", "message"),
     [

@@ -80,6 +80,8 @@ def make_batches(
         drop_remainder: whether what does not fill the last batch is left out.
         images: the pictures, if they were decoded before (see `keep_images`).
     """
+    # TensorFlow makes room for a complete batch, and where that is too much ends the process.
+    batch_size = min(batch_size, len(dataset) + 1)
     if images is None:
         samples = _decode_samples(dataset, order)
         batches = samples.batch(batch_size, drop_remainder=drop_remainder, num_parallel_calls=tf.data.AUTOTUNE)
