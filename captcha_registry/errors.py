@@ -34,7 +34,7 @@ FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _AGAIN = "and run the same command again"
 _REMEDIES = dict.fromkeys(FULL_DISK, f": free some space {_AGAIN}")
 _REMEDIES |= {errno.EFBIG: f": raise the limit on the size of files (`ulimit -f`) {_AGAIN}"}
-_REMEDIES |= {errno.EROFS: ": make it writable, or work in another folder"}
+_REMEDIES |= {errno.EROFS: ": make it writable, or work in another folder", errno.ENAMETOOLONG: ": choose a shorter name"}
 # What the limits of a process and of a machine are called; such an error names no file, or one that has nothing to do with it.
 _LIMITS = dict.fromkeys((errno.EMFILE, errno.ENFILE), ": raise the limit on open files (`ulimit -n`)")
 _LIMITS |= dict.fromkeys((errno.EAGAIN, errno.ENOMEM), ": raise the limits on processes and memory (`ulimit -u`, `ulimit -v`)")

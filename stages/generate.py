@@ -6,6 +6,7 @@ are kept. With `--to URL` the dataset goes there instead, outside of DVC.
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 from captcha_registry.dataset.manifest import Manifest
@@ -46,16 +47,18 @@ def main(name: str, num_workers: int, url: str | None) -> None:
     with name_section(f"datasets.{name}"):
         drawer.check_fonts()
         check_legibility(drawer)
-    work = fingerprint(spec.model_dump(), hash_fonts(spec.fonts, drawer.font_files), describe_tools())
+    # What draws to a URL decides nothing here: unfinished work outlasts a change to it.
+    describe_code = partial(describe_tools, "generating" if url is None else "remote")
+    work = fingerprint(spec.model_dump(), hash_fonts(spec.fonts, drawer.font_files), describe_code())
     if params.executor == "dask":
         print(f"{name}: drawing on the workers of {params.scheduler}", flush=True)
     if url is not None:
-        with open_executor(params, num_workers, describe_tools) as executor:
+        with open_executor(params, num_workers, describe_code) as executor:
             manifest, num_kept = draw_remote_dataset(name, drawer, url, work, executor, describe)
     else:
         with open_work_dir("generate", name, work) as work_dir:
             num_kept = len(finished := find_finished_shards(work_dir))
-            with open_executor(params, num_workers, describe_tools) as executor:
+            with open_executor(params, num_workers, describe_code) as executor:
                 shards = draw_missing_shards(drawer, finished, work_dir, executor)
             manifest = assemble_dataset(name, drawer, shards, work_dir, Path("data/generated") / name)
 

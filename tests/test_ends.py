@@ -308,6 +308,7 @@ def test_a_warning_ends_neither_a_process_nor_what_it_starts() -> None:
     [
         (OSError(errno.EMFILE, "Too many open files", "/dev/null"), "Too many open files: raise the limit on open files"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "Resource temporarily unavailable: raise the limits"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), "x: File name too long: choose a shorter name"),
         (sqlite3.OperationalError("disk I/O error"), "the database in which DVC notes the hashes of files: disk I/O error: free"),
         (MemoryError(), "Cannot allocate memory: raise the limits on processes and memory"),
         (RuntimeError("can't start new thread"), "Cannot allocate memory: raise the limits on processes and memory"),

@@ -242,6 +242,11 @@ def test_workers_and_unfinished_work_outlast_tidying_but_no_change(project: Path
     assert describe_tools() == before
     file.write_text(f"{file.read_text()}\nLEVEL = 2\n")
     assert {tool for tool, version in describe_tools().items() if version != before[tool]} == {"captcha_registry.generation.png"}
+    # What draws to a URL decides nothing elsewhere.
+    here, there, file = describe_tools(), describe_tools("remote"), project / "captcha_registry/generation/remote.py"
+    file.write_text(f"{file.read_text()}\nLEVEL = 2\n")
+    assert describe_tools() == here
+    assert describe_tools("remote") != there
 
 
 def test_formatting_all_modules_otherwise_runs_no_stage(project: Path) -> None:

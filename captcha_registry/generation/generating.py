@@ -21,9 +21,13 @@ from captcha_registry.workspace import link_or_copy, require_free_space, tool_ve
 DATASET_PACKAGES = (*DRAWING_PACKAGES, "google-crc32c", "protobuf", "pyarrow")
 
 
-def describe_tools() -> dict[str, str]:
-    """Tell the versions of all that decides the bytes of a dataset besides its spec; workers must agree on them."""
-    return {**tool_versions(DATASET_PACKAGES), **hash_modules("captcha_registry.generation.remote")}
+def describe_tools(module: str = "generating") -> dict[str, str]:
+    """Tell the versions of all that decides the bytes of a dataset besides its spec; workers must agree on them.
+
+    Args:
+        module: of this package, which draws: `remote` to a URL.
+    """
+    return {**tool_versions(DATASET_PACKAGES), **hash_modules(f"captcha_registry.generation.{module}")}
 
 
 def draw_shards(
