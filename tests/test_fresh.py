@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -145,6 +146,19 @@ def test_a_worker_that_is_killed_ends_the_training_with_what_to_do(tiny_dataset:
     with pytest.raises(UserError, match="a worker process was killed, most often for want of memory: run the same command again"):
         read_and_kill()
     assert multiprocessing.active_children() == []
+
+
+def test_a_training_without_the_drawing_packages_names_what_is_missing(
+    tiny_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("fresh", "drawing", "pixels"):
+        monkeypatch.delitem(sys.modules, f"captcha_registry.generation.{module}")
+    monkeypatch.setitem(sys.modules, "numba", None)
+    message = "a training with `fresh` above 0.0 needs the package numba, which is not installed: `.*captcha"
+    with pytest.raises(UserError, match=message), load(tiny_dataset, 1.0, tmp_path):
+        pass
+    with load(tiny_dataset, 0.0, tmp_path) as loaded:
+        assert loaded.num_steps == 4
 
 
 @pytest.mark.slow

@@ -305,6 +305,9 @@ finally:
     assert done.stdout == "[]\n"
 
 
+THREE_TEXTS = {"datasets.alnum.length": 1, "datasets.alnum.alphabet": "abc", "models.crnn.fast.emphasis.characters": ""}
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with a copy of the project's own params.yaml and nothing else."""
@@ -374,12 +377,12 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
             id="one shard",
         ),
         pytest.param(
-            {"split.by": "label", "datasets.alnum.length": 1, "datasets.alnum.alphabet": "abc"},
+            THREE_TEXTS | {"split.by": "label"},
             r"datasets.alnum: a test share of 0.2 is 20000 of 100000 samples, while each of 3 texts has more, .*: raise `length`",
             id="no text is few enough",
         ),
         pytest.param(
-            {"split.by": "label_hash", "split.seed": 1, "datasets.alnum.length": 1, "datasets.alnum.alphabet": "abc"},
+            THREE_TEXTS | {"split.by": "label_hash", "split.seed": 1},
             r"datasets.alnum: a test share of 0.2 is 0% of 3 texts, and leaves one side empty: raise `length`, or",
             id="no text is test",
         ),
@@ -410,6 +413,11 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
             {"datasets.digits.ink": {"min": 0, "max": 0}},
             r"datasets.digits: the text cannot be seen in 100% of the pictures, .*: `ink: {min: 10, max: 200}` can be seen on",
             id="black ink",
+        ),
+        pytest.param(
+            {"models.crnn.dataset": "digits"},
+            r"models.crnn: fast.emphasis.characters is '0O'; the alphabet '0123456789' does not hold 'O': take characters of it",
+            id="characters of another alphabet",
         ),
         pytest.param({"drawing.executor": "slurm"}, r"drawing.executor is 'slurm'; expected 'local' or 'dask'", id="executor"),
         pytest.param({"drawing.scheduler": "host:1"}, r"drawing.scheduler is 'host:1'; expected pattern", id="scheduler"),

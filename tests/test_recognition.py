@@ -444,7 +444,7 @@ from captcha_registry.recognition.training import choose_strategy
 from test_recognition import open_folder, small_params, train_model
 
 assert choose_strategy().num_replicas_in_sync == 2
-params = small_params({model!r}, validation_size=0.25)
+params = small_params({model!r}, validation_size=0.25, fresh=0.5)
 network, history = train_model(params, open_folder(Path({str(datasets)!r}) / params.dataset), Path({str(tmp_path)!r}))
 assert history["loss"].notna().all()
 """

@@ -95,7 +95,8 @@ from test_recognition import open_folder, save_model, small_params
 
 out = Path(sys.argv[1])
 for name in sys.argv[3:]:
-    params = small_params(name, epochs=2, precision="float32" if name == "cnn" else "bfloat16")
+    changes = {"precision": "float32"} if name == "cnn" else {"precision": "bfloat16", "fresh": 0.5}
+    params = small_params(name, epochs=2, **changes)
     dataset = open_folder(Path(sys.argv[2]) / params.dataset)
     (out / "work" / name).mkdir(parents=True)
     network, history = train_model(params, dataset, out / "work" / name)
