@@ -1,4 +1,4 @@
-"""Write a dataset in the form that another tool reads: every sample proved on the way, equal bytes for equal datasets.
+"""Write a dataset in the form that another tool reads: every sample verified on the way, equal bytes for equal datasets.
 
 | format      | files, for each split                                          | reads it                          |
 |-------------|----------------------------------------------------------------|-----------------------------------|

@@ -404,7 +404,7 @@ def test_a_dataset_is_drawn_verified_repaired_exported_and_loaded_below_an_odd_p
         assert hash_files(drawn).keys() >= {"00000.tfrecord", "00009.tfrecord", "index.parquet", "manifest.json"}
         (drawn / "00003.tfrecord").rename(drawn / "00011.tfrecord")
         (drawn / "00004.tfrecord").unlink()
-        assert set(repair_dataset(drawn, executor).mended) == {"00003.tfrecord", "00004.tfrecord"}
+        assert set(repair_dataset(drawn, executor).repaired) == {"00003.tfrecord", "00004.tfrecord"}
         assert verify_dataset(drawn, "deep", executor) == []
     for export_format in FORMATS:
         export_dataset(load(drawn), export_format, root / f"{export_format} [%20]#::?")

@@ -51,12 +51,12 @@ def verify(root: Path, depth: Depth) -> list[str]:
 
 
 def repair(root: Path, *, extras: tuple[str, ...] = (), failed: tuple[str, ...] = ()) -> list[str]:
-    """Repair a dataset; return a line for each file that was mended, or else was not."""
+    """Repair a dataset; return a line for each file that was repaired, or else was not."""
     with ThreadPoolExecutor(1) as executor:
         done = repair_dataset(root, executor)
     assert done.extras == [root / path for path in extras]
     assert tuple(done.failed) == failed
-    return [f"{path}: {what}" for path, what in (done.mended | done.failed).items()]
+    return [f"{path}: {what}" for path, what in (done.repaired | done.failed).items()]
 
 
 @dataclass(frozen=True)
@@ -323,8 +323,8 @@ def test_a_folder_in_the_place_of_a_file_is_left_and_the_rest_mended(patient: Pa
     path.unlink()
     path.mkdir()
     other.unlink()
-    mended, failed = repair(patient.root, failed=(path.relative_to(patient.root).as_posix(),))
-    assert ": drawn again, " in mended
+    repaired, failed = repair(patient.root, failed=(path.relative_to(patient.root).as_posix(),))
+    assert ": drawn again, " in repaired
     assert failed.endswith(" samples: move the folder away")
     path.rmdir()
     repair(patient.root)
@@ -368,7 +368,7 @@ def test_a_manifest_that_contradicts_itself_proves_nothing(patient: Patient) -> 
     path.write_text(path.read_text(encoding="utf-8").replace('"seed": 7', '"seed": 8'), encoding="utf-8")
     before = hash_files(patient.root)
     with pytest.raises(
-        UserError, match=r"dataset_id is .*: nothing can be proved with it: `rm -f .*/manifest.json`, and fetch or"
+        UserError, match=r"dataset_id is .*: nothing can be verified with it: `rm -f .*/manifest.json`, and fetch or"
     ):
         repair(patient.root)
     assert hash_files(patient.root) == before
@@ -437,7 +437,7 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     assert (done.returncode, done.stderr) == (2, "")
     told = json.loads(done.stdout)
     assert (told["path"], told["depth"], told["ok"], told["left_alone"]) == ("tiny", "full", False, ["notes.txt"])
-    assert [[file["path"] for file in told[key]] for key in ("mended", "not_mended")] == [[patient.row["shard"]], [shards[0]]]
+    assert [[file["path"] for file in told[key]] for key in ("repaired", "not_repaired")] == [[patient.row["shard"]], [shards[0]]]
     done = run_command("repair", "tiny", cwd=folder)
     assert (done.returncode, done.stderr) == (2, "")
     lines = done.stdout.splitlines()

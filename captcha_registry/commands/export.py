@@ -11,7 +11,7 @@ from captcha_registry.registry.loading import load
 
 HELP = "write a dataset for other tools: WebDataset, Hugging Face, images, NumPy"
 DESCRIPTION = (
-    "Write a dataset, or a split of it, into a new folder in the form that another tool reads; every sample is proved on "
+    "Write a dataset, or a split of it, into a new folder in the form that another tool reads; every sample is verified on "
     "the way. Exit code: 0, or 2 if nothing was written."
 )
 

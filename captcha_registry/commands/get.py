@@ -1,4 +1,4 @@
-"""`captcha-registry get`: fetch a published version, or a split of it, and prove every byte."""
+"""`captcha-registry get`: fetch a published version, or a split of it, and verify every byte."""
 
 import argparse
 import json
@@ -11,9 +11,9 @@ from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.getting import get_version
 from captcha_registry.registry.repository import find_published, open_repository, parse_reference
 
-HELP = "fetch a published version, and prove every byte"
+HELP = "fetch a published version, and verify every byte"
 DESCRIPTION = (
-    "Fetch a published version into a folder and prove every byte; run again, it goes on where it was interrupted. "
+    "Fetch a published version into a folder and verify every byte; run again, it goes on where it was interrupted. "
     "Exit code: 0, or 2 if not all is there."
 )
 
@@ -48,6 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
     kept = received.num_files - received.num_fetched
     print(
         f"{target}: {published}{split}: {samples}{received.num_files} files, {received.size_bytes / 1e6:,.1f} MB, "
-        f"each proved{f' ({kept} were there)' if kept else ''}, {time.perf_counter() - started:.1f} s"
+        f"each verified{f' ({kept} were there)' if kept else ''}, {time.perf_counter() - started:.1f} s"
     )
     return 0

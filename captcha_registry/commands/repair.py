@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HELP = "redraw exactly what is damaged"
 DESCRIPTION = (
-    "Put back renamed and swapped files, redraw damaged ones, and prove that the bytes are the old ones. "
+    "Put back renamed and swapped files, redraw damaged ones, and verify that the bytes are the old ones. "
     "Exit code: 0 all is well, 1 files that the manifest does not name are left, 2 a file could not be repaired."
 )
 
@@ -45,14 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _to_json(root: Path, depth: str, repair: "Repair") -> dict[str, object]:
-    mended, failed = ([{"path": path, "what": what} for path, what in files.items()] for files in (repair.mended, repair.failed))
+    repaired, failed = (
+        [{"path": path, "what": what} for path, what in files.items()] for files in (repair.repaired, repair.failed)
+    )
     extras = [extra.relative_to(root).as_posix() for extra in repair.extras]
-    told = {"mended": mended, "not_mended": failed, "left_alone": extras}
+    told = {"repaired": repaired, "not_repaired": failed, "left_alone": extras}
     return {"path": str(root), "depth": depth, "ok": not (failed or extras), **told}
 
 
 def _print_lines(repair: "Repair") -> None:
-    for path, what in repair.mended.items():
+    for path, what in repair.repaired.items():
         print(f"{path}: {what}")
     for path, why in repair.failed.items():
         print(f"{path}: NOT repaired: {why}")
@@ -62,7 +64,7 @@ def _print_lines(repair: "Repair") -> None:
 
 def _sum_up(repair: "Repair", depth: str) -> str:
     """Say in a few words what was done and what is left."""
-    done = "repaired" if repair.mended else f"nothing to repair at depth {depth}"
+    done = "repaired" if repair.repaired else f"nothing to repair at depth {depth}"
     if repair.failed:
-        done = f"{len(repair.mended):,} repaired, {len(repair.failed):,} NOT repaired"
+        done = f"{len(repair.repaired):,} repaired, {len(repair.failed):,} NOT repaired"
     return done + (f"; {len(repair.extras)} left alone: move them out of the folder" if repair.extras else "")

@@ -112,7 +112,7 @@ def verify_dataset(root: Path, depth: Depth, executor: Executor, *, splits: Coll
     problems = [*find_manifest_problems(root, manifest), *filter(is_wanted, find_name_and_size_problems(root, manifest))]
     if depth == "quick":
         return problems
-    # The other kinds are found anew, with more to say.
+    # The other kinds are found again, with more to say.
     problems = [problem for problem in problems if problem.kind in {"manifest", "index"}]
 
     index, index_problems = _inspect_index(root, manifest, depth)

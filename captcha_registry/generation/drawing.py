@@ -97,7 +97,7 @@ class Choices:
 
 
 class Drawer:
-    """Draws the samples of one dataset. A pickled drawer is small: glyphs are drawn anew where it arrives."""
+    """Draws the samples of one dataset. A pickled drawer is small: glyphs are drawn again where it arrives."""
 
     def __init__(self, spec: DatasetSpec, font_files: tuple[bytes, ...] | None = None) -> None:
         """Prepare to draw.

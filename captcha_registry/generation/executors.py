@@ -122,7 +122,7 @@ def _exit_with_parent(scratch: str) -> None:
 
 @contextmanager
 def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -> Iterator[Executor]:
-    """Run tasks on the workers of a Dask cluster; what a worker has begun when it dies is begun anew by another.
+    """Run tasks on the workers of a Dask cluster; what a worker has begun when it dies is begun again by another.
 
     Raises:
         UserError: the package is missing, no scheduler answers, it is gone, it has no worker or none is left, or a worker has

@@ -1,7 +1,7 @@
 """Put a damaged dataset right: what is under a wrong name goes back, the rest is drawn again from the seed.
 
-Every file is proved to have the SHA-256 that the manifest says before it takes its place; the good ones are not touched, and one
-that cannot be proved is left as it is.
+Every file is verified to have the SHA-256 that the manifest says before it takes its place; the good ones are not touched, and
+one that cannot be verified is left as it is.
 """
 
 import hashlib
@@ -44,18 +44,18 @@ class Repair:
     """What became of a dataset.
 
     Attributes:
-        mended: a line for each file that was put right, by its path inside the dataset.
+        repaired: a line for each file that was put right, by its path inside the dataset.
         failed: why a file could not be put right, by its path inside the dataset.
         extras: files that belong to nobody: it is not for a repair to delete them.
     """
 
-    mended: dict[str, str]
+    repaired: dict[str, str]
     failed: dict[str, str]
     extras: list[Path]
 
 
 def repair_dataset(root: Path, executor: Executor) -> Repair:
-    """Repair a dataset in place, as far as its files can be proved.
+    """Repair a dataset in place, as far as its files can be verified.
 
     Raises:
         UserError: there is no dataset, its manifest is damaged, or another repair runs.
@@ -65,7 +65,7 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
         # What was never fetched is not missing.
         problems = verify_dataset(root, REPAIR_DEPTH, executor, splits=read_fetched_splits(root))
         if broken := [problem for problem in problems if problem.kind == "manifest"]:
-            raise UserError(f"{broken[0]}: nothing can be proved with it: {_tell_how_to_restore(root)}")
+            raise UserError(f"{broken[0]}: nothing can be verified with it: {_tell_how_to_restore(root)}")
         manifest = read_manifest(root)
         sources = _find_sources(root, problems)
         wrong = _find_wrong(problems)
@@ -78,15 +78,15 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
             if p.kind in {"folder", "index"} or (p.kind == "unreadable" and p.path not in named)
         }
         failed |= _stage_files(root, manifest, damaged, sources, staging, executor)
-        mended = [entry for entry in damaged if entry.path not in failed]
-        for entry in mended:
+        repaired = [entry for entry in damaged if entry.path not in failed]
+        for entry in repaired:
             (root / entry.path).parent.mkdir(parents=True, exist_ok=True)
             (staging / entry.path).replace(root / entry.path)
-        used = {sources[entry.path] for entry in mended if entry.path in sources}
+        used = {sources[entry.path] for entry in repaired if entry.path in sources}
         for problem in problems:
             if problem.kind == "renamed" and problem.path in used:
                 problem.path.unlink()
-        told = {entry.path: _describe(entry, sources, root) for entry in mended}
+        told = {entry.path: _describe(entry, sources, root) for entry in repaired}
         for path in _restore_cached(root, [entry for path, entry in manifest.entries.items() if path not in failed], executor):
             told[path] = f"{told[path]}; in DVC's cache too" if path in told else "is right, and was restored in DVC's cache"
     extras = [p.path for p in problems if p.kind == "extra" or (p.kind == "renamed" and p.path not in used)]
@@ -192,7 +192,7 @@ def _open_staging(root: Path) -> Iterator[Path]:
 def _stage_files(
     root: Path, manifest: Manifest, damaged: list[FileEntry], sources: dict[str, Path], staging: Path, executor: Executor
 ) -> dict[str, str]:
-    """Make the damaged files anew in `staging`; return why some could not be made, by their paths."""
+    """Make the damaged files again in `staging`; return why some could not be made, by their paths."""
     failed: dict[str, str] = {}
     for entry in damaged:
         if entry.path in sources:
