@@ -101,7 +101,11 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     heeded = (f"models.{arguments.model}.", f"datasets.{params.dataset}.", "split.")
     if foreign := [override for override in arguments.set if not override.startswith(heeded)]:
         raise ParamsError(f"--set {foreign[0]} changes nothing here; expected a key that starts with {', '.join(heeded)}")
-    dataset = find_train_samples(params.dataset, spec, rule)
+    size, drawn = params.recipe.batch_size, params.recipe.fresh == 1
+    # What draws all that it trains on takes no more than the spec of a dataset.
+    train_spec = spec.model_copy(update={"count": 4 * size, "shard_size": size}) if drawn else spec
+    train_rule = SplitRule(test_size=0.25, by="shard", seed=0) if drawn else rule
+    dataset = find_train_samples(params.dataset, train_spec, train_rule)
     num_views = arguments.views or int(arguments.seconds * measure_speed(params, dataset))
     num_steps = num_views // params.recipe.batch_size
     if num_steps < MIN_STEPS:

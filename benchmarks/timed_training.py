@@ -3,16 +3,18 @@
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from timing import time_images
 
 from captcha_registry.dataset.dataset import CaptchaDataset
-from captcha_registry.recognition.batches import load_training_batches
-from captcha_registry.recognition.frameworks import choose_precision, keras
+from captcha_registry.recognition.batches import divide_train_split, load_training_batches
+from captcha_registry.recognition.frameworks import choose_precision, keras, tf
 from captcha_registry.recognition.reading import read_samples
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.recognition.scoring import HARD_PAIR, compute_metrics, find_confusions
@@ -22,6 +24,8 @@ TEST_SAMPLES, MORE_TEST_SAMPLES, MORE_ABOVE = 20_000, 100_000, 0.995
 TARGETS = (0.98, 0.99, 0.995)
 # What the speed is measured on that makes views of seconds.
 MEASURED_STEPS = 40
+# Until all is compiled, and every worker draws.
+WARM_STEPS = 5
 
 
 class Clock(keras.callbacks.Callback):
@@ -66,26 +70,37 @@ def train(
     num_points: int,
     read: Callable[[keras.Model], pd.DataFrame] | None = None,
 ) -> tuple[keras.Model, Clock]:
-    """Train a network for a number of steps, as the stage does, and read with it at a number of points."""
+    """Train a network for a number of steps as the stage does its first phase, and read with it at a number of points."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(params.seed)
     keras.config.set_dtype_policy(choose_precision(params.recipe.precision))
-    with tempfile.TemporaryDirectory() as cache_dir, choose_strategy().scope():
-        batches = load_training_batches(
-            dataset,
-            first_class=import_family(params).FIRST_CLASS,
-            batch_size=params.recipe.batch_size,
-            validation_size=params.validation_size,
-            seed=params.seed,
-            cache_dir=Path(cache_dir),
-        )
+    steps_per_point = num_steps // num_points
+    params = span_phase(params, dataset, steps_per_point * num_points)
+    with open_batches(params, dataset) as batches, choose_strategy().scope():
         network = build_network(params, dataset.manifest.spec)
-        steps_per_point = num_steps // num_points
         compile_network(network, params, params.recipe.learning_rates[0], num_points * steps_per_point)
         clock = Clock(read, params.recipe.batch_size)
         steps = {"epochs": num_points, "steps_per_epoch": steps_per_point}
-        network.fit(batches.train_from(0).repeat(), **steps, callbacks=[clock], shuffle=False, verbose=0)
+        network.fit(batches, **steps, callbacks=[clock], shuffle=False, verbose=0)
     return network, clock
+
+
+def span_phase(params: ModelParams, dataset: CaptchaDataset, num_steps: int) -> ModelParams:
+    """Let a phase have a number of steps, also where that makes a fraction of an epoch: what is drawn may depend on its end."""
+    _, samples = divide_train_split(dataset, params)
+    num_epochs = num_steps / max(1, len(samples) // params.recipe.batch_size)
+    return params.model_copy(update={params.preset: params.recipe.model_copy(update={"epochs": num_epochs})})
+
+
+@contextmanager
+def open_batches(params: ModelParams, dataset: CaptchaDataset) -> Iterator[tf.data.Dataset]:
+    """Open what the stage trains on from the first step on, without end."""
+    first_class = import_family(params).FIRST_CLASS
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        load_training_batches(dataset, params, first_class=first_class, cache_dir=Path(folder)) as batches,
+    ):
+        yield batches.train_from(0, 0)
 
 
 def measure_seed(
@@ -137,6 +152,33 @@ def measure_pair_error(readings: pd.DataFrame) -> float | None:
     num_pair = int(readings["label"].str.count(f"[{HARD_PAIR}]").sum())
     num_misread = int(find_confusions(readings)["actual"].isin(list(HARD_PAIR)).sum())
     return round(num_misread / num_pair, 6) if num_pair else None
+
+
+def measure_input(params: ModelParams, dataset: CaptchaDataset, num_steps: int) -> float:
+    """Tell how many images a second are there for a network that takes no time."""
+    with open_batches(params, dataset) as batches:
+        read = iter(batches.skip(WARM_STEPS).take(num_steps + 1))
+        next(read)
+        return time_images(lambda: list(map(len, read)), num_steps * params.recipe.batch_size)
+
+
+def measure_waiting(params: ModelParams, dataset: CaptchaDataset, num_steps: int) -> float:
+    """Tell how many percent of a training's time its network waits for the next batch."""
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(choose_precision(params.recipe.precision))
+    network = build_network(params, dataset.manifest.spec)
+    compile_network(network, params, params.recipe.learning_rates[0], num_steps)
+    waited, started = 0.0, 0.0
+    with open_batches(params, dataset) as batches:
+        read = iter(batches)
+        for step in range(WARM_STEPS + num_steps):
+            asked = time.perf_counter()
+            images, classes = next(read)
+            if step >= WARM_STEPS:
+                started = started or asked
+                waited += time.perf_counter() - asked
+            network.train_on_batch(images, classes)
+        return 100 * waited / (time.perf_counter() - started)
 
 
 def find_first(curve: Sequence[dict[str, float]], target: float) -> dict[str, float] | None:

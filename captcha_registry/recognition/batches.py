@@ -63,18 +63,11 @@ def load_training_batches(
     Raises:
         UserError: nothing is left to train on, or pictures cannot be drawn.
     """
-    samples, recipe = dataset.split("train"), params.recipe
-    num_validation = max(1, round(len(samples) * params.validation_size))
-    validation, train = samples[:num_validation], samples[num_validation:]
-    if not len(train):
-        raise UserError(
-            f"validation_size is {params.validation_size}, which leaves nothing of {len(samples):,} train samples to train on: "
-            "lower it"
-        )
+    (validation, train), recipe = divide_train_split(dataset, params), params.recipe
     size = min(recipe.batch_size, len(train))
     num_steps, num_fresh = len(train) // size, round(size * recipe.fresh)
-    kept = validation if num_fresh == size else samples
-    cache = True if kept.images_bytes < available_memory_bytes() * CACHE_MEMORY_SHARE else cache_dir
+    kept_bytes = validation.images_bytes + (train.images_bytes if num_fresh < size else 0)
+    cache = True if kept_bytes < available_memory_bytes() * CACHE_MEMORY_SHARE else cache_dir
     encode = _class_encoder(dataset.manifest.spec, first_class)
 
     def read_from(epoch: int) -> tf.data.Dataset:
@@ -99,6 +92,22 @@ def load_training_batches(
             num_train=len(train),
             num_validation=len(validation),
         )
+
+
+def divide_train_split(dataset: CaptchaDataset, params: ModelParams) -> tuple[CaptchaDataset, CaptchaDataset]:
+    """Divide the train split into the part to validate on and the part to train on.
+
+    Raises:
+        UserError: nothing is left to train on.
+    """
+    samples = dataset.split("train")
+    num_validation = max(1, round(len(samples) * params.validation_size))
+    if num_validation >= len(samples):
+        raise UserError(
+            f"validation_size is {params.validation_size}, which leaves nothing of {len(samples):,} train samples to train on: "
+            "lower it"
+        )
+    return samples[:num_validation], samples[num_validation:]
 
 
 @contextmanager
