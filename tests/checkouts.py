@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import dvc.cli
 import pytest
+from processes import Process
 from ruamel.yaml import YAML
 
 from captcha_registry.cli import main
@@ -54,6 +54,16 @@ class Checkout:
         checkout.dvc("remote", "add", "--quiet", "--default", "store", *(remote_options or [str(checkout.remote)]))
         return checkout
 
+    def copy_to(self, parent: Path) -> "Checkout":
+        """Copy it to a folder, with its origin and its remote, for a test that changes it."""
+        shutil.copytree(self.root.parent, parent, symlinks=True, dirs_exist_ok=True)
+        copy = Checkout(parent / "checkout")
+        for name in (".git/config", ".dvc/config"):
+            config = copy.root / name
+            config.write_text(config.read_text().replace(str(self.root.parent), str(parent)))
+        copy.commit("copy")
+        return copy
+
     def git(self, *arguments: str) -> str:
         return self._run("git", *arguments).stdout.strip()
 
@@ -64,15 +74,9 @@ class Checkout:
             code = dvc.cli.main(list(arguments))
         assert code == 0, f"dvc {' '.join(arguments)}:\n{output.getvalue()}\n{errors.getvalue()}"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Process:
         """Start `captcha-registry` here without waiting for it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "captcha_registry.cli", *arguments],
-            cwd=self.root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Process(["captcha_registry.cli", *arguments], self.root, os.environ)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `captcha-registry` here in this process, which saves its start."""

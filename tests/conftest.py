@@ -3,9 +3,7 @@
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import boto3
 import psutil
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from checkouts import GIT_ENVIRONMENT, Checkout
+from processes import Process
 from ruamel.yaml import YAML
 from servers import BUCKET, Bucket, Servers, answers, free_port
 
@@ -54,23 +54,15 @@ class Project:
         local = {"drawing": {"executor": "local", "scheduler": "tcp://127.0.0.1:8786"}}
         YAML().dump(local | {"datasets": datasets, "split": split, **others}, self.root / "params.yaml")
 
-    def start(self, stage: str, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, stage: str, *arguments: str) -> Process:
         """Start a stage without waiting for it."""
-        # A shell that runs pytest in the background has it ignore Ctrl-C, and the stage would inherit that.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        return subprocess.Popen(
-            [sys.executable, "-m", f"stages.{stage}", *arguments],
-            cwd=self.root,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Process([f"stages.{stage}", *arguments], self.root, os.environ | {"PYTHONPATH": str(ROOT)})
 
     def run(self, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a stage to its end, whatever that is."""
         process = self.start(stage, *arguments)
         output, errors = process.communicate(timeout=HANG_SECONDS)
+        assert process.returncode is not None
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def list_files(self) -> set[str]:
@@ -229,6 +221,14 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def unpublished(tiny_dataset: CaptchaDataset, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A repository with the tiny dataset, which nobody has published. Shared: copy it, never write to it."""
+    checkout = Checkout.create(tmp_path_factory.mktemp("unpublished"))
+    checkout.make(tiny_dataset.root)
+    return checkout
+
+
+@pytest.fixture(scope="session")
 def published(tiny_dataset: CaptchaDataset, grown_dataset: CaptchaDataset, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A repository that has published tiny 1.0.0 and, grown by half, 1.1.0. Shared: read it, never write to it."""
     checkout = Checkout.create(tmp_path_factory.mktemp("published"))
@@ -244,21 +244,27 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
     (tmp_path / "servers").mkdir()
     running = Servers(tmp_path / "servers")
     yield running
-    for process in running.processes:
-        process.kill()
-        process.wait(HANG_SECONDS)
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server."""
+    server, port = Servers(tmp_path_factory.mktemp("storage")), free_port()
+    server.start("moto.server", "-H", "127.0.0.1", "-p", str(port))
+    wait_until(lambda: answers(port), "the start of the S3 server")
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
 
 
 @pytest.fixture
-def bucket(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def bucket(object_storage: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """An empty bucket; processes that are started from now on find its server."""
-    port = free_port()
-    servers.start("moto.server", "-H", "127.0.0.1", "-p", str(port))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", object_storage)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    client = boto3.client("s3")
-    wait_until(lambda: answers(port), "the start of the S3 server")
+    with urlopen(Request(f"{object_storage}/moto-api/reset", method="POST")):  # noqa: S310 - it empties the server
+        client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     return Bucket(client)

@@ -55,7 +55,7 @@ def free_port() -> int:
 
 @dataclass
 class Servers:
-    """Processes that live as long as a test."""
+    """Processes that live as long as a test, or some."""
 
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -70,6 +70,11 @@ class Servers:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.folder)
         self.processes.append(process)
         return process
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
 
     def start_nginx(self, location: str) -> "Nginx":
         """Serve HTTP on a port of its own; `location` is what nginx does with every request."""

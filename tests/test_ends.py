@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from checkouts import Checkout
 from conftest import HANG_SECONDS, ROOT, Project, as_another_user, wait_until
+from processes import Process
 
 from captcha_registry import cli
 from captcha_registry.dataset.dataset import CaptchaDataset
@@ -39,10 +40,8 @@ EXAMPLES = ["examples/demo.py", "examples/two_teams/run.py"]
 
 # Runs each call in a child of its own, which has all that takes long imported already, and ends as a fresh process does.
 RUN_ALL = """
-import importlib, json, os, pkgutil, runpy, sys
-import captcha_registry.commands
-for module in pkgutil.iter_modules(captcha_registry.commands.__path__):
-    importlib.import_module(f"captcha_registry.commands.{module.name}")
+import json, os, runpy, sys
+import tests.preloaded
 
 def connect(descriptor, what):
     if what == "closed":
@@ -159,13 +158,22 @@ def large(generate: Callable[..., CaptchaDataset]) -> Path:
     return generate(SPEC, "large").root
 
 
-def start(project: Project, command: list[str], *prefix: str) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, with a folder of its own for temporary files."""
+def get_environment(project: Project) -> dict[str, str]:
+    """Return the variables of a process that has a folder of its own for temporary files."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(project.root / "temporary")}
+
+
+def start(project: Project, command: list[str]) -> Process:
+    return Process(command, project.root, get_environment(project))
+
+
+def start_fresh(project: Project, command: list[str], *prefix: str) -> subprocess.Popen[str]:
+    """Start a command with all its imports, in a process group of its own, perhaps by another program."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [*prefix, sys.executable, "-m", *command],
         cwd=project.root,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(project.root / "temporary")},
+        env=get_environment(project),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -173,7 +181,7 @@ def start(project: Project, command: list[str], *prefix: str) -> subprocess.Pope
     )
 
 
-def expect_stopped(project: Project, process: subprocess.Popen[str], number: int) -> None:
+def expect_stopped(project: Project, process: Process | subprocess.Popen[str], number: int) -> None:
     """Make sure that a process has ended because of a signal, with all of its workers, and without many words."""
     output, errors = process.communicate(timeout=HANG_SECONDS)
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
@@ -214,7 +222,7 @@ def test_a_signal_ends_the_work_in_one_line_and_leaves_nothing(
 def test_a_stage_ends_with_the_dvc_that_runs_it(large_project: Project) -> None:
     # As DVC does: it tells the stage's name to a shell, which waits.
     script = 'DVC_STAGE=generate@large sh -c \'"$@"; exit\' sh "$@"; exit'
-    process = start(large_project, AT_WORK["generate"], "sh", "-c", script, "dvc")
+    process = start_fresh(large_project, AT_WORK["generate"], "sh", "-c", script, "dvc")
     wait_until(lambda: [*large_project.root.glob(SIGNS["generate"])], "the work", pause_seconds=0.001)
     process.kill()
     _, errors = process.communicate(timeout=HANG_SECONDS)
@@ -237,7 +245,7 @@ def test_what_a_killed_export_left_is_cleared_by_the_next(large_project: Project
 @pytest.mark.parametrize("command", [["captcha_registry.cli", "list"], ["stages.split", "tiny"]])
 def test_ctrl_c_during_the_imports_is_one_line(project: Project, command: list[str]) -> None:
     (project.root / "temporary").mkdir()
-    process = start(project, command)
+    process = start_fresh(project, command)
     wait_until(lambda: "numpy" in Path(f"/proc/{process.pid}/maps").read_text(), "the imports", pause_seconds=0.001)
     os.killpg(process.pid, signal.SIGINT)
     expect_stopped(project, process, signal.SIGINT)
@@ -322,7 +330,7 @@ def test_a_limit_of_the_machine_is_named(capsys: pytest.CaptureFixture[str], err
 
 
 def test_nohup_keeps_a_command_at_work(large_project: Project) -> None:
-    process = start(large_project, AT_WORK["export"], "nohup")
+    process = start_fresh(large_project, AT_WORK["export"], "nohup")
     wait_until(lambda: [*large_project.root.glob(SIGNS["export"])], "the work", pause_seconds=0.001)
     process.send_signal(signal.SIGHUP)
     output, _ = process.communicate(timeout=HANG_SECONDS)

@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Literal
 
 import pytest
 from conftest import HANG_SECONDS, ROOT, Project, Section, hash_files, wait_until
+from processes import Process
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
@@ -178,7 +178,7 @@ def test_an_old_dataset_looks_finished_as_long_as_it_is_whole(
         assert len(list(out.iterdir())) == num_files
 
 
-def start_drawing(project: Project, wanted: str, num_wanted: int) -> tuple[subprocess.Popen[str], Path]:
+def start_drawing(project: Project, wanted: str, num_wanted: int) -> tuple[Process, Path]:
     """Start to draw with two workers; return the process and the work folder as soon as it holds the wanted files."""
     process = project.start("generate", "long", "--workers", "2")
     work_dirs = project.root / ".work/generate/long"

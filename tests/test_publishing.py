@@ -27,11 +27,9 @@ from captcha_registry.registry.tagging import require_committer, require_same_ad
 
 
 @pytest.fixture
-def checkout(tiny_dataset: CaptchaDataset, tmp_path: Path) -> Checkout:
+def checkout(unpublished: Checkout, tmp_path: Path) -> Checkout:
     """A repository with a dataset that nobody has published."""
-    made = Checkout.create(tmp_path)
-    made.make(tiny_dataset.root)
-    return made
+    return unpublished.copy_to(tmp_path)
 
 
 def refuse(checkout: Checkout, version: str, message: str) -> None:

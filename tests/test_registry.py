@@ -15,6 +15,7 @@ import pygit2
 import pytest
 from checkouts import Checkout
 from conftest import hash_files, wait_until
+from processes import Process
 
 import captcha_registry
 from captcha_registry.dataset.dataset import CaptchaDataset
@@ -346,7 +347,7 @@ def test_get_goes_on_where_it_was_interrupted_and_mends_what_is_wrong(published:
     assert hash_files(target) == expected
 
 
-def has_ended_or_made(process: Popen[str], target: Path, num_files: int) -> bool:
+def has_ended_or_made(process: Process, target: Path, num_files: int) -> bool:
     return process.poll() is not None or sum(path.is_file() for path in target.rglob("*")) > num_files
 
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -17,7 +16,8 @@ from io import BufferedReader
 from pathlib import Path
 
 import pytest
-from conftest import HANG_SECONDS, ROOT, hash_files
+from conftest import HANG_SECONDS, hash_files
+from processes import Process
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME, read_index
@@ -34,15 +34,10 @@ Row = dict[str, object]
 
 
 def run_command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "captcha_registry.cli", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=False,
-    )
+    process = Process(["captcha_registry.cli", *map(str, arguments)], cwd, os.environ)
+    output, errors = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def verify(root: Path, depth: Depth) -> list[str]:
@@ -419,11 +414,11 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{patient.row['shard']}: drawn again, 6 samples, SHA-256 ")
-    done = run_command("repair", "tiny", cwd=folder)
+    done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
     assert done.stdout.startswith("tiny: nothing to repair at depth full, ")
 
     (folder / "tiny/notes.txt").touch()
-    done = run_command("repair", "tiny", cwd=folder)
+    done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "tiny/notes.txt: left alone, the manifest does not name it"
@@ -433,12 +428,12 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     shards = [shard.path for shard in read_manifest(patient.root).shards if shard.path != patient.row["shard"]]
     (folder / "tiny" / shards[0]).unlink()
     (folder / "tiny" / shards[0]).mkdir()
-    done = run_command("repair", "tiny", "--json", cwd=folder)
+    done = run_command("repair", "tiny", "--workers", "1", "--json", cwd=folder)
     assert (done.returncode, done.stderr) == (2, "")
     told = json.loads(done.stdout)
     assert (told["path"], told["depth"], told["ok"], told["left_alone"]) == ("tiny", "full", False, ["notes.txt"])
     assert [[file["path"] for file in told[key]] for key in ("repaired", "not_repaired")] == [[patient.row["shard"]], [shards[0]]]
-    done = run_command("repair", "tiny", cwd=folder)
+    done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
     assert (done.returncode, done.stderr) == (2, "")
     lines = done.stdout.splitlines()
     assert lines[0] == f"{shards[0]}: NOT repaired: a folder; expected a file with 6 samples: move the folder away"

@@ -34,12 +34,10 @@ from captcha_registry.registry.versions import read_folder
 
 
 @pytest.fixture
-def hostile(tiny_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+def hostile(unpublished: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     """A repository that a test makes hostile, and then publishes with plain DVC and Git; the cache is empty."""
     monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(tmp_path / "cache"))
-    checkout = Checkout.create(tmp_path / "hostile")
-    checkout.make(tiny_dataset.root)
-    return checkout
+    return unpublished.copy_to(tmp_path / "hostile")
 
 
 def publish(checkout: Checkout) -> None:

@@ -1,0 +1,19 @@
+"""What a process has at hand from which others are forked: the imports of commands and of stages that do not train, and code."""
+
+import importlib
+import pkgutil
+
+import captcha_registry.commands
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.generation.drawing import Drawer
+from captcha_registry.generation.generating import describe_tools
+
+COMMANDS = [f"commands.{module.name}" for module in pkgutil.iter_modules(captcha_registry.commands.__path__)]
+OURS = ("describing.statistics", "generation.legibility", "generation.remote", "plots", *COMMANDS)
+# What is imported in the middle of a command.
+OTHERS = ("dvc.cachemgr", "dvc.lock", "networkx", "pandas", "pyarrow.dataset")
+
+for _name in (*(f"captcha_registry.{name}" for name in OURS), *OTHERS):
+    importlib.import_module(_name)
+Drawer(DatasetSpec(alphabet="01", length=1, width=32, height=32, count=1, shard_size=1, seed=1)).draw(0)
+describe_tools()

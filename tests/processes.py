@@ -1,0 +1,79 @@
+"""Processes of ours that start at once: forked from one that has imported what takes long, they end as fresh ones do."""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.preloaded"])
+
+
+class Process:
+    """A running module, with what `subprocess.Popen` has to ask it and to end it."""
+
+    def __init__(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+        """Start `python -m` with these words in a folder, in a session of its own."""
+        self.args = command
+        self._outputs = [Path(path) for _, path in (tempfile.mkstemp(), tempfile.mkstemp())]
+        arguments = (command, str(folder), dict(environment), list(map(str, self._outputs)))
+        self._process = _FORKS.Process(target=_become, args=arguments)
+        self._process.start()
+        assert self._process.pid
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end; return what was printed and what was said on stderr."""
+        self.wait(timeout)
+        output, errors = (path.read_text() for path in self._outputs)
+        for path in self._outputs:
+            path.unlink()
+        return output, errors
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _become(command: list[str], folder: str, environment: dict[str, str], outputs: list[str]) -> None:
+    """Be a process that has just been started with a command."""
+    assert "tests.preloaded" in sys.modules, "what cannot be imported is passed over there"
+    os.setsid()
+    for descriptor, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_WRONLY), descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    # A shell that runs pytest in the background has it ignore Ctrl-C, and this process would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What is tracked for the tests would be kept until their end.
+    tracker = resource_tracker._resource_tracker  # noqa: SLF001 - as `multiprocessing` itself does in a new process
+    tracker._fd = tracker._pid = None  # type: ignore[attr-defined]  # noqa: SLF001
+    module, *sys.argv[1:] = command
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # noqa: SLF001 - a process of `multiprocessing` ends without them
