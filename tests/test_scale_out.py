@@ -38,25 +38,34 @@ from captcha_registry.generation.shards import draw_shard
 from captcha_registry.workspace import name_full_disk
 from stages import generate as generate_stage
 
-# A shard takes about a third of a second: long enough to be hit in the middle.
-SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=6_000, shard_size=1_000, seed=3)
+# A shard takes about a sixth of a second: long enough to be hit in the middle.
+SPEC = DatasetSpec(alphabet="0123456789", length=4, width=48, height=32, count=3_000, shard_size=500, seed=3)
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def expected(generate: Callable[..., CaptchaDataset]) -> dict[str, str]:
-    """The dataset as one process draws it."""
-    return hash_files(generate(SPEC).root)
-
-
-@pytest.fixture(scope="module")
-def expected_there(generate: Callable[..., CaptchaDataset], expected: dict[str, str]) -> dict[str, str]:
-    """The same dataset at a URL, where its descriptions lie beside it."""
-    texts = generate_stage.describe(generate(SPEC).manifest)
-    assert "6,000 synthetic captchas of 4 characters" in texts["README.md"]
+def add_descriptions(dataset: CaptchaDataset) -> dict[str, str]:
+    """Return the files of a dataset as they lie at a URL, with its descriptions beside it."""
+    texts = generate_stage.describe(dataset.manifest)
+    assert f"{dataset.manifest.spec.count:,} synthetic captchas of" in texts["README.md"]
     assert json.loads(texts["croissant.json"])["name"] == "tiny"
-    return expected | {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    return hash_files(dataset.root) | {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+@pytest.fixture(scope="module")
+def drawn(generate: Callable[..., CaptchaDataset]) -> CaptchaDataset:
+    """The dataset as one process draws it."""
+    return generate(SPEC)
+
+
+@pytest.fixture(scope="module")
+def expected(drawn: CaptchaDataset) -> dict[str, str]:
+    return hash_files(drawn.root)
+
+
+@pytest.fixture(scope="module")
+def expected_there(drawn: CaptchaDataset) -> dict[str, str]:
+    return add_descriptions(drawn)
 
 
 @pytest.fixture
@@ -97,7 +106,7 @@ def test_a_cluster_that_shares_a_folder_gives_the_same_bytes_though_a_worker_is_
     kill_one_in_the_middle_of_a_shard(workers)
     output, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, errors
-    assert output.splitlines()[1].startswith("tiny: 6,000 samples in 6 shards, ")
+    assert output.splitlines()[1].startswith("tiny: 3,000 samples in 6 shards, ")
     assert hash_files(project.root / "data/generated/tiny") == expected
     assert set(hash_files(project.root)) - {f"data/generated/tiny/{name}" for name in expected} == {
         "params.yaml",
@@ -152,7 +161,7 @@ def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
     key = f"tiny/{min(done)}.tfrecord"
     original = bucket.read(key)
     bucket.write(key, bytes(len(original)))
-    rerun = project.run("generate", "tiny", "--to", url)
+    rerun = project.run("generate", "tiny", "--workers", "1", "--to", url)
     assert rerun.returncode == 0, rerun.stderr
     assert bucket.read(key) == bytes(len(original))
     bucket.write(key, original)
@@ -318,25 +327,21 @@ def test_a_folder_that_holds_something_else_is_left_alone(
 
 
 def test_a_folder_that_nobody_shares_gets_the_same_bytes(
-    distributed_project: Callable[[str], Project], expected_there: dict[str, str], shard_rule: SplitRule, tmp_path: Path
+    project: Project, generated_dataset: CaptchaDataset, tiny_spec: DatasetSpec, shard_rule: SplitRule, tmp_path: Path
 ) -> None:
-    project = distributed_project("")
+    expected_there = add_descriptions(generated_dataset)
     root = tmp_path / "new/tiny"
     cuts = [partial(os.truncate, root / name, 300) for name in ("README.md", "index.parquet", "manifest.json")]
     for damage in (lambda: None, lambda: None, (root / "00001.tfrecord").unlink, *cuts):
         damage()
-        done = project.run("generate", "tiny", "--to", str(root))
+        done = project.run("generate", "tiny", "--workers", "1", "--to", str(root))
         assert done.returncode == 0, done.stderr
         assert hash_files(root) == expected_there
 
-    other = SPEC.model_copy(update={"seed": SPEC.seed + 1})
-    project.write_params(
-        datasets={"tiny": other.model_dump()},
-        split=shard_rule.model_dump(),
-        drawing={"executor": "local", "scheduler": "tcp://localhost:1"},
-    )
-    done = project.run("generate", "tiny", "--to", str(root))
-    assert f"error: {root} holds another dataset: tiny, {SPEC.count:,} samples, seed {SPEC.seed}, id " in done.stderr
+    other = tiny_spec.model_copy(update={"seed": tiny_spec.seed + 1})
+    project.write_params(datasets={"tiny": other.model_dump()}, split=shard_rule.model_dump())
+    done = project.run("generate", "tiny", "--workers", "1", "--to", str(root))
+    assert f"error: {root} holds another dataset: tiny, {tiny_spec.count:,} samples, seed {tiny_spec.seed}, id " in done.stderr
     assert done.returncode == 2
     assert hash_files(root) == expected_there
 

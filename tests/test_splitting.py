@@ -404,8 +404,8 @@ def test_a_split_that_is_killed_at_any_moment_is_done_again(
         shutil.rmtree(staging, ignore_errors=True)
         process = project.start("split", "tiny")
         wait_until(lambda: staging.exists() or process.poll() is not None, "the start of the split", pause_seconds=0.001)  # noqa: B023
-        # The rest of an undisturbed run takes about 0.5 seconds.
-        time.sleep(choices.uniform(0, 0.5))
+        # The rest of an undisturbed run takes about 0.1 seconds.
+        time.sleep(choices.uniform(0, 0.1))
         num_kills += process.poll() is None
         process.kill()
         process.communicate(timeout=HANG_SECONDS)
