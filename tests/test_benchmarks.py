@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,12 +13,15 @@ from types import ModuleType
 
 import pytest
 from conftest import hash_files
+from ruamel.yaml import YAML
 
 from benchmarks.cost_model import TERMS, Cost, Job, fit_cost, fit_costs, predict_dataset, recommend_shard_size, relative_errors
 from benchmarks.timing import format_table, measure_in_turn, median_rates, median_ratios, parse_arguments
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
+from captcha_registry.dataset.spec import SplitRule
 from captcha_registry.errors import UserError
+from captcha_registry.params import read_params
 
 ROOT = Path(__file__).parent.parent
 WAYS = {
@@ -206,19 +210,19 @@ TIMED = ["cnn", "--views", "65", "--points", "2", "--set", "models.cnn.fast.batc
 TIMED += ["models.cnn.validation_size=0.2", *(f"datasets.digits.{override}" for override in TINY_TASK)]
 
 
-def import_time_to_accuracy(monkeypatch: pytest.MonkeyPatch, folder: Path) -> ModuleType:
-    """Import the benchmark as if it was run in the project's folder, its temporary files elsewhere."""
+def import_benchmark(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> ModuleType:
+    """Import a benchmark as if it was run in the project's folder, its temporary files elsewhere."""
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return importlib.import_module("time_to_accuracy")
+    return importlib.import_module(name)
 
 
 @pytest.mark.slow
 def test_time_to_accuracy_spends_its_budget_and_reads_pictures_that_no_training_sees(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    benchmark = import_time_to_accuracy(monkeypatch, tmp_path)
+    benchmark = import_benchmark("time_to_accuracy", monkeypatch, tmp_path)
     training = importlib.import_module("timed_training")
     for name, value in {"TEST_SAMPLES": 20, "MORE_TEST_SAMPLES": 50, "MORE_ABOVE": -1}.items():
         monkeypatch.setattr(training, name, value)
@@ -241,12 +245,50 @@ def test_time_to_accuracy_spends_its_budget_and_reads_pictures_that_no_training_
 
 
 def test_the_first_point_at_which_enough_was_right_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import_time_to_accuracy(monkeypatch, tmp_path)
-    find_first = importlib.import_module("timed_training").find_first
+    find_first = import_benchmark("timed_training", monkeypatch, tmp_path).find_first
     curve = [{"views": n, "seconds": n / 10, "loss": 1.0, "exact_match": share} for n, share in enumerate((0.5, 0.98, 0.9, 0.99))]
     assert find_first(curve, 0.98) == {"views": 1, "seconds": 0.1}
     assert find_first(curve, 0.985) == {"views": 3, "seconds": 0.3}
     assert find_first(curve, 0.995) is None
+
+
+def test_a_dataset_of_the_project_is_trained_on_if_it_is_of_the_spec(
+    tiny_dataset: CaptchaDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    benchmark = import_benchmark("time_to_accuracy", monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/digits").symlink_to(tiny_dataset.root)
+    spec, rule = tiny_dataset.manifest.spec, SplitRule(test_size=0.5, by="shard", seed=1)
+    assert benchmark.find_train_samples("digits", spec, rule).root == Path("data/digits")
+    other = spec.model_copy(update={"seed": spec.seed + 1, "count": 24})
+    made = benchmark.find_train_samples("digits", other, rule)
+    assert (made.manifest.spec, len(made.split("test"))) == (other, 12)
+    # What was made is kept.
+    shutil.rmtree(made.root.parent / "work")
+    assert benchmark.find_train_samples("digits", other, rule).root == made.root
+
+
+@pytest.mark.thorough
+def test_input_benchmark_tells_rates_and_how_long_a_network_waits(
+    tiny_dataset: CaptchaDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    benchmark = import_benchmark("input", monkeypatch, tmp_path)
+    params = read_params()
+    model = params["models"]["cnn"]
+    model["fast"]["batch_size"] = 8
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/digits").symlink_to(tiny_dataset.root)
+    monkeypatch.chdir(tmp_path)
+    YAML(typ="safe").dump({"models": {"cnn": model}}, tmp_path / "params.yaml")
+    monkeypatch.setattr(sys, "argv", ["input.py", "--samples", "40", "--pairs", "1"])
+    result = benchmark.main(parse_arguments("", default_samples=40, min_samples=40))
+    alone, waiting = result["medians"].values()
+    assert list(alone) == ["cold", "cached", "fresh"]
+    assert list(waiting) == ["cached", "fresh"]
+    assert all(rate > 0 for rate in alone.values())
+    assert all(0 <= share <= 100 for share in waiting.values())
+    assert benchmark.format_result(result).count("\n| cnn, ") == 5
 
 
 @pytest.mark.parametrize(
@@ -264,7 +306,7 @@ def test_the_first_point_at_which_enough_was_right_counts(monkeypatch: pytest.Mo
 def test_time_to_accuracy_refuses_overrides_that_cannot_be_meant(
     override: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    benchmark = import_time_to_accuracy(monkeypatch, tmp_path)
+    benchmark = import_benchmark("time_to_accuracy", monkeypatch, tmp_path)
     with pytest.raises(UserError, match=re.escape(message)):
         benchmark.main(benchmark.parse([*TIMED, override]))
 
