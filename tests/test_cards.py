@@ -141,6 +141,7 @@ def trained(tiny_spec: DatasetSpec) -> ModelCard:
         dataset_id="d" * 64,
         num_parameters=886928,
         model_sha256="e" * 64,
+        fresh=0.75,
         precision="mixed_bfloat16",
         num_threads=2,
     )
@@ -171,5 +172,7 @@ def test_a_model_card_says_what_decides_the_weights_besides_params_if_model_json
     trained: ModelCard, model_card: str
 ) -> None:
     assert "Trained in `mixed_bfloat16`, with 2 threads" in model_card
-    older = ModelCard.model_validate_json(trained.model_dump_json(exclude={"precision", "num_threads"}))
+    assert "drawn for the training, as the dataset's are and in no dataset, made up 75% of it" in model_card
+    older = ModelCard.model_validate_json(trained.model_dump_json(exclude={"fresh", "precision", "num_threads"}))
     assert "Trained in" not in write_model_card("reader", older, METRICS)
+    assert "drawn for the training" not in write_model_card("reader", older, METRICS)

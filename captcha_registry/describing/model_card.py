@@ -67,7 +67,7 @@ Reads captchas of {spec.described_length} characters of `{spec.alphabet}` from p
 
 ## Trained on
 
-The train split of the dataset `{card.dataset}` with the id `{card.dataset_id}`.
+The train split of the dataset `{card.dataset}` with the id `{card.dataset_id}`.{_describe_fresh(card)}
 `captcha-registry list --json` says which published version of the dataset has this id.{_describe_machine(card)}
 
 ## Use it
@@ -99,6 +99,15 @@ def _list_metrics(metrics: Mapping[str, int | float]) -> str:
 
 def _name_hard_pair(alphabet: str) -> str:
     return "; then come `{}` and `{}`, which differ by half a pixel".format(*HARD_PAIR) if set(alphabet) >= set(HARD_PAIR) else ""
+
+
+def _describe_fresh(card: ModelCard) -> str:
+    if not card.fresh:
+        return ""
+    return (
+        f"\nPictures that were drawn for the training, as the dataset's are and in no dataset, made up {card.fresh:.0%} of it; "
+        "a part of the train split chose the best epoch."
+    )
 
 
 def _describe_machine(card: ModelCard) -> str:

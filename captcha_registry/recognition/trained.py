@@ -26,6 +26,7 @@ class ModelCard(Section):
     """What has to be known to read with a model, or to train it again.
 
     Attributes:
+        fresh: share of what it was trained on that was drawn for it, and is in no dataset.
         precision: in which it was trained; not in the cards of older models, as `num_threads`.
         num_threads: for one operation; another number adds up in another order, and comes to other weights.
     """
@@ -37,6 +38,7 @@ class ModelCard(Section):
     dataset_id: str
     num_parameters: int
     model_sha256: str
+    fresh: float = 0.0
     precision: str | None = None
     num_threads: int | None = None
 
@@ -54,6 +56,7 @@ def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params
         dataset_id=manifest.dataset_id,
         num_parameters=network.count_params(),
         model_sha256=hashlib.sha256((folder / MODEL_NAME).read_bytes()).hexdigest(),
+        fresh=params.recipe.fresh,
         precision=choose_precision(params.recipe.precision),
         num_threads=tf.config.threading.get_intra_op_parallelism_threads() or None,
     )
