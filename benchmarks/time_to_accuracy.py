@@ -16,6 +16,7 @@ a dataset is made. Those and the pictures to read are kept among the temporary f
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -120,7 +121,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
     points, seeds = min(arguments.points, num_steps), arguments.seeds
     return {
-        "command": f"python benchmarks/time_to_accuracy.py {' '.join(sys.argv[1:])}",
+        "command": f"python benchmarks/time_to_accuracy.py {shlex.join(sys.argv[1:])}",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": describe_machine(),
         "seeds": [

@@ -133,7 +133,7 @@ def measure_seed(
         "parameters": final.count_params(),
         "views": clock.num_views,
         **compute_metrics(readings, spec.alphabet),
-        "pair_error": measure_pair_error(readings),
+        "pair_error": measure_pair_error(readings, spec.alphabet),
         "images_per_second": round(clock.images_per_second, 1),
         **{f"{name}_seconds": round(getattr(clock, f"{name}_seconds"), 2) for name in ("training", "compile", "reading")},
         "reached": {f"{target:.1%}": find_first(clock.curve, target) for target in TARGETS},
@@ -147,11 +147,11 @@ def measure_speed(params: ModelParams, dataset: CaptchaDataset) -> float:
     return clock.images_per_second
 
 
-def measure_pair_error(readings: pd.DataFrame) -> float | None:
-    """Compute the share of all 0 and O that are misread; None if there are none."""
+def measure_pair_error(readings: pd.DataFrame, alphabet: str) -> float | None:
+    """Compute the share of all 0 and O that are misread; None where the alphabet has not both."""
     num_pair = int(readings["label"].str.count(f"[{HARD_PAIR}]").sum())
     num_misread = int(find_confusions(readings)["actual"].isin(list(HARD_PAIR)).sum())
-    return round(num_misread / num_pair, 6) if num_pair else None
+    return round(num_misread / num_pair, 6) if num_pair and set(HARD_PAIR) <= set(alphabet) else None
 
 
 def measure_input(params: ModelParams, dataset: CaptchaDataset, num_steps: int) -> float:

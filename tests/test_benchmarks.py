@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 from conftest import hash_files
 from ruamel.yaml import YAML
@@ -289,6 +290,13 @@ def test_input_benchmark_tells_rates_and_how_long_a_network_waits(
     assert all(rate > 0 for rate in alone.values())
     assert all(0 <= share <= 100 for share in waiting.values())
     assert benchmark.format_result(result).count("\n| cnn, ") == 5
+
+
+def test_the_error_of_the_pair_is_that_of_its_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measure = import_benchmark("timed_training", monkeypatch, tmp_path).measure_pair_error
+    readings = pd.DataFrame([("0O1", "001"), ("0OA", "0OB"), ("111", "O11")], columns=["label", "text"])
+    assert measure(readings, "0O1AB") == 0.25
+    assert measure(readings, "01") is None
 
 
 @pytest.mark.parametrize(
