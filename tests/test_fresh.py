@@ -21,7 +21,7 @@ from captcha_registry.generation import drawing, fresh
 from captcha_registry.generation.drawing import Drawer, sample_stream
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.generation.fresh import FreshPictures, draw_chunk, find_key
-from captcha_registry.recognition import training
+from captcha_registry.recognition import cnn, training
 from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.recipe import Emphasis, ModelParams
 from captcha_registry.recognition.training import train_model
@@ -90,12 +90,12 @@ def fresh_params(share: float, **changes: object) -> ModelParams:
     """Params of which an epoch of the tiny dataset has four steps of eight samples; the first two of four epochs show zeros."""
     emphasis = Emphasis(characters="0", weight=100, until=0.5)
     recipe = {"batch_size": 8, "epochs": 4, "emphasis": emphasis, "fresh": share} | changes
-    return small_params("crnn", validation_size=0.25, **recipe)
+    return small_params("cnn", validation_size=0.25, **recipe)
 
 
 @contextmanager
 def load(dataset: CaptchaDataset, share: float, folder: Path) -> Iterator[TrainingBatches]:
-    with load_training_batches(dataset, fresh_params(share), first_class=1, cache_dir=folder) as loaded:
+    with load_training_batches(dataset, fresh_params(share), first_class=0, cache_dir=folder) as loaded:
         yield loaded
 
 
@@ -105,20 +105,15 @@ def test_steps_see_what_epoch_and_phase_say_and_no_sample_of_the_dataset(tiny_da
         images, classes = read_all(loaded.train_from(0, 0).take(20))
         resumed, of_resumed = read_all(loaded.train_from(1, 1).take(12))
         next_phase, of_next_phase = read_all(loaded.train_from(3, 1).take(8))
+        same_phase, _ = read_all(loaded.train_from(4, 2).take(4))
     assert len({image.tobytes() for image in images}) == 20 * 8
     hashes = set(tiny_dataset.index["pixel_sha256"].to_pylist())
     assert not hashes & {hashlib.sha256(image.data).digest() for image in images}
     assert np.array_equal(resumed, images[32:128])
     assert np.array_equal(of_resumed, classes[32:128])
-    # Class 1 is the character 0.
-    shares = [float((part == 1).mean()) for part in (classes[:64], classes[64:], of_next_phase[:32], of_next_phase[32:])]
+    shares = [float((part == 0).mean()) for part in (classes[:64], classes[64:], of_next_phase[:32], of_next_phase[32:])]
+    assert np.array_equal(next_phase[32:], same_phase)
     assert [share > 0.7 for share in shares] == [True, False, True, False]
-    assert np.array_equal(next_phase[32:], read_all_from(tiny_dataset, tmp_path, epoch=4, epoch_of_phase=2))
-
-
-def read_all_from(dataset: CaptchaDataset, folder: Path, *, epoch: int, epoch_of_phase: int) -> np.ndarray:
-    with load(dataset, 1.0, folder) as loaded:
-        return read_all(loaded.train_from(epoch, epoch_of_phase).take(4))[0]
 
 
 def test_a_batch_holds_the_share_that_is_drawn_and_train_samples_for_the_rest(
@@ -165,6 +160,8 @@ def test_a_training_without_the_drawing_packages_names_what_is_missing(
 def test_a_training_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
     tiny_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What the data are is compared by losses; how many random numbers a dropout has used is not kept.
+    monkeypatch.setattr(cnn, "DROPOUT", 0.0)
     params = fresh_params(0.5, epochs=3, precision="float32")
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
