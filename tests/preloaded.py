@@ -10,10 +10,11 @@ from captcha_registry.generation.generating import describe_tools
 
 COMMANDS = [f"commands.{module.name}" for module in pkgutil.iter_modules(captcha_registry.commands.__path__)]
 OURS = ("describing.statistics", "generation.legibility", "generation.remote", "plots", *COMMANDS)
-# What is imported in the middle of a command.
-OTHERS = ("dvc.cachemgr", "dvc.lock", "networkx", "pandas", "pyarrow.dataset")
+# What is imported in the middle of a command, and what servers import.
+LATER = ("dvc.cachemgr", "dvc.lock", "networkx", "pandas", "pyarrow.dataset")
+SERVERS = ("distributed.cli.dask_scheduler", "distributed.cli.dask_worker")
 
-for _name in (*(f"captcha_registry.{name}" for name in OURS), *OTHERS):
+for _name in (*(f"captcha_registry.{name}" for name in OURS), *LATER, *SERVERS):
     importlib.import_module(_name)
 Drawer(DatasetSpec(alphabet="01", length=1, width=32, height=32, count=1, shard_size=1, seed=1)).draw(0)
 describe_tools()

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from processes import Process
+
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "captchas"
+# Without a nanny, which would start a killed worker again: the others must take over.
+WORKER = ("dask", "worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
 
 
 NGINX = """
@@ -58,11 +62,13 @@ class Servers:
     """Processes that live as long as a test, or some."""
 
     folder: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Process | subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, **environment: str) -> Process:
         """Start a Python module."""
-        return self.start_program(sys.executable, "-m", *command, **environment)
+        process = Process(list(command), self.folder, os.environ | {"PYTHONPATH": str(ROOT)} | environment)
+        self.processes.append(process)
+        return process
 
     def start_program(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
@@ -74,7 +80,7 @@ class Servers:
     def stop(self) -> None:
         for process in self.processes:
             process.kill()
-            process.wait()
+            process.communicate()
 
     def start_nginx(self, location: str) -> "Nginx":
         """Serve HTTP on a port of its own; `location` is what nginx does with every request."""
@@ -99,10 +105,12 @@ class Servers:
         self.start("dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
         return f"tcp://127.0.0.1:{port}"
 
-    def start_worker(self, scheduler: str, **environment: str) -> subprocess.Popen[bytes]:
-        # Without a nanny, which would start a killed worker anew: the others must take over.
-        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard")
-        return self.start("dask", "worker", scheduler, *options, **environment)
+    def start_worker(self, scheduler: str, **environment: str) -> Process:
+        return self.start(*WORKER, scheduler, **environment)
+
+    def start_fresh_worker(self, scheduler: str, code: Path) -> None:
+        """Start a worker that imports our package from another folder."""
+        self.start_program(sys.executable, "-m", *WORKER, scheduler, PYTHONPATH=str(code))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ COMMANDS = {
     "get": ["get", "tiny", "--to", "TMP/got"],
     "diff": ["diff", "tiny@1.0.0", "tiny@1.1.0", "--json"],
     "export": ["export", "data/tiny", "--format", "images", "--to", "TMP/exported", "--json"],
-    "verify": ["verify", "data/tiny", "--depth", "deep"],
+    "verify": ["verify", "data/tiny"],
     "repair": ["repair", "data/tiny", "--workers", "1", "--json"],
 }
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py"))

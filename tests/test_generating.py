@@ -29,7 +29,8 @@ def test_bytes_are_the_same_whatever_the_number_of_workers(
 ) -> None:
     expected = hash_files(generated_dataset.root)
     assert set(expected) == {"index.parquet", "manifest.json", *(f"{n:05d}.tfrecord" for n in range(10))}
-    for num_workers in (1, 2, 3):
+    # Two work in the runs below that are killed.
+    for num_workers in (1, 3):
         project = make_project(f"workers-{num_workers}")
         project.write_params(datasets={"tiny": tiny_spec.model_dump()}, split=shard_rule.model_dump())
         done = project.run("generate", "tiny", "--workers", str(num_workers))

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import psutil
 import pytest
 from captcha.image import DEFAULT_FONTS
 from conftest import HANG_SECONDS, ROOT, Project, hash_files, wait_until
+from processes import Process
 from ruamel.yaml import YAML
 from servers import BUCKET, Bucket, Servers, answers, free_port
 
@@ -79,8 +79,8 @@ def distributed_project(make_project: Callable[[str], Project], shard_rule: Spli
     return make
 
 
-def kill_one_in_the_middle_of_a_shard(workers: list[subprocess.Popen[bytes]]) -> None:
-    victims: list[subprocess.Popen[bytes]] = []
+def kill_one_in_the_middle_of_a_shard(workers: list[Process]) -> None:
+    victims: list[Process] = []
 
     def find_victim() -> bool:
         victims.extend(worker for worker in workers if is_writing_a_shard(worker))
@@ -91,7 +91,7 @@ def kill_one_in_the_middle_of_a_shard(workers: list[subprocess.Popen[bytes]]) ->
     victims[0].wait(HANG_SECONDS)
 
 
-def is_writing_a_shard(worker: subprocess.Popen[bytes]) -> bool:
+def is_writing_a_shard(worker: Process) -> bool:
     paths = [Path(file.path) for file in psutil.Process(worker.pid).open_files()]
     return any(path.suffix == ".tmp" and ".tfrecord." in path.name for path in paths)
 
@@ -493,7 +493,7 @@ def test_a_worker_with_other_code_is_refused(
     with (other / "captcha_registry/generation/png.py").open("a", encoding="utf-8") as source:
         source.write("\nNOT_THE_SAME = 1\n")
     scheduler = servers.start_scheduler()
-    servers.start_worker(scheduler, PYTHONPATH=str(other))
+    servers.start_fresh_worker(scheduler, other)
     project = distributed_project(scheduler)
     done = project.run("generate", "tiny")
     (line,) = done.stderr.splitlines()[-1:]
