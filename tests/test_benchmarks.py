@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,6 +25,8 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.spec import SplitRule
 from captcha_registry.errors import UserError
 from captcha_registry.params import read_params
+from captcha_registry.recognition.frameworks import keras, tf
+from examples.demo import change_params
 
 ROOT = Path(__file__).parent.parent
 WAYS = {
@@ -51,6 +55,22 @@ COSTS = {
 def run_benchmark(name: str, *arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "benchmarks" / name, *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def load_benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ModuleType]]:
+    """A function that imports a benchmark, with the arguments that its `main` will read; what it sets is reset afterwards."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    level = tf.get_logger().level
+
+    def load(name: str, *arguments: str) -> ModuleType:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        return importlib.import_module(name)
+
+    yield load
+    tf.config.run_functions_eagerly(False)
+    keras.config.set_dtype_policy("float32")
+    tf.get_logger().setLevel(level)
 
 
 def find_numbers(value: object) -> list[float]:
@@ -187,9 +207,12 @@ def test_access_benchmark_reads_opens_and_compares_a_dataset(tiny_dataset: Captc
     assert all(math.isfinite(number) and number > 0 for number in find_numbers([result["images_per_second"], result["seconds"]]))
 
 
-def test_access_benchmark_without_a_dataset_says_how_to_make_one(tmp_path: Path) -> None:
-    finished = run_benchmark("access.py", folder=tmp_path)
-    assert (finished.returncode, "run `make repro`, or `dvc pull --allow-missing`" in finished.stderr) == (2, True)
+def test_access_benchmark_without_a_dataset_says_how_to_make_one(
+    load_benchmark: Callable[..., ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="run `make repro`, or `dvc pull --allow-missing`"):
+        load_benchmark("access").main()
 
 
 def test_verify_benchmark_measures_every_depth_and_a_repair_and_leaves_the_dataset_alone(
@@ -320,10 +343,19 @@ def test_time_to_accuracy_refuses_overrides_that_cannot_be_meant(
 
 
 @pytest.mark.thorough
-def test_lab_note_benchmark_measures_every_way_of_every_step() -> None:
-    finished = run_benchmark("lab_note.py", "--samples", "130", "--pairs", "1", "--json", "-")
-    assert finished.returncode == 0, finished.stderr
-    result = json.loads(finished.stdout)
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option is set")
+def test_lab_note_benchmark_measures_every_way_of_every_step(
+    load_benchmark: Callable[..., ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = Path(shutil.copy(ROOT / "params.yaml", tmp_path))
+    change_params(params, {f"models.{name}.{preset}.batch_size": 4 for name in ("cnn", "crnn") for preset in ("fast", "lab")})
+    benchmark = load_benchmark("lab_note", "--samples", "8", "--pairs", "1", "--json", "-")
+    monkeypatch.setattr(benchmark, "PARAMS_PATH", params)
+    monkeypatch.setattr(benchmark, "MIN_SAMPLES", 4)
+    # To trace six networks takes a minute; the tests of training do.
+    tf.config.run_functions_eagerly(True)
+    benchmark.main()
+    result = json.loads(capsys.readouterr().out)
     assert set(result) == {"command", "date", "machine", "samples", "pairs", "images_per_second", "ratios"}
     assert {step: list(ways) for step, ways in result["images_per_second"].items()} == WAYS
     assert {step: ["note", *ways] for step, ways in result["ratios"].items()} == WAYS
@@ -332,10 +364,16 @@ def test_lab_note_benchmark_measures_every_way_of_every_step() -> None:
 
 
 @pytest.mark.thorough
-def test_generation_benchmark_measures_both_datasets_and_prints_one_json_object() -> None:
-    finished = run_benchmark("generation.py", "--samples", "40", "--pairs", "1", "--json", "-")
-    assert finished.returncode == 0, finished.stderr
-    result = json.loads(finished.stdout)
+def test_generation_benchmark_measures_both_datasets_and_prints_one_json_object(
+    load_benchmark: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark = load_benchmark("generation", "--samples", "40", "--pairs", "1", "--json", "-")
+    # A start of a worker takes longer than all that it draws here.
+    smaller: dict[str, Any] = {"NUM_WARM_UPS": 10, "POINT_COUNTS": (1, 2), "POINT_WORKERS": (1,)}
+    for name, value in smaller.items():
+        monkeypatch.setattr(benchmark, name, value)
+    benchmark.main()
+    result = json.loads(capsys.readouterr().out)
     assert list(result["datasets"]) == ["digits", "alnum"]
     for dataset in result["datasets"].values():
         assert {step: list(ways) for step, ways in dataset["images_per_second"].items()} == GENERATION_WAYS
