@@ -183,12 +183,14 @@ class Base:
         (place / "constraints.txt").write_text(locked)
         base.run_ok("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", ".", "./source")
         wheel = next(place.glob("*.whl")).name
-        base.run_ok("python", "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt", f"./{wheel}")
+        # What is imported is compiled then, the rest never.
+        install = ("install", "--quiet", "--no-compile", "--constraint", "constraints.txt")
+        base.run_ok("python", "-m", "pip", *install, f"./{wheel}")
         return base
 
     def run(self, program: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment."""
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}}
         command = [self.place / "venv/bin" / program, *arguments]
         return subprocess.run(command, cwd=cwd or self.place, env=environment, capture_output=True, text=True, check=False)
 

@@ -97,14 +97,16 @@ def test_setup_stays_in_the_project_whatever_its_path_and_others_settings(
 
 
 def test_a_project_that_was_moved_gets_a_new_environment(place_sources: Callable[[str], Path]) -> None:
-    project = place_sources("project")
+    project, python = place_sources("project"), f"PYTHON={sys.executable}"
     (project / ".venv").mkdir()
     (project / ".venv/.installed").write_text(f"{project}\n")
-    assert "venv" not in make(project, "--dry-run", "setup").stdout
+    assert "venv" not in make(project, "--dry-run", "setup", python).stdout
     moved = project.rename(project.parent / "moved to another place")
-    assert "venv --clear .venv" in make(moved, "--dry-run", "setup").stdout
+    assert "venv --clear .venv" in make(moved, "--dry-run", "setup", python).stdout
     (moved / ".venv/.installed").unlink()
-    assert "--clear" not in make(moved, "--dry-run", "setup").stdout, "an environment that make did not make is not deleted"
+    assert "--clear" not in make(moved, "--dry-run", "setup", python).stdout, (
+        "an environment that make did not make is not deleted"
+    )
 
 
 @pytest.mark.parametrize("python", ["", "/no/such/python", "/bin/false"])
