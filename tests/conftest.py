@@ -41,7 +41,7 @@ Section = dict[str, object]
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the long tests, so that neither of two processes waits for the other at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("thorough", "slow")])
 
 
 @dataclass(frozen=True)
