@@ -1,5 +1,6 @@
 """What a process has at hand from which others are forked: the imports of commands and of stages that do not train, and code."""
 
+import gc
 import importlib
 import pkgutil
 
@@ -18,3 +19,5 @@ for _name in (*(f"captcha_registry.{name}" for name in OURS), *LATER, *SERVERS):
     importlib.import_module(_name)
 Drawer(DatasetSpec(alphabet="01", length=1, width=32, height=32, count=1, shard_size=1, seed=1)).draw(0)
 describe_tools()
+# Else each process would look through all of this at its end, which takes most of a second.
+gc.freeze()
