@@ -15,6 +15,7 @@ from timing import time_images
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.recognition.batches import divide_train_split, load_training_batches
 from captcha_registry.recognition.frameworks import choose_precision, keras, tf
+from captcha_registry.recognition.layers import fuse_normalization
 from captcha_registry.recognition.reading import read_samples
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.recognition.scoring import HARD_PAIR, compute_metrics, find_confusions
@@ -77,7 +78,7 @@ def train(
     steps_per_point = num_steps // num_points
     params = span_phase(params, dataset, steps_per_point * num_points)
     with open_batches(params, dataset) as batches, choose_strategy().scope():
-        network = build_network(params, dataset.manifest.spec)
+        network = fuse_normalization(build_network(params, dataset.manifest.spec))
         compile_network(network, params, params.recipe.learning_rates[0], num_points * steps_per_point)
         clock = Clock(read, params.recipe.batch_size)
         steps = {"epochs": num_points, "steps_per_epoch": steps_per_point}

@@ -21,7 +21,7 @@ from captcha_registry.generation import drawing, fresh
 from captcha_registry.generation.drawing import Drawer, sample_stream
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.generation.fresh import FreshPictures, draw_chunk, find_key
-from captcha_registry.recognition import cnn, training
+from captcha_registry.recognition import training
 from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.recipe import Emphasis, ModelParams
 from captcha_registry.recognition.training import train_model
@@ -160,8 +160,6 @@ def test_a_training_without_the_drawing_packages_names_what_is_missing(
 def test_a_training_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
     tiny_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What the data are is compared by losses; how many random numbers a dropout has used is not kept.
-    monkeypatch.setattr(cnn, "DROPOUT", 0.0)
     params = fresh_params(0.5, epochs=3, precision="float32")
     for name in ("one", "other"):
         (tmp_path / name).mkdir()

@@ -282,10 +282,10 @@ def test_a_changed_bound_in_a_params_model_runs_what_reads_it(
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        pytest.param("recognition/cnn.py", "DROPOUT = 0.2", "DROPOUT = 0.3", {"cnn"}, id="constant of the cnn"),
-        pytest.param("recognition/crnn.py", "FAST_UNITS = 96", "FAST_UNITS = 97", {"crnn"}, id="constant of the crnn"),
-        pytest.param("recognition/layers.py", "kernel_size: int = 3", "kernel_size: int = 5", {"cnn", "crnn"}, id="default"),
-        pytest.param("recognition/training.py", "alpha=recipe.final_rate", "alpha=0", {"cnn", "crnn"}, id="call"),
+        pytest.param("recognition/cnn.py", "FIRST_CLASS = 0", "FIRST_CLASS = 2", {"cnn"}, id="constant of the cnn"),
+        pytest.param("recognition/crnn.py", "FAST_UNITS = (96,)", "FAST_UNITS = (97,)", {"crnn"}, id="constant of the crnn"),
+        pytest.param("recognition/layers.py", "tuple[int, int] = 1", "tuple[int, int] = 2", {"cnn", "crnn"}, id="default"),
+        pytest.param("recognition/optimizers.py", "alpha=recipe.final_rate", "alpha=0", {"cnn", "crnn"}, id="call"),
         pytest.param("recognition/scoring.py", "z: float = 1.959964", "z: float = 1", {"evaluate"}, id="scores"),
         pytest.param("generation/pixels.py", "int16", "int32", {"generate", "cnn", "crnn"}, id="pixels"),
         pytest.param("generation/splitting.py", "MAX_TRIES = 100", "MAX_TRIES = 99", {"split"}, id="split"),

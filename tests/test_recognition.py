@@ -35,6 +35,8 @@ from captcha_registry.recognition.decoding import (
     position_exact_match,
 )
 from captcha_registry.recognition.frameworks import keras, tf
+from captcha_registry.recognition.layers import FusedBatchNormalization, find_text_rows, fuse_normalization, show_contrast
+from captcha_registry.recognition.optimizers import build_optimizer
 from captcha_registry.recognition.reading import read_split
 from captcha_registry.recognition.recipe import ModelParams, Recipe, load_model_params
 from captcha_registry.recognition.scoring import (
@@ -49,7 +51,7 @@ from captcha_registry.recognition.trained import load_model, save_model
 from captcha_registry.recognition.training import (
     TrainingState,
     build_network,
-    build_optimizer,
+    compile_network,
     find_best_epoch,
     train_model,
 )
@@ -105,6 +107,92 @@ def test_crnn_gives_logits_for_every_class_and_the_blank(preset: str, recurrent:
     network = build_network(small_params("crnn", preset=preset, recurrent=recurrent), ALNUM)
     assert network.output_shape == (None, 16, 37)
     assert any(recurrent in layer.name for layer in network.layers) or recurrent in str(network.to_json()).lower()
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "height", "rows"),
+    [("0123456789", 100, (18, 82)), ("0123456789", 64, (0, 64)), (ALNUM.alphabet, 100, (10, 90)), ("gjQ|(", 200, (60, 140))],
+)
+def test_the_rows_that_a_network_looks_at_hold_all_text(alphabet: str, height: int, rows: tuple[int, int]) -> None:
+    spec = DIGITS.model_copy(update={"alphabet": alphabet, "height": height, "dots": 0, "curves": 0, "style": "classic"})
+    top, bottom = find_text_rows(spec)
+    assert (top, bottom) == rows
+    drawer = Drawer(spec)
+    drawn = [drawer.draw(n).pixels.astype(int) for n in range(60)]
+    inked = np.any([np.ptp(pixels, axis=(1, 2)) > np.ptp(pixels[0], axis=(0, 1)) for pixels in drawn], axis=0)
+    assert not inked[:top].any()
+    assert not inked[bottom:].any()
+
+
+def test_all_rows_are_looked_at_where_fonts_are_not_the_usual_one() -> None:
+    assert find_text_rows(DIGITS.model_copy(update={"fonts": ("a.ttf",)})) == (0, 100)
+
+
+def test_contrast_is_the_same_for_all_inks_and_grounds_and_finite_for_none() -> None:
+    spec = ALNUM.model_copy(update={"width": 16, "height": 16})
+    images = keras.Input((16, 16, 3), dtype="uint8")
+    contrast = keras.Model(images, show_contrast(images, spec))
+    mask = np.random.default_rng(1).random((16, 16, 1))
+    mask.flat[:2] = 0, 1
+    inks, ground = np.array([[200, 150, 190], [140, 200, 160]]), np.array([250, 240, 245])
+    pictures = np.stack([ground + mask * (ink - ground) for ink in inks]).round().astype(np.uint8)
+    of_light, of_dark = contrast.predict_on_batch(pictures)
+    np.testing.assert_allclose(of_light, of_dark, atol=0.05)
+    np.testing.assert_allclose(of_light[..., 0], mask[..., 0], atol=0.05)
+    assert np.isfinite(contrast.predict_on_batch(np.full((1, 16, 16, 3), 7, np.uint8))).all()
+
+
+def test_faint_ink_is_shown_as_if_it_were_not() -> None:
+    images = keras.Input((16, 16, 3), dtype="uint8")
+    contrast = keras.Model(images, show_contrast(images, ALNUM.model_copy(update={"width": 16, "height": 16})))
+    picture = np.full((1, 16, 16, 3), 250, np.uint8)
+    # A dot is opaque; text in ink of luminance 20 is blended in with 1.97 * 20 / 255.
+    picture[0, 0, 0], picture[0, 8, 8] = 20, round(250 + (20 - 250) * 1.97 * 20 / 255)
+    assert contrast.predict_on_batch(picture)[0, 8, 8] == pytest.approx([0.155, 1.0], abs=0.03)
+
+
+def test_fused_normalization_is_that_of_keras_and_its_weights_fit() -> None:
+    keras.utils.set_random_seed(1)
+    stock = build_network(small_params("cnn"), SPECS["digits"])
+    fused = fuse_normalization(stock)
+    assert any(isinstance(layer, FusedBatchNormalization) for layer in fused.layers)
+    fused.set_weights(stock.get_weights())
+    pictures = np.random.default_rng(1).integers(0, 256, (8, 50, 60, 3), np.uint8)
+    outputs = [np.asarray(network(pictures, training=True)) for network in (stock, fused)]
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-4)
+    # But for the n / (n - 1) of the variance, whose n is 8 times the places of a picture.
+    for of_stock, of_fused in zip(stock.get_weights(), fused.get_weights(), strict=True):
+        np.testing.assert_allclose(of_stock, of_fused, rtol=2e-2, atol=1e-4)
+
+
+def test_what_is_saved_is_made_of_stock_layers() -> None:
+    for model in ("cnn", "crnn"):
+        network = build_network(small_params(model), SPECS["digits" if model == "cnn" else "alnum"])
+        assert {type(layer).__module__.split(".")[0] for layer in network._operations} == {"keras"}  # noqa: SLF001 - all of them
+
+
+def test_muon_gives_all_kernels_but_the_first_steps_of_one_size() -> None:
+    params = small_params("crnn")
+    network = build_network(params, SPECS["alnum"])
+    compile_network(network, params, 1.0, num_steps=10)
+    optimizer = network.optimizer
+    optimizer.build(network.trainable_variables)
+    kernels = [v for v, of_adam in zip(network.trainable_variables, optimizer.adam_velocities, strict=True) if of_adam is None]
+    assert [kernel.path for kernel in kernels] == [
+        layer.kernel.path for layer in network.layers if isinstance(layer, keras.layers.Conv2D) and layer.name != "stem"
+    ]
+    for kernel in kernels[:2]:
+        gradient = np.random.default_rng(1).normal(size=kernel.shape).astype(np.float32)
+        step = np.asarray(optimizer.zeropower_via_newtonschulz5(gradient, 5))
+        values = np.linalg.svd(step.reshape(-1, kernel.shape[-1]), compute_uv=False)
+        expected = 0.2 * max(step.size // kernel.shape[-1], kernel.shape[-1]) ** 0.5
+        assert values == pytest.approx(expected, rel=0.4)
+
+
+def test_amsgrad_without_adamw_is_refused() -> None:
+    recipe = load_model_params("crnn", ROOT / "params.yaml").fast.model_dump()
+    with pytest.raises(ValueError, match="amsgrad is true and optimizer is muon; expected adamw, or amsgrad: false"):
+        Recipe.model_validate(recipe | {"amsgrad": True})
 
 
 @pytest.mark.parametrize(("width", "height"), [(61, 47), (200, 80), (60, 33)])

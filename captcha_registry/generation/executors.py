@@ -53,8 +53,12 @@ def open_executor(params: DrawingParams, num_workers: int, describe_tools: Calla
 
 
 @contextmanager
-def local_processes(num_workers: int) -> Iterator[Executor]:
+def local_processes(num_workers: int, *, niceness: int = 0) -> Iterator[Executor]:
     """Run tasks in worker processes that stop at once when the caller fails, is interrupted or dies.
+
+    Args:
+        num_workers: how many.
+        niceness: 1 to 19 for workers that leave the cores to others, 19 the most.
 
     Raises:
         UserError: there is no worker, or one was killed, most often for want of memory.
@@ -63,15 +67,15 @@ def local_processes(num_workers: int) -> Iterator[Executor]:
         raise UserError(f"--workers is {num_workers}; expected at least 1, or leave it out for one per core")
     with (
         tempfile.TemporaryDirectory(prefix="captcha-registry-", ignore_cleanup_errors=True) as scratch,
-        _open_pool(num_workers, scratch) as executor,
+        _open_pool(num_workers, scratch, niceness) as executor,
     ):
         yield executor
 
 
 @contextmanager
-def _open_pool(num_workers: int, scratch: str) -> Iterator[Executor]:
+def _open_pool(num_workers: int, scratch: str, niceness: int) -> Iterator[Executor]:
     """Open worker processes whose temporary files lie in a folder."""
-    executor = ProcessPoolExecutor(num_workers, _WorkerContext(), initializer=_prepare_worker, initargs=(scratch,))
+    executor = ProcessPoolExecutor(num_workers, _WorkerContext(), initializer=_prepare_worker, initargs=(scratch, niceness))
     workers_before = set(multiprocessing.active_children())
     try:
         yield executor
@@ -106,9 +110,10 @@ class _WorkerContext(SpawnContext):
     Process = _Worker
 
 
-def _prepare_worker(scratch: str) -> None:
+def _prepare_worker(scratch: str, niceness: int) -> None:
     """Put what is temporary where the parent clears it away, and never outlive it."""
     tempfile.tempdir = scratch
+    os.nice(niceness)
     threading.Thread(target=_exit_with_parent, args=(scratch,), daemon=True).start()
 
 

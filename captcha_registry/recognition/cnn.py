@@ -5,11 +5,10 @@ Networks return logits `(batch, length, classes)` in float32; the softmax is in 
 
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.recognition.frameworks import keras, layers
-from captcha_registry.recognition.layers import image_input, strided_trunk
+from captcha_registry.recognition.layers import image_input, show_contrast, strided_trunk
 from captcha_registry.recognition.recipe import CnnParams
 
 FIRST_CLASS = 0
-DROPOUT = 0.2
 
 
 def build_network(params: CnnParams, spec: DatasetSpec) -> keras.Model:
@@ -20,9 +19,9 @@ def build_network(params: CnnParams, spec: DatasetSpec) -> keras.Model:
     """
     params.require_one_length(spec)
     length = spec.max_length
-    images, x = image_input(spec.height, spec.width)
-    x = _fast_features(x) if params.preset == "fast" else _lab_features(x)
-    x = layers.Dense(length * len(spec.alphabet), dtype="float32")(x)
+    images = image_input(spec)
+    x = strided_trunk(show_contrast(images, spec)) if params.preset == "fast" else _lab_features(images)
+    x = layers.Dense(length * len(spec.alphabet), dtype="float32")(layers.Flatten()(x))
     logits = layers.Reshape((length, len(spec.alphabet)), dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=f"cnn_{params.preset}")
 
@@ -32,14 +31,10 @@ def build_loss() -> keras.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def _fast_features(x: keras.KerasTensor) -> keras.KerasTensor:
-    x = strided_trunk(x, last_strides=(2, 2))
-    return layers.Dropout(DROPOUT)(layers.Flatten()(x))
-
-
-def _lab_features(x: keras.KerasTensor) -> keras.KerasTensor:
+def _lab_features(images: keras.KerasTensor) -> keras.KerasTensor:
     """The lab note's layers: unpadded convolutions, PReLU with a slope per place, pooling."""
+    x = layers.Rescaling(1 / 255)(images)
     for filters, kernel_size in ((32, 3), (64, 5), (128, 5)):
         x = layers.PReLU()(layers.Conv2D(filters, kernel_size)(x))
         x = layers.MaxPooling2D(2)(x)
-    return layers.Flatten()(x)
+    return x

@@ -8,14 +8,15 @@ from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.dataset.start_up_lines import leave_out_start_up_lines
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.frameworks import choose_recurrent_precision, keras, layers, tf
-from captcha_registry.recognition.layers import image_input, strided_trunk
+from captcha_registry.recognition.layers import image_input, show_contrast, strided_trunk
 from captcha_registry.recognition.recipe import CrnnParams
 
 FIRST_CLASS = 1
 # Pixels that become one column, in both presets.
 COLUMN_PIXELS = 8
-FAST_UNITS = 96
-LAB_UNITS = 128
+# Of each recurrent layer, in each direction.
+FAST_UNITS = (96,)
+LAB_UNITS = (128, 128)
 
 
 def build_network(params: CrnnParams, spec: DatasetSpec) -> keras.Model:
@@ -24,8 +25,10 @@ def build_network(params: CrnnParams, spec: DatasetSpec) -> keras.Model:
     Raises:
         UserError: the pictures are too narrow for the texts.
     """
-    images, x = image_input(spec.height, spec.width)
-    x = _fast_sequence(x, params.recurrent) if params.preset == "fast" else _lab_sequence(x, params.recurrent)
+    images = image_input(spec)
+    x = _fast_sequence(images, spec) if params.preset == "fast" else _lab_sequence(images)
+    for units in FAST_UNITS if params.preset == "fast" else LAB_UNITS:
+        x = _bidirectional(x, params.recurrent, units)
     # CTC needs a column for every character and one for a blank between two that are equal.
     needed = 2 * spec.max_length - 1
     if x.shape[1] < needed:
@@ -56,17 +59,17 @@ def _columns(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Reshape((width, height * channels))(layers.Permute((2, 1, 3))(x))
 
 
-def _fast_sequence(x: keras.KerasTensor, recurrent: str) -> keras.KerasTensor:
-    x = _columns(strided_trunk(x, last_strides=(2, 1)))  # (batch, width / 8, height / 16 * 160)
-    return _bidirectional(layers.Dense(128, activation="relu")(x), recurrent, FAST_UNITS)
+def _fast_sequence(images: keras.KerasTensor, spec: DatasetSpec) -> keras.KerasTensor:
+    x = _columns(strided_trunk(show_contrast(images, spec)))  # (batch, width / 8, height / 16 * 128)
+    return layers.Dense(128, activation="relu")(x)
 
 
-def _lab_sequence(x: keras.KerasTensor, recurrent: str) -> keras.KerasTensor:
-    """The lab note's layers: five double convolutions with pooling, then two recurrent layers."""
+def _lab_sequence(images: keras.KerasTensor) -> keras.KerasTensor:
+    """The lab note's layers: five double convolutions with pooling, before its two recurrent layers."""
+    x = layers.Rescaling(1 / 255)(images)
     for block in range(5):
         for _ in range(2):
             x = layers.Conv2D(32 * 2 ** min(block, 3), 3, padding="same", kernel_initializer="he_uniform")(x)
             x = layers.Activation("relu")(layers.BatchNormalization()(x))
         x = layers.MaxPooling2D(2 if block < 3 else (2, 1))(x)  # noqa: PLR2004 - the note's own figure
-    x = _columns(x)  # (batch, 16, 512) for 128x64
-    return _bidirectional(_bidirectional(x, recurrent, LAB_UNITS), recurrent, LAB_UNITS)
+    return _columns(x)  # (batch, 16, 512) for 128x64

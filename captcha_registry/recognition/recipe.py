@@ -1,9 +1,9 @@
 """How a model is trained: the params models behind `models.<name>`, read without a framework."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
@@ -37,9 +37,16 @@ class Recipe(Section):
     final_rate: float = Field(ge=0, le=1)
     beta_2: float = Field(gt=0, lt=1)
     weight_decay: float = Field(ge=0, le=1)
+    optimizer: Literal["adamw", "muon"]
     amsgrad: bool
     patience: int = Field(ge=1)
     precision: Literal["auto", "float32", "bfloat16"]
+
+    @model_validator(mode="after")
+    def _check_optimizer(self) -> Self:
+        if self.amsgrad and self.optimizer != "adamw":
+            raise ValueError(f"amsgrad is true and optimizer is {self.optimizer}; expected adamw, or amsgrad: false")
+        return self
 
 
 class ModelParams(Section):

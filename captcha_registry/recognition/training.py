@@ -23,7 +23,9 @@ from captcha_registry.machine import count_usable_cores
 from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
 from captcha_registry.recognition.frameworks import choose_precision, keras, require_own_settings, tf
-from captcha_registry.recognition.recipe import ModelParams, Recipe
+from captcha_registry.recognition.layers import fuse_normalization
+from captcha_registry.recognition.optimizers import build_optimizer
+from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.workspace import link_or_copy, name_full_disk
 
 LATEST_WEIGHTS, BEST_WEIGHTS, HISTORY = "latest.weights.h5", "best.weights.h5", "history.csv"
@@ -83,7 +85,7 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
         )
     first_class, cache_dir = import_family(params).FIRST_CLASS, work_dir / "cache"
     with load_training_batches(dataset, params, first_class=first_class, cache_dir=cache_dir) as batches, strategy.scope():
-        network = build_network(params, spec)
+        network = fuse_normalization(build_network(params, spec))
         for phase in range(state.phase, len(recipe.learning_rates)):
             run_phase(network, params, batches, phase, state)
 
@@ -91,7 +93,8 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
     keras.utils.clear_session()
     keras.config.set_dtype_policy("float32")
     trained = build_network(params, spec)
-    trained.load_weights(state.folder / BEST_WEIGHTS)
+    network.load_weights(state.folder / BEST_WEIGHTS)
+    trained.set_weights(network.get_weights())
     return trained, state.history
 
 
@@ -214,22 +217,3 @@ def compile_network(network: keras.Model, params: ModelParams, peak_rate: float,
     """Give a network what it trains with: optimizer, loss and metric of its family and recipe."""
     optimizer = build_optimizer(params.recipe, peak_rate, num_steps)
     network.compile(optimizer, loss=import_family(params).build_loss(), metrics=[exact_match_metric(params.family)])
-
-
-def build_optimizer(recipe: Recipe, peak_rate: float, num_steps: int) -> keras.Optimizer:
-    """Build Adam, or AdamW (https://arxiv.org/abs/1711.05101), with linear warm-up and cosine decay."""
-    num_warmup = int(num_steps * recipe.warmup)
-    rate = (
-        peak_rate
-        if recipe.final_rate == 1 and not num_warmup
-        else keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if num_warmup else peak_rate,
-            warmup_target=peak_rate if num_warmup else None,
-            warmup_steps=num_warmup,
-            decay_steps=max(1, num_steps - num_warmup),
-            alpha=recipe.final_rate,
-        )
-    )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, beta_2=recipe.beta_2, amsgrad=recipe.amsgrad)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-    return optimizer
