@@ -280,7 +280,7 @@ def explain_shard_size(costs: Mapping[str, Cost], shard_size: int) -> str:
     chosen, smallest = (predict_dataset(costs, count, size) for size in (shard_size, smallest_size))
     return (
         f"{shard_size:,} samples are {chosen['shard_mb']:.0f} MB: the largest of these sizes within {MAX_SHARD_MB} MB, so that a "
-        f"shard is quick to fetch, to check and to draw anew. {count:,} samples are then {chosen['shards']:,} shards; reading "
+        f"shard is quick to fetch, to check and to draw again. {count:,} samples are then {chosen['shards']:,} shards; reading "
         f"their manifest takes {chosen['manifest_memory_mb']:.0f} MB of memory, and {smallest['manifest_memory_mb']:.0f} MB with "
         f"{smallest_size:,} samples in a shard."
     )

@@ -55,7 +55,9 @@ def override_params(overrides: Sequence[str], folder: Path) -> Path:
         for name in parents:
             section = section.get(name) if isinstance(section, dict) else None
         if not (equals and parents and isinstance(section, dict)):
-            raise ParamsError(f"--set {override}: expected KEY=VALUE with a key of params.yaml, as models.crnn.fast.epochs=3")
+            raise ParamsError(
+                f"--set {override}: expected KEY=VALUE with a key of params.yaml, as models.crnn.fast.batch_size=256"
+            )
         try:
             section[last] = YAML(typ="safe").load(value)
         except YAMLError as error:
@@ -111,7 +113,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     train_spec = spec.model_copy(update={"count": 4 * size, "shard_size": size}) if drawn else spec
     train_rule = SplitRule(test_size=0.25, by="shard", seed=0) if drawn else rule
     dataset = find_train_samples(params.dataset, train_spec, train_rule)
-    num_views = arguments.views or int(arguments.seconds * measure_speed(params, dataset))
+    num_views = arguments.views if arguments.views is not None else int(arguments.seconds * measure_speed(params, dataset))
     num_steps = num_views // params.recipe.batch_size
     if num_steps < MIN_STEPS:
         raise UserError(f"{num_views:,} views are {num_steps} steps of {params.recipe.batch_size}; expected {MIN_STEPS} or more")

@@ -167,7 +167,7 @@ def measure_waiting(params: ModelParams, dataset: CaptchaDataset, num_steps: int
     """Tell how many percent of a training's time its network waits for the next batch."""
     keras.utils.clear_session()
     keras.config.set_dtype_policy(choose_precision(params.recipe.precision))
-    network = build_network(params, dataset.manifest.spec)
+    network = fuse_normalization(build_network(params, dataset.manifest.spec))
     compile_network(network, params, params.recipe.learning_rates[0], num_steps)
     waited, started = 0.0, 0.0
     with open_batches(params, dataset) as batches:

@@ -76,10 +76,9 @@ def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelPa
     for name, model in models.items():
         if model.dataset not in specs:
             raise ParamsError(f"{PARAMS_PATH}: models.{name}.dataset is {model.dataset!r}; expected one of {', '.join(specs)}")
-        if isinstance(model, CnnParams):
-            with name_section(f"models.{name}"):
-                model.require_one_length(specs[model.dataset])
         with name_section(f"models.{name}"):
+            if isinstance(model, CnnParams):
+                model.require_one_length(specs[model.dataset])
             model.require_known_characters(specs[model.dataset])
     require_free_space(Path("data"), sum(spec.estimated_bytes for name, spec in specs.items() if not is_drawn(name, spec)))
     return specs, rule, models

@@ -22,10 +22,16 @@ class Process:
     def __init__(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> None:
         """Start `python -m` with these words in a folder, in a session of its own."""
         self.args = command
-        self._outputs = [Path(path) for _, path in (tempfile.mkstemp(), tempfile.mkstemp())]
+        self._outputs = []
+        for _ in range(2):
+            descriptor, path = tempfile.mkstemp()
+            os.close(descriptor)
+            self._outputs.append(Path(path))
         arguments = (command, str(folder), dict(environment), list(map(str, self._outputs)))
         self._process = _FORKS.Process(target=_become, args=arguments)
         self._process.start()
+        # A server of the whole session is no child that a test may find, kill or wait for.
+        multiprocessing.process._children.discard(self._process)  # noqa: SLF001
         assert self._process.pid
         self.pid = self._process.pid
 

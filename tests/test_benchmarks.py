@@ -57,6 +57,13 @@ def run_benchmark(name: str, *arguments: str, folder: Path = ROOT) -> subprocess
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture(autouse=True)
+def precision() -> Iterator[None]:
+    """What a benchmark computes in is left to itself."""
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
 @pytest.fixture
 def load_benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ModuleType]]:
     """A function that imports a benchmark, with the arguments that its `main` will read; what it sets is reset afterwards."""
@@ -69,7 +76,6 @@ def load_benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Mo
 
     yield load
     tf.config.run_functions_eagerly(False)
-    keras.config.set_dtype_policy("float32")
     tf.get_logger().setLevel(level)
 
 

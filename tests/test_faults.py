@@ -75,7 +75,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_a_rerun_with_room_goes_on(
 ) -> None:
     disk = mount(drawing_project.root / ".work", "3600k")
     # Room enough at the start, and then someone else takes it.
-    process = drawing_project.start("generate", "tiny", "--workers", "2")
+    process = drawing_project.start("generate", "tiny", "--workers", "1")
     wait_until(lambda: [*disk.glob("generate/tiny/*/*.sha256")], "the end of a shard")
     free = shutil.disk_usage(disk).free
     (disk / "someone").write_bytes(bytes(max(0, free - 400_000)))
@@ -136,6 +136,7 @@ def run_until(project: Project, seconds: float, *, num_workers: int) -> bool:
     with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     is_killed = process.poll() is None
+    process.kill()
     kill_all(project)
     process.communicate(timeout=HANG_SECONDS)
     return is_killed

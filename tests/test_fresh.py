@@ -175,7 +175,7 @@ def test_a_training_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
             train_model(params, tiny_dataset, tmp_path / "other")
     assert multiprocessing.active_children() == []
     _, resumed = train_model(params, tiny_dataset, tmp_path / "other")
-    assert resumed["loss"].tolist() == pytest.approx(undisturbed["loss"].tolist(), rel=1e-4)
+    assert resumed["loss"].tolist() == pytest.approx(undisturbed["loss"].tolist(), rel=1e-3)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -226,10 +226,9 @@ def train_two_steps(folder: Path) -> Iterator[float]:
     """Train both networks in float32, from weights that the first process leaves in a folder; yield the losses."""
     for family in ("cnn", "crnn"):
         params = small_params(family, warmup=0.0)
+        keras.utils.set_random_seed(1)
+        keras.config.set_dtype_policy("float32")
         network = build_network(params, ALNUM.model_copy(update={"width": 64, "height": 32, "length": 3}))
-        for layer in network.layers:
-            if isinstance(layer, keras.layers.Dropout):
-                layer.rate = 0.0
         weights = folder / f"{family}.weights.h5"
         (network.load_weights if weights.exists() else network.save_weights)(weights)
         compile_network(network, params, 1e-3, num_steps=10)
@@ -259,4 +258,7 @@ print(*train_two_steps(Path(sys.argv[1])))
 """
     expected = list(train_two_steps(tmp_path))
     assert expected[0] != expected[1]
-    assert [float(loss) for loss in finish(start(code, tmp_path)).split()] == pytest.approx(expected, rel=1e-4)
+    losses = [float(loss) for loss in finish(start(code, tmp_path)).split()]
+    assert losses[::2] == pytest.approx(expected[::2], rel=1e-4)
+    # After a step, which makes a rounding larger.
+    assert losses[1::2] == pytest.approx(expected[1::2], rel=1e-3)

@@ -15,9 +15,9 @@ FAMILIES = {
 
 # What the table says of a metric; one that a model does not have is left out.
 MEANINGS = {
-    "exact_match_0_is_o": "the same, with 0 and O taken for one character",
-    "exact_match_with_0_or_o": "the same, of texts that hold a 0 or an O",
-    "exact_match_without_0_or_o": "the same, of all other texts",
+    "exact_match_0_is_o": "exact match with 0 and O taken for one character",
+    "exact_match_with_0_or_o": "exact match on texts that hold a 0 or an O",
+    "exact_match_without_0_or_o": "exact match on all other texts",
     "character_accuracy": "one minus the character error rate",
     "cer": "character error rate: edits from reading to text, for each character",
     "expected_calibration_error": "by how much confidence, the probability of the text read, is off on average",
@@ -67,7 +67,7 @@ Reads captchas of {spec.described_length} characters of `{spec.alphabet}` from p
 
 ## Trained on
 
-The train split of the dataset `{card.dataset}` with the id `{card.dataset_id}`.{_describe_fresh(card)}
+{_describe_samples(card)}
 `captcha-registry list --json` says which published version of the dataset has this id.{_describe_machine(card)}
 
 ## Use it
@@ -101,12 +101,18 @@ def _name_hard_pair(alphabet: str) -> str:
     return "; then come `{}` and `{}`, which differ by half a pixel".format(*HARD_PAIR) if set(alphabet) >= set(HARD_PAIR) else ""
 
 
-def _describe_fresh(card: ModelCard) -> str:
+def _describe_samples(card: ModelCard) -> str:
+    dataset = f"the dataset `{card.dataset}` with the id `{card.dataset_id}`"
     if not card.fresh:
-        return ""
+        return f"The train split of {dataset}."
+    if card.fresh < 1:
+        return (
+            f"The train split of {dataset}, and for {card.fresh:.0%} of a batch\n"
+            "pictures that were drawn for the training and are in no dataset."
+        )
     return (
-        f"\nPictures that were drawn for the training, as the dataset's are and in no dataset, made up {card.fresh:.0%} of it; "
-        "a part of the train split chose the best epoch."
+        f"Pictures that were drawn for the training, as those of {dataset} are, and that are in no dataset.\n"
+        "A part of its train split chose the best epoch."
     )
 
 

@@ -113,5 +113,5 @@ def open_fresh_pictures(manifest: Manifest, training_seed: int) -> Iterator[Fres
     drawer = make_drawer(manifest, "train with `fresh: 0.0`")
     num_workers = count_workers()
     # An operation of the network is as slow as the slowest of its threads: what they leave of the cores is enough to draw.
-    with local_processes(num_workers, niceness=19) as executor:
+    with local_processes(num_workers, niceness=10) as executor:
         yield FreshPictures(drawer, training_seed, executor, CHUNKS_PER_WORKER * num_workers)

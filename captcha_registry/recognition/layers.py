@@ -1,4 +1,4 @@
-"""Blocks that the networks of both families are made of: stock layers and operations of Keras alone."""
+"""Blocks that networks are made of: stock layers and operations of Keras, and what stands in for one of them in training."""
 
 from math import ceil
 
@@ -42,7 +42,7 @@ def find_text_rows(spec: DatasetSpec) -> tuple[int, int]:
 
 
 def show_contrast(images: keras.KerasTensor, spec: DatasetSpec) -> keras.KerasTensor:
-    """Make what all inks and grounds have in common: how dark each pixel is, from the lightest to the darkest of the picture.
+    """Make what inks darker than their ground have in common: how dark a pixel is, from the lightest to the darkest. Hue is lost.
 
     Returns:
         `(batch, rows with text, width, 2)`, 0..1: the darkness, and the same in ink that were not faint.

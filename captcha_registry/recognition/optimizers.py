@@ -6,7 +6,7 @@ from captcha_registry.recognition.recipe import Recipe
 
 
 class ConvolutionMuon(keras.optimizers.Muon):
-    """Muon for the kernels of convolutions but the first, AdamW for all else.
+    """Muon for the kernels of convolutions but that of the stem, AdamW for all else.
 
     Keras' own is for matrices. A kernel `(height, width, in, out)` is one of `(height * width * in, out)`, as Muon's author
     has it (https://kellerjordan.github.io/posts/muon/); steps are as large as AdamW's (https://arxiv.org/abs/2502.16982).

@@ -1,6 +1,6 @@
 """Train one model: schedule, mixed precision, every GPU of the host, early stopping, and going on after a kill.
 
-After every epoch the whole state, `latest.weights.h5` (network and optimizer), `best.weights.h5` and `history.csv`, appears
+After every epoch the complete state, `latest.weights.h5` (network and optimizer), `best.weights.h5` and `history.csv`, appears
 in the work folder in one rename. All else that training needs to go on (phase, epoch, best epoch, patience spent) follows
 from the history. Keras' `BackupAndRestore` writes weights and epoch one after the other, in place, and keeps neither the
 best weights nor the patience.
@@ -110,7 +110,7 @@ def choose_strategy() -> tf.distribute.Strategy:
 
 
 class TrainingState:
-    """What a training has reached: a folder in the work folder that is replaced once an epoch, as a whole."""
+    """What a training has reached: a folder in the work folder that is replaced once an epoch, in one rename."""
 
     def __init__(self, work_dir: Path) -> None:
         """Take up the state in `work_dir`, or start with none."""
