@@ -14,6 +14,9 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import boto3
+
+# Imported first: it makes logging close all handlers that there are, and absl's closes what pytest then has for stderr.
+import gto  # noqa: F401
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -162,7 +162,7 @@ def test_hugging_face_reads_what_a_model_reached_and_on_what(model_card: str) ->
 
 def test_a_model_card_says_the_interval_and_the_dataset(model_card: str) -> None:
     assert "0.9948 to 0.9966" in model_card
-    assert "| exact match 0 is o | 0.9970 | the same, with 0 and O taken for one character |" in model_card
+    assert "| exact match 0 is o | 0.9970 | exact match with 0 and O taken for one character |" in model_card
     assert "| expected calibration error | 0.0123 | by how much" in model_card
     assert "with 0 or o" not in model_card
     assert f"the dataset `tiny` with the id `{'d' * 64}`" in model_card
@@ -172,7 +172,7 @@ def test_a_model_card_says_what_decides_the_weights_besides_params_if_model_json
     trained: ModelCard, model_card: str
 ) -> None:
     assert "Trained in `mixed_bfloat16`, with 2 threads" in model_card
-    assert "drawn for the training, as the dataset's are and in no dataset, made up 75% of it" in model_card
+    assert "for 75% of a batch\npictures that were drawn for the training and are in no dataset" in model_card
     older = ModelCard.model_validate_json(trained.model_dump_json(exclude={"fresh", "precision", "num_threads"}))
     assert "Trained in" not in write_model_card("reader", older, METRICS)
     assert "drawn for the training" not in write_model_card("reader", older, METRICS)

@@ -2,7 +2,10 @@
 
 import hashlib
 import multiprocessing
+import pickle
+import select
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -67,6 +70,18 @@ def test_batches_are_the_same_whoever_draws_them_in_chunks_of_any_size(monkeypat
     for (images, texts), (others, other_texts) in zip(*drawn, strict=True):
         assert np.array_equal(images, others)
         assert texts == other_texts
+
+
+def test_a_worker_returns_a_path_and_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pictures that a kill cuts off in the pipe would be waited for for ever.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    drawn = fresh.draw_file(SMALL, (), 1, range(200), SMALL.alphabet)
+    assert len(pickle.dumps(drawn)) < select.PIPE_BUF
+    images, texts = draw_chunk(SMALL, (), 1, range(200), SMALL.alphabet)
+    taken, taken_texts = fresh._take(drawn)  # noqa: SLF001 - the other end
+    assert np.array_equal(taken, images)
+    assert taken_texts == texts
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_no_more_is_drawn_ahead_than_memory_was_given_to() -> None:

@@ -7,11 +7,14 @@ of the streams here are from 2^128 on. So no sample, of the test split or any ot
 
 import hashlib
 import random
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +53,18 @@ def draw_chunk(spec: DatasetSpec, font_files: tuple[bytes, ...], training_seed: 
     return images, texts
 
 
+def draw_file(*arguments: Any) -> Path:
+    """Draw a chunk into a file, and return where it lies.
+
+    What a worker returns goes through a pipe that all of them share: megabytes that a kill cuts off would be waited for for ever.
+    """
+    images, texts = draw_chunk(*arguments)
+    with tempfile.NamedTemporaryFile(suffix=".npy", delete=False) as file:
+        np.save(file, images)
+        np.save(file, np.array(texts))
+    return Path(file.name)
+
+
 @lru_cache(maxsize=1)
 def _open_drawer(spec: DatasetSpec, font_files: tuple[bytes, ...]) -> Drawer:
     """Keep the drawer of a worker, and with it the glyphs that it has drawn."""
@@ -71,7 +86,7 @@ class FreshPictures:
 
     def draw_batches(self, batches: Iterable[tuple[range, str]]) -> Iterator[Pictures]:
         """Yield the pictures of each batch, which is told by their numbers and the characters of their texts."""
-        waiting: deque[list[Future[Pictures]]] = deque()
+        waiting: deque[list[Future[Path]]] = deque()
         try:
             for numbers, characters in batches:
                 waiting.append([self._submit(chunk, characters) for chunk in self._cut(numbers)])
@@ -91,16 +106,24 @@ class FreshPictures:
         size = max(1, CHUNK_BYTES // (self._spec.height * self._spec.width * 3))
         return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
-    def _submit(self, numbers: range, characters: str) -> Future[Pictures]:
-        return self._executor.submit(draw_chunk, self._spec, self._font_files, self._seed, numbers, characters)
+    def _submit(self, numbers: range, characters: str) -> Future[Path]:
+        return self._executor.submit(draw_file, self._spec, self._font_files, self._seed, numbers, characters)
 
 
-def _join(chunks: list[Future[Pictures]]) -> Pictures:
-    """Wait for the chunks of a batch and put them together."""
-    if len(chunks) == 1:
-        return chunks[0].result()
-    pictures = [chunk.result() for chunk in chunks]
+def _join(chunks: list[Future[Path]]) -> Pictures:
+    """Wait for the chunks of a batch and put them together; their files are deleted."""
+    pictures = [_take(chunk.result()) for chunk in chunks]
+    if len(pictures) == 1:
+        return pictures[0]
     return np.concatenate([images for images, _ in pictures]), [text for _, texts in pictures for text in texts]
+
+
+def _take(path: Path) -> Pictures:
+    """Read a chunk and delete its file."""
+    with path.open("rb") as file:
+        images, texts = np.load(file), np.load(file).tolist()
+    path.unlink()
+    return images, texts
 
 
 @contextmanager
