@@ -78,7 +78,9 @@ def _become(command: list[str], folder: str, environment: dict[str, str], output
     # What is tracked for the tests would be kept until their end.
     tracker = resource_tracker._resource_tracker  # noqa: SLF001 - as `multiprocessing` itself does in a new process
     tracker._fd = tracker._pid = None  # type: ignore[attr-defined]  # noqa: SLF001
-    module, *sys.argv[1:] = command
+    module, *words = command
+    # As Python has it while it looks up a module that it is to run: what the package `stages` prepares itself by.
+    sys.argv[:] = ["-m", *words]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
