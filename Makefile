@@ -42,7 +42,7 @@ repro: setup ## draw, split, describe, train and evaluate at full scale; only wh
 	$(BIN)/dvc repro
 	$(BIN)/dvc metrics show
 
-demo: setup ## the same at a small scale in a throwaway copy, in under 4 minutes
+demo: setup ## the same at a small scale in a throwaway copy, in about 6 minutes
 	$(BIN)/python examples/demo.py
 
 test: setup ## run the tests, but for those that only CI has time for
