@@ -1,0 +1,103 @@
+"""A picture file as a model sees it; the file may be anybody's, and anything."""
+
+import os
+import stat
+from collections.abc import Iterator
+from glob import glob, has_magic
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from captcha_registry.errors import UserError
+
+# What is opened; other formats of Pillow's start other programs, or are rare. Then what such files are called.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+# The largest picture that is scaled: a small file may say that it has billions.
+MAX_PIXELS = 2**24
+
+
+def open_picture(path: Path, width: int, height: int, *, resize: bool = False) -> npt.NDArray[np.uint8]:
+    """Decode a picture, on white where it is transparent; of an animation the first frame.
+
+    Args:
+        path: of the file.
+        width: that the model reads.
+        height: that the model reads.
+        resize: scale a picture of another size.
+
+    Returns:
+        `(height, width, 3)`.
+
+    Raises:
+        UserError: there is no such file, it is no picture or a damaged one, or it has another size. The path is not in it.
+    """
+    try:
+        _require_file(path)
+        with Image.open(path, formats=FORMATS) as picture:
+            _require_size(picture.size, (width, height), resize=resize)
+            shown = _flatten(picture)
+            return np.asarray(shown if shown.size == (width, height) else shown.resize((width, height), Image.Resampling.BICUBIC))
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError("there is no such file") from None
+    except UnidentifiedImageError:
+        raise UserError(f"no picture, or a damaged one; expected {', '.join(FORMATS)}") from None
+    # Decoders raise whatever comes of what a stranger has written; the text is told.
+    except Exception as error:
+        problem = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot be read: {problem}") from error
+
+
+def _require_file(path: Path) -> None:
+    """Refuse what is no file before it is opened: a pipe would wait for a writer."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise UserError(f"a folder without pictures; expected files named {' '.join(f'*{suffix}' for suffix in SUFFIXES)}")
+    if not stat.S_ISREG(mode):
+        raise UserError("neither a file nor a folder")
+
+
+def _require_size(found: tuple[int, int], expected: tuple[int, int], *, resize: bool) -> None:
+    """Refuse a size before anything of that size is decoded."""
+    size = "{:,}x{:,} pixels".format(*found)
+    if resize and found[0] * found[1] > MAX_PIXELS:
+        raise UserError(f"{size}; pictures of up to {MAX_PIXELS:,} pixels are scaled")
+    if not resize and found != expected:
+        raise UserError(
+            "{}; the model reads {}x{}: scale it, as `captcha-registry predict --resize` does".format(size, *expected)
+        )
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def list_pictures(place: str) -> Iterator[str]:
+    """Yield the paths that a file, a folder or a pattern stands for: files with the suffix of a picture, however deep, by name.
+
+    What stands for nothing is yielded as it is, so that `open_picture` tells what is wrong with it.
+    """
+    if os.path.isdir(place):  # noqa: PTH112 - a text stays as it was typed, and need not be a path
+        paths = _walk(place)
+    elif has_magic(place) and not os.path.lexists(place):
+        paths = (path for match in sorted(glob(place, recursive=True)) for path in list_pictures(match))  # noqa: PTH207 - as above
+    else:
+        paths = iter(())
+    yield next(paths, place)
+    yield from paths
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):  # noqa: PTH122 - a text, as above
+                yield os.path.join(parent, name)  # noqa: PTH118 - a text, as above
