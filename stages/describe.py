@@ -17,7 +17,7 @@ from captcha_registry.describing.statistics import summarize_dataset
 from captcha_registry.errors import CommandLine, UserError, report_errors
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.machine import count_workers
-from captcha_registry.plots import save_contact_sheet
+from captcha_registry.seeing.plots import save_contact_sheet
 from captcha_registry.workspace import write_atomically
 
 MAX_PROBLEMS_SHOWN = 10

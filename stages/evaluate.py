@@ -11,7 +11,7 @@ from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import CommandLine, report_errors
-from captcha_registry.plots import save_contact_sheet
+from captcha_registry.seeing.plots import save_contact_sheet
 from captcha_registry.workspace import write_atomically
 
 NUM_ERRORS_SHOWN = 30

@@ -10,7 +10,7 @@ from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import describe_tools
 
 COMMANDS = [f"commands.{module.name}" for module in pkgutil.iter_modules(captcha_registry.commands.__path__)]
-OURS = ("describing.statistics", "generation.legibility", "generation.remote", "plots", *COMMANDS)
+OURS = ("describing.statistics", "generation.legibility", "generation.remote", "seeing.plots", *COMMANDS)
 # What is imported in the middle of a command, and what servers import.
 LATER = ("dvc.cachemgr", "dvc.lock", "networkx", "pandas", "pyarrow.dataset")
 SERVERS = ("distributed.cli.dask_scheduler", "distributed.cli.dask_worker")

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -16,26 +17,37 @@ FLOORS = (
     {"extras", "machine", "params"},
     {"cache"},
     {"workspace"},
-    {"dataset", "plots"},
+    {"dataset"},
     {"generation"},
     {"recognition"},
     {"describing"},
     {"export", "registry"},
+    {"seeing"},
     {"commands"},
     {"cli"},
 )
 
 
-def find_imports(path: Path) -> set[Path]:
-    """Find the project files that a file imports directly, wherever the import stands."""
+def find_names(nodes: Iterable[ast.AST]) -> set[str]:
+    """Find the names of modules, or of what is in them, that some statements import."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+    return names
+
+
+def find_files(names: set[str]) -> set[Path]:
+    """Find the project files behind names of modules."""
     candidates = {ROOT / Path(*name.split(".")).with_suffix(".py") for name in names}
     return {candidate for candidate in candidates if candidate.is_file()}
+
+
+def find_imports(path: Path) -> set[Path]:
+    """Find the project files that a file imports directly, wherever the import stands."""
+    return find_files(find_names(ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
 
 
 def test_every_stage_has_a_file_and_every_file_a_stage() -> None:
@@ -92,3 +104,17 @@ def test_a_module_imports_nothing_from_a_floor_above_it(path: Path) -> None:
     for imported in find_imports(path):
         assert imported.is_relative_to(ROOT / "captcha_registry"), f"{path} imports {imported}"
         assert room_of(imported) == room_of(path) or floor_of(imported) < floor_of(path), f"{path} imports {imported}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "captcha_registry/seeing").glob("[!_]*.py")), ids=lambda path: path.name)
+def test_what_shows_readings_starts_no_framework(path: Path) -> None:
+    """It imports none, wherever the import stands, nor does what it imports, as far as that happens at once."""
+    names = find_names(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    waiting, seen = find_files(names), {path}
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        found = find_names(ast.parse(module.read_text(encoding="utf-8")).body)
+        names |= found
+        waiting |= find_files(found) - seen
+    assert not {name.partition(".")[0] for name in names} & {"keras", "tensorflow", "torch", "jax"}
