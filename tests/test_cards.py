@@ -19,7 +19,7 @@ from captcha_registry.describing.card import COLUMNS, FACTS, write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.model_card import write_model_card
 from captcha_registry.describing.statistics import summarize_dataset
-from captcha_registry.recognition.trained import ModelCard
+from captcha_registry.recognition.card import ModelCard
 from stages import generate as generate_stage
 
 METRICS = {

@@ -26,18 +26,12 @@ from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.recognition import batches as batches_module
 from captcha_registry.recognition.batches import load_training_batches
-from captcha_registry.recognition.decoding import (
-    collapse_best_path,
-    ctc_exact_match,
-    decode_best_path,
-    decode_positions,
-    find_text_probability,
-    position_exact_match,
-)
+from captcha_registry.recognition.decoding import collapse_best_path, ctc_exact_match, position_exact_match
 from captcha_registry.recognition.frameworks import keras, tf
 from captcha_registry.recognition.layers import FusedBatchNormalization, find_text_rows, fuse_normalization, show_contrast
 from captcha_registry.recognition.optimizers import build_optimizer
 from captcha_registry.recognition.reading import read_split
+from captcha_registry.recognition.readings import decode_best_path, decode_positions, find_text_probability
 from captcha_registry.recognition.recipe import ModelParams, Recipe, load_model_params
 from captcha_registry.recognition.scoring import (
     compute_metrics,

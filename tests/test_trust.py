@@ -28,8 +28,9 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import SCHEMA, read_index
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
+from captcha_registry.recognition.card import ModelCard
 from captcha_registry.recognition.frameworks import keras
-from captcha_registry.recognition.trained import ModelCard, load_model
+from captcha_registry.recognition.trained import load_model
 from captcha_registry.registry.versions import read_folder
 
 

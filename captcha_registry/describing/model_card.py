@@ -5,8 +5,8 @@ It begins with the front matter that Hugging Face reads. Source: https://hugging
 
 from collections.abc import Mapping
 
+from captcha_registry.recognition.card import ModelCard
 from captcha_registry.recognition.scoring import HARD_PAIR
-from captcha_registry.recognition.trained import ModelCard
 
 FAMILIES = {
     "cnn": "a convolutional network with one softmax head per position",

@@ -6,9 +6,9 @@ from tqdm import tqdm
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.errors import UserError
-from captcha_registry.recognition.decoding import Reading, decode
+from captcha_registry.recognition.card import ModelCard
 from captcha_registry.recognition.frameworks import keras
-from captcha_registry.recognition.trained import ModelCard
+from captcha_registry.recognition.readings import Reading, decode
 
 BATCH_SIZE = 500
 

@@ -9,38 +9,15 @@ from tempfile import TemporaryDirectory
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import pandas as pd
-from pydantic import ValidationError
 
 from captcha_registry.dataset.manifest import Manifest
-from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
-from captcha_registry.params import Section
+from captcha_registry.recognition.card import CARD_NAME, ModelCard, read_card, read_part
 from captcha_registry.recognition.frameworks import choose_precision, keras, tf
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.workspace import write_atomically
 
-MODEL_NAME, CARD_NAME, HISTORY_NAME = "model.keras", "model.json", "history.csv"
-
-
-class ModelCard(Section):
-    """What has to be known to read with a model, or to train it again.
-
-    Attributes:
-        fresh: share of what it was trained on that was drawn for it, and is in no dataset.
-        precision: in which it was trained; not in the cards of older models, as `num_threads`.
-        num_threads: for one operation; another number adds up in another order, and comes to other weights.
-    """
-
-    family: str
-    preset: str
-    dataset: str
-    spec: DatasetSpec
-    dataset_id: str
-    num_parameters: int
-    model_sha256: str
-    fresh: float = 0.0
-    precision: str | None = None
-    num_threads: int | None = None
+MODEL_NAME, HISTORY_NAME = "model.keras", "history.csv"
 
 
 def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params: ModelParams, manifest: Manifest) -> None:
@@ -91,13 +68,7 @@ def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:
     Raises:
         UserError: a file is missing, the card is not valid, the model's bytes are not those that were saved, or they carry code.
     """
-    try:
-        card = ModelCard.model_validate_json((folder / CARD_NAME).read_bytes())
-        content = (folder / MODEL_NAME).read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing: run `dvc repro`, or in a clone `dvc pull --allow-missing`") from None
-    except ValidationError as error:
-        raise UserError(f"{folder / CARD_NAME} is not a valid model card: {error}") from error
+    card, content = read_card(folder), read_part(folder / MODEL_NAME)
     if (sha256 := hashlib.sha256(content).hexdigest()) != card.model_sha256:
         raise UserError(f"{folder / MODEL_NAME} has the SHA-256 {sha256}; the card says {card.model_sha256}: do not load it")
     return _load_network(content, folder / MODEL_NAME), card

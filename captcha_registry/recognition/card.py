@@ -1,0 +1,57 @@
+"""What has to be known of a trained model to read with it: `model.json`, which needs no framework."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
+from captcha_registry.params import Section
+
+CARD_NAME = "model.json"
+
+
+class ModelCard(Section):
+    """What has to be known to read with a model, or to train it again.
+
+    Attributes:
+        fresh: share of what it was trained on that was drawn for it, and is in no dataset.
+        precision: in which it was trained; not in the cards of older models, as `num_threads`.
+        num_threads: for one operation; another number adds up in another order, and comes to other weights.
+    """
+
+    family: str
+    preset: str
+    dataset: str
+    spec: DatasetSpec
+    dataset_id: str
+    num_parameters: int
+    model_sha256: str
+    fresh: float = 0.0
+    precision: str | None = None
+    num_threads: int | None = None
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read the card of the model in a folder.
+
+    Raises:
+        UserError: it is missing, or not valid.
+    """
+    path = folder / CARD_NAME
+    try:
+        return ModelCard.model_validate_json(read_part(path))
+    except ValidationError as error:
+        raise UserError(f"{path} is not a valid model card: {error}") from error
+
+
+def read_part(path: Path) -> bytes:
+    """Read a file of a trained model.
+
+    Raises:
+        UserError: it is missing.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro`, or in a clone `dvc pull --allow-missing`") from None
