@@ -143,12 +143,26 @@ FILTERS = [
     "ink_luminance in (300, 90, 91, 92, 93, 94) or id in [1, 2]",
     "ink_luminance in (90.5, 91) or id == 4.0",
 ]
+# What pandas' own grammar has not.
+TEXT_FILTERS = {
+    "'0' in label": lambda row: "0" in row["label"],
+    "'0A' in label or 'B' in label": lambda row: "0A" in row["label"] or "B" in row["label"],
+    "'0' not in label and 'ain' in split": lambda row: "0" not in row["label"] and row["split"] == "train",
+    "label != split and 'test' in split": lambda row: row["split"] == "test",
+}
 
 
 @pytest.mark.parametrize("expression", FILTERS)
 def test_a_filter_selects_what_pandas_would(tiny: CaptchaDataset, expression: str) -> None:
     expected = tiny.index.to_pandas().query(expression)
     assert tiny.filter(expression).index["id"].to_pylist() == expected["id"].tolist()
+
+
+@pytest.mark.parametrize("expression", TEXT_FILTERS)
+def test_a_filter_selects_texts_that_hold_a_text(tiny: CaptchaDataset, expression: str) -> None:
+    expected = [row["id"] for row in tiny.index.to_pylist() if TEXT_FILTERS[expression](row)]
+    assert expected
+    assert tiny.filter(expression).index["id"].to_pylist() == expected
 
 
 @pytest.mark.parametrize(
@@ -170,7 +184,9 @@ def test_a_filter_selects_what_pandas_would(tiny: CaptchaDataset, expression: st
         ("pixel_sha256 == 'ab'", "compares bytes with texts"),
         ("id in 3", "has `in` without a column before it and a list of values behind it"),
         ("label in '12'", "has `in` without a column before it and a list"),
-        ("'1' in label", "has `in` without a column before it"),
+        ("'1' in id", "has `in` without a column before it"),
+        ("1 in label", "has `in` without a column before it .* or '1' in label"),
+        ("label in split", "has `in` without a column before it"),
         ("label in (1, 2)", "compares texts with numbers"),
         ("label in (1, '2')", "holds numbers and texts; expected values of one kind"),
         ("id < (1, 2)", "compares with a list, which only `in` does"),

@@ -3,6 +3,7 @@
     digits = captcha_registry.load("data/digits", split="train")
     digits[0].image, digits[0].label
     dark = digits.filter("ink_luminance < 40")
+    wrong = digits.with_readings("models/cnn").filter("text != label")
     batches = digits.to_tf(batch_size=64, shuffle=True, seed=1)
 
 No framework is imported before it is asked for. Nothing is read unverified: a single sample by the checksums of its record and by
@@ -29,6 +30,7 @@ from PIL import Image
 from captcha_registry.dataset.files import Files, LocalFiles
 from captcha_registry.dataset.filtering import select_rows
 from captcha_registry.dataset.manifest import Manifest
+from captcha_registry.dataset.readings import join_readings, read_readings
 from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, Sample, decode_sample, unframe_record
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
@@ -124,6 +126,18 @@ class CaptchaDataset:
             UserError: it is not understood, or names an unknown column.
         """
         return self._of(select_rows(self.index, expression))
+
+    def with_readings(self, readings: pa.Table | str | Path) -> "CaptchaDataset":
+        """Add what a model read: `index` gets `text`, `confidence` and more, null where it read nothing (see `dataset.readings`).
+
+        Args:
+            readings: the model's folder, such as `models/crnn`, its readings.parquet, or the table that this holds.
+
+        Raises:
+            UserError: there is no such file, or it is of other samples.
+        """
+        rows = readings if isinstance(readings, pa.Table) else read_readings(expand_home(readings))
+        return self._of(join_readings(self.index, rows, self.manifest))
 
     def read_sample(self, number: int) -> Sample:
         """Read a sample with its image still encoded.

@@ -1,4 +1,4 @@
-"""Filters over the columns of an index, such as `ink_luminance < 40 and label in ("0000", "1111")`.
+"""Filters over the columns of an index, such as `ink_luminance < 40 and label in ("0000", "1111")` or `"O" in label`.
 
 An expression looks like Python and is never run as Python: comparisons, `in`, `and`, `or`, `not`, parentheses, names of
 columns, numbers and texts are all that there is.
@@ -141,19 +141,33 @@ def _compare(node: ast.Compare, rows: pa.Table) -> Any:
 def _compare_two(node: ast.Compare, operator: ast.cmpop, left: Any, right: Any) -> Any:
     if isinstance(operator, ast.Is | ast.IsNot):
         _fail(node, f"has `is`, which is not understood; expected {_GRAMMAR}")
-    is_in = isinstance(operator, ast.In | ast.NotIn)
-    if is_in and not (isinstance(left, pa.ChunkedArray) and isinstance(right, list)):
-        _fail(node, "has `in` without a column before it and a list of values behind it; expected such as label in ('12', '34')")
-    if not is_in and (isinstance(left, list) or isinstance(right, list)):
+    if isinstance(operator, ast.In | ast.NotIn):
+        found = _find_in(node, left, right)
+        return pc.invert(found) if isinstance(operator, ast.NotIn) else found
+    if isinstance(left, list) or isinstance(right, list):
         _fail(node, "compares with a list, which only `in` does")
+    _require_one_kind(node, left, right)
+    return _COMPARISONS[type(operator)](left, right)
+
+
+def _find_in(node: ast.Compare, left: Any, right: Any) -> Any:
+    """Evaluate `column in (a, b)`, or `"a" in column`, which is true of texts that hold it."""
+    if isinstance(left, str) and isinstance(right, pa.ChunkedArray) and _find_kind(right) == _TEXTS:
+        return pc.match_substring(right, left)
+    if not (isinstance(left, pa.ChunkedArray) and isinstance(right, list)):
+        _fail(
+            node,
+            "has `in` without a column before it and a list of values behind it, or a text before it and a column of texts "
+            "behind it; expected such as label in ('12', '34') or '1' in label",
+        )
+    if not right:
+        return pc.is_in(left, value_set=pa.array([], left.type))
+    _require_one_kind(node, left, right)
+    allowed = pa.array(right)
+    return pc.is_in(left.cast(allowed.type), value_set=allowed)
+
+
+def _require_one_kind(node: ast.Compare, left: Any, right: Any) -> None:
     kinds = _find_kind(left), _find_kind(right)
-    if is_in and not right:
-        found = pc.is_in(left, value_set=pa.array([], left.type))
-    elif kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1]:
         _fail(node, f"compares {kinds[0]} with {kinds[1]}; expected values of one kind, texts in quotes")
-    elif is_in:
-        allowed = pa.array(right)
-        found = pc.is_in(left.cast(allowed.type), value_set=allowed)
-    else:
-        return _COMPARISONS[type(operator)](left, right)
-    return pc.invert(found) if isinstance(operator, ast.NotIn) else found
