@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,7 @@ _DOT_WIDTH = 3
 _BLANK = np.empty((0, 0), np.uint8)
 
 Colour = tuple[int, int, int]
+Ink = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,38 @@ class Captcha:
     label: str
     ink: Colour
     background: Colour
+
+
+class Noise(NamedTuple):
+    """What lies on top of a text.
+
+    Attributes:
+        dots: x and y of each.
+        curves: x1, y1, x2 and y2 of the box of each, and the degrees at which it starts and ends.
+    """
+
+    dots: list[tuple[int, int]]
+    curves: list[tuple[int, int, int, int, int, int]]
+
+
+class Sketch(NamedTuple):
+    """All that is chosen for one captcha, before anything is painted.
+
+    Attributes:
+        label: the text.
+        ink: red, green, blue and alpha of text, dots and curves.
+        background: of the ground.
+        glyphs: characters and the blanks between them, from left to right.
+        width: columns of the ground that the text is painted on, which is pressed into the picture's width.
+        noise: dots and curves.
+    """
+
+    label: str
+    ink: Ink
+    background: Colour
+    glyphs: list[PlacedGlyph]
+    width: int
+    noise: Noise
 
 
 def sample_stream(seed: int, sample_id: int) -> random.Random:
@@ -160,26 +194,40 @@ class Drawer:
 
     def draw_from(self, stream: random.Random, characters: str) -> Captcha:
         """Draw a captcha of its own stream, its text of `characters`; one that stands there twice is drawn twice as often."""
-        spec, choices = self.spec, Choices(stream)
+        return self.paint(self.choose(Choices(stream), characters))
+
+    def choose(self, choices: Choices, characters: str) -> Sketch:
+        """Make all choices of a captcha, in the order in which `captcha` makes them."""
+        spec = self.spec
         length = spec.min_length if spec.min_length == spec.max_length else choices.between(spec.min_length, spec.max_length)
         label = "".join(characters[choices.below(len(characters))] for _ in range(length))
 
         background = choices.colour(spec.background)
         alpha = choices.between(220, 255)
-        colour = choices.colour(spec.ink)
-        ink = (*colour, alpha)
-        picture = self._paint_text(label, ink, background, choices)
-        self.paint_noise(picture, ink, choices)
-        return Captcha(pixels=smooth(picture), label=label, ink=colour, background=background)
+        ink = (*choices.colour(spec.ink), alpha)
+        glyphs, width = self._choose_glyphs(label, choices)
+        return Sketch(label, ink, background, glyphs, width, self.choose_noise(choices))
 
-    def paint_noise(self, picture: npt.NDArray[np.uint8], ink: tuple[int, int, int, int], choices: Choices) -> None:
-        """Paint the dots and curves of one sample, in place."""
+    def paint(self, sketch: Sketch) -> Captcha:
+        """Paint what was chosen."""
+        picture = self._paint_text(sketch)
+        self.paint_noise(picture, sketch.ink, sketch.noise)
+        return Captcha(pixels=smooth(picture), label=sketch.label, ink=sketch.ink[:3], background=sketch.background)
+
+    def choose_noise(self, choices: Choices) -> Noise:
+        """Choose the dots and curves of one captcha."""
         spec = self.spec
         dots = [(choices.below(spec.width + 1), choices.below(spec.height + 1)) for _ in range(spec.dots)]
-        if dots:
-            mark(picture, np.array(dots), self._dot, ink)
-        for _ in range(spec.curves):
-            cover(picture, self._choose_curve(choices), ink)
+        return Noise(dots, [self._choose_curve(choices) for _ in range(spec.curves)])
+
+    def paint_noise(self, picture: npt.NDArray[np.uint8], ink: Ink, noise: Noise) -> None:
+        """Paint dots and curves, in place."""
+        if noise.dots:
+            mark(picture, np.array(noise.dots), self._dot, ink)
+        for *box, start, end in noise.curves:
+            canvas = Image.new("L", (self.spec.width, self.spec.height))
+            ImageDraw.Draw(canvas).arc(box, start, end, fill=255)
+            cover(picture, np.frombuffer(canvas.tobytes(), np.uint8).reshape(self.spec.height, self.spec.width), ink)
 
     def draw_cell(self, character: str, font: int) -> npt.NDArray[np.uint8]:
         """Draw the coverage of a character, upright, in the size that it has on a picture; `(height, width)`."""
@@ -190,10 +238,8 @@ class Drawer:
         stretched = Image.fromarray(mask[1:-1, 1:-1]).resize((width, height), Image.Resampling.BICUBIC)
         return np.asarray(stretched)
 
-    def _paint_text(
-        self, label: str, ink: tuple[int, int, int, int], background: Colour, choices: Choices
-    ) -> npt.NDArray[np.uint8]:
-        """Paint the text on its ground; `(height, width, 4)`."""
+    def _choose_glyphs(self, label: str, choices: Choices) -> tuple[list[PlacedGlyph], int]:
+        """Choose the characters and the blanks before them, and their places; return how wide the ground must be, too."""
         glyphs = []
         for character in label:
             if choices.share() > ImageCaptcha.word_space_probability:
@@ -202,13 +248,19 @@ class Drawer:
         text_width = sum(glyph.width for glyph in glyphs)
         average = int(text_width / len(label))
 
-        picture = np.empty((self.spec.height, max(text_width, self.spec.width), 4), np.uint8)
-        picture.view(np.uint32)[:] = np.array((*background, 0), np.uint8).view(np.uint32)
-        left = int(average * 0.1)
+        placed, left = [], int(average * 0.1)
         for glyph in glyphs:
-            if glyph.mask.size:
-                paint_glyph(picture, glyph._replace(left=left), ink, OPACITIES)
+            placed.append(glyph._replace(left=left))
             left += glyph.width - choices.below(int(ImageCaptcha.word_offset_dx * average) + 1)
+        return placed, max(text_width, self.spec.width)
+
+    def _paint_text(self, sketch: Sketch) -> npt.NDArray[np.uint8]:
+        """Paint the text on its ground; `(height, width, 4)`."""
+        picture = np.empty((self.spec.height, sketch.width, 4), np.uint8)
+        picture.view(np.uint32)[:] = np.array((*sketch.background, 0), np.uint8).view(np.uint32)
+        for glyph in sketch.glyphs:
+            if glyph.mask.size:
+                paint_glyph(picture, glyph, sketch.ink, OPACITIES)
         fitted: npt.NDArray[np.uint8] = resize(picture, self.spec.width, self.spec.height)
         return fitted
 
@@ -238,8 +290,8 @@ class Drawer:
         # 0.7.1 lost a pair of brackets, and with it most of the warp.
         return size * choices.share() * (high - low) + low
 
-    def _choose_curve(self, choices: Choices) -> npt.NDArray[np.uint8]:
-        """Choose a curve; return it as a mask `(height, width)`."""
+    def _choose_curve(self, choices: Choices) -> tuple[int, int, int, int, int, int]:
+        """Choose the box of a curve, and where it starts and ends."""
         width, height = self.spec.width, self.spec.height
         x1 = choices.between(0, int(width / 5))
         first = width - int(width / 5) if self.spec.style == "classic" else int(width / 5)
@@ -247,9 +299,7 @@ class Drawer:
         y1 = choices.between(int(height / 5), height - int(height / 5))
         y2 = choices.between(y1, height - int(height / 5))
         end, start = choices.between(160, 200), choices.between(0, 20)
-        canvas = Image.new("L", (width, height))
-        ImageDraw.Draw(canvas).arc((x1, y1, x2, y2), start, end, fill=255)
-        return np.frombuffer(canvas.tobytes(), np.uint8).reshape(height, width)
+        return x1, y1, x2, y2, start, end
 
     def _glyph(self, character: str, font: int, dx: int, dy: int) -> npt.NDArray[np.uint8]:
         """Draw the coverage of a character, once; cropped to what is not empty, its border repeated. A blank one has none."""

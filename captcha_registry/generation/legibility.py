@@ -174,7 +174,8 @@ def _measure_cover(drawer: Drawer, dots: int, curves: int) -> float:
     noise, shares = Drawer(spec, drawer.font_files), []
     for sample_id in range(_NUM_COVERED):
         picture = np.zeros((spec.height, spec.width, 4), np.uint8)
-        noise.paint_noise(picture, (255, 255, 255, 255), Choices(sample_stream(spec.seed, sample_id)))
+        chosen = noise.choose_noise(Choices(sample_stream(spec.seed, sample_id)))
+        noise.paint_noise(picture, (255, 255, 255, 255), chosen)
         shares.append((picture[:, :, 0] > 0).mean())
     return float(np.mean(shares))
 
