@@ -487,6 +487,23 @@ def test_a_published_dataset_is_read_record_by_record(
 
 
 @pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("source", "version"),
+    [("tiny@1.0.0", None), ("tiny@v1.0.0", None), ("tiny", "1.0.0"), ("tiny", "v1.0.0"), ("tiny@1.0.0", "v1.0.0")],
+)
+def test_a_version_is_understood_however_it_is_written(published: Checkout, source: str, version: str | None) -> None:
+    samples = captcha_registry.load(source, repo=str(published.root), version=version, split="test")
+    assert (samples.version, samples.name, samples.splits) == ("1.0.0", "tiny", {"test": 12})
+
+
+def test_a_version_needs_no_repository_named_in_its_own(published: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(published.root)
+    assert len(captcha_registry.load("tiny@1.1.0")) == 90
+    assert captcha_registry.load("tiny", repo=".").version == "1.1.0"
+    with pytest.raises(UserError, match=r"two versions are given, 1\.0\.0 and 1\.1\.0: leave one out"):
+        captcha_registry.load("tiny@1.0.0", version="1.1.0")
+
+
 def test_what_is_needed_whole_is_fetched_once_and_shared_between_versions(
     published: Checkout, tiny_dataset: CaptchaDataset, asked: list[tuple[str, int]]
 ) -> None:

@@ -19,7 +19,7 @@ from functools import cached_property
 from io import BytesIO
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -104,7 +104,7 @@ class CaptchaDataset:
     def __iter__(self) -> Iterator[DecodedSample]:
         return (self[number] for number in range(len(self)))
 
-    def split(self, name: str) -> "CaptchaDataset":
+    def split(self, name: str) -> Self:
         """Select the samples of `train` or `test`.
 
         Raises:
@@ -119,7 +119,7 @@ class CaptchaDataset:
         # Not with `name`, for which PyArrow would import pandas, as it does to make any of its values.
         return self._of(self.index.filter(pc.equal(splits, known[name])))
 
-    def filter(self, expression: str) -> "CaptchaDataset":
+    def filter(self, expression: str) -> Self:
         """Select the samples whose index rows fulfil an expression, such as `ink_luminance < 40` (see `dataset.filtering`).
 
         Raises:
@@ -304,8 +304,9 @@ class CaptchaDataset:
                 f"select fewer, or use {instead}"
             )
 
-    def _of(self, index: pa.Table) -> "CaptchaDataset":
-        return CaptchaDataset(self.files, self.manifest, index)
+    def _of(self, index: pa.Table) -> Self:
+        # A class below this one has more to hand on.
+        return CaptchaDataset(self.files, self.manifest, index)  # type: ignore[return-value]
 
     @cached_property
     def _places(self) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from captcha_registry.cache import find_cache_dir, hold_lock, make_cache_folder,
 from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, InsidePath, Manifest, parse_manifest
 from captcha_registry.errors import FULL_DISK, UserError
-from captcha_registry.registry.repository import Published, find_published, open_repository, open_revision
+from captcha_registry.registry.repository import Published, open_revision
 from captcha_registry.workspace import link_or_copy, name_full_disk
 
 # Remotes answer slowly rather than narrowly: several files are under way at once.
@@ -259,17 +259,6 @@ class PublishedFiles:
         (self.root / path).unlink(missing_ok=True)
         link_or_copy(kept, self.root / path)
         self.proved.add(path)
-
-
-def open_published(name: str, url: str | None, version: str | None) -> tuple[PublishedFiles, Manifest]:
-    """Open a version of a dataset where it lies; only its manifest is read.
-
-    Raises:
-        UserError: it cannot be found or reached, or is no whole dataset.
-    """
-    with open_repository(url) as repo:
-        published = find_published(repo, name, version)
-        return open_files(published, find_files(repo, published))
 
 
 def open_files(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[PublishedFiles, Manifest]:

@@ -97,6 +97,17 @@ def parse_reference(reference: str) -> tuple[str, str | None]:
     return match["name"], match["version"]
 
 
+def merge_versions(one: str | None, other: str | None) -> str | None:
+    """Take the version that is given in one of two places, such as behind a name and apart from it.
+
+    Raises:
+        UserError: both are given, and differ.
+    """
+    if one and other and parse_version(one) != parse_version(other):
+        raise UserError(f"two versions are given, {one} and {other}: leave one out")
+    return one or other
+
+
 def parse_version(text: str) -> Version:
     """Parse `1.2.0` or `v1.2.0`.
 

@@ -1,0 +1,129 @@
+"""A dataset as people meet it: what `captcha_registry.load` gives.
+
+    digits = captcha_registry.load("digits@1.1.0", repo=URL)
+    digits  # in a notebook a wall of pictures with the facts; digits[0] is a picture with its text
+    digits.labels, digits["ink_luminance"], digits.splits, digits.features
+    for sample in digits.split("test").shuffle(seed=1): ...
+
+Trainings read the class below this one, in `dataset.dataset`: what is only shown or named here makes no model stale.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captcha_registry.dataset import dataset
+from captcha_registry.dataset.dataset import DecodedSample
+from captcha_registry.dataset.records import Sample
+from captcha_registry.errors import UserError
+
+
+class CaptchaSample(DecodedSample):
+    """One captcha: pixels `(height, width, 3)` uint8, the text on it, and its number in the dataset."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        height, width, _ = self.image.shape
+        return f"<CaptchaSample {self.id:,}: {self.label!r}, {width}x{height}>"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CaptchaDataset(dataset.CaptchaDataset):
+    """Some or all samples of a dataset, in an order; selecting gives another one and reads no record.
+
+    Attributes:
+        files: where shards are read.
+        manifest: of the complete dataset.
+        index: the rows of these samples, a pyarrow table with the columns of `dataset.index`; `.to_pandas()` makes a frame.
+        version: under which it is published, such as `1.1.0`; None in a folder.
+    """
+
+    version: str | None = None
+
+    @classmethod
+    def of(cls, samples: dataset.CaptchaDataset, version: str | None = None) -> "CaptchaDataset":
+        """Open the samples of another class' dataset."""
+        return cls(samples.files, samples.manifest, samples.index, version)
+
+    @overload
+    def __getitem__(self, key: int) -> CaptchaSample: ...
+    @overload
+    def __getitem__(self, key: str) -> npt.NDArray[Any]: ...
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[np.integer[Any] | np.bool_]) -> "CaptchaDataset": ...
+    def __getitem__(self, key: Any) -> "CaptchaSample | npt.NDArray[Any] | CaptchaDataset":
+        """Read one sample by its place, a column of the index by its name, or select samples.
+
+        Samples are selected by a slice, a list of numbers, or a mask with a truth value for each. Negative numbers count from
+        the end.
+
+        Raises:
+            IndexError: there is no such number, or the mask is longer or shorter.
+            TypeError: it is none of these.
+            UserError: the index has no such column.
+        """
+        return self._read_column(key) if isinstance(key, str) else super().__getitem__(key)
+
+    @property
+    def name(self) -> str:
+        """The name of the dataset."""
+        return self.manifest.name
+
+    @property
+    def labels(self) -> npt.NDArray[np.str_]:
+        """The texts of the samples; no picture is read."""
+        return self["label"]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """How many of these samples are in each split: train, then test; nothing if the dataset was not split."""
+        counts = {name: int(pc.sum(pc.equal(self.index["split"], name)).as_py() or 0) for name in ("train", "test")}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def features(self) -> dict[str, str]:
+        """What there is of each sample, with its type: the picture, and the columns of the index."""
+        spec = self.manifest.spec
+        return {"image": f"uint8 ({spec.height}, {spec.width}, 3)"} | {f.name: str(f.type) for f in self.index.schema}
+
+    def select(self, numbers: Iterable[int]) -> "CaptchaDataset":
+        """Select the samples at some places, in the order in which they are given."""
+        return self[numbers if isinstance(numbers, np.ndarray) else list(numbers)]
+
+    def shuffle(self, seed: int) -> "CaptchaDataset":
+        """Put the samples into an order that the seed decides, and no machine.
+
+        Raises:
+            UserError: the seed is no whole number from 0.
+        """
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+            raise UserError(f"seed is {seed!r}; expected a whole number from 0")
+        return self[np.random.default_rng(int(seed)).permutation(len(self))]
+
+    def _read_column(self, name: str) -> npt.NDArray[Any]:
+        """Return a column of the index as an array: of texts or numbers if each sample has one, else of objects."""
+        if name not in self.index.column_names:
+            raise UserError(
+                f"{name!r} is no column of {self.name}; expected one of {', '.join(self.index.column_names)}. Pictures come "
+                "with samples, as in dataset[0].image, or all at once with dataset.to_numpy()"
+            )
+        column = self.index[name]
+        if column.null_count == 0 and pa.types.is_string(column.type):
+            return np.array(column.to_pylist(), dtype=np.str_)
+        if column.null_count == 0 and pa.types.is_primitive(column.type):
+            return np.asarray(column)
+        return np.fromiter(column.to_pylist(), dtype=object, count=len(column))
+
+    def _of(self, index: pa.Table) -> Self:
+        return replace(self, index=index)
+
+    def _decode(self, sample: Sample, number: int) -> CaptchaSample:
+        decoded = super()._decode(sample, number)
+        return CaptchaSample(decoded.image, decoded.label, decoded.id)
