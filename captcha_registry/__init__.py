@@ -11,9 +11,11 @@ __all__ = ["CaptchaDataset", "UserError", "__version__", "load"]
 __version__ = "0.1.0"
 
 
-# The decorator has `dir` list what is offered. No function does it: whatever a package's `__init__.py` holds besides
-# `__all__`, `__version__` and `__getattr__` is part of what stages compute (see `meaning`).
-@lambda offer: globals().setdefault("__dir__", lambda: __all__) and offer
+def __dir__() -> list[str]:
+    """List what the front door gives out."""
+    return __all__
+
+
 def __getattr__(name: str) -> object:
     """Import what the front door gives out when it is first asked for; every other module stays cheap to import."""
     match name:

@@ -86,10 +86,10 @@ def _find_source(name: str) -> Path | None:
 
 
 def _is_offer(statement: ast.stmt) -> bool:
-    """Tell whether a package's statement is for those who take a name from it: `__all__`, `__version__` or `__getattr__`."""
+    """Tell whether a package's statement is for those who take a name from it."""
     if isinstance(statement, ast.Assign):
         return all(isinstance(target, ast.Name) and target.id in {"__all__", "__version__"} for target in statement.targets)
-    return isinstance(statement, ast.FunctionDef) and statement.name == "__getattr__"
+    return isinstance(statement, ast.FunctionDef) and statement.name in {"__dir__", "__getattr__"}
 
 
 def _parse(content: bytes, *, is_passed: bool) -> ast.Module:

@@ -328,7 +328,8 @@ def test_any_changed_constant_of_any_module_is_seen(data: st.DataObject) -> None
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
     """A function that gives a module `stages.use` its text and lists the modules found from there."""
     files = {
-        "captcha_registry/__init__.py": "def __getattr__(name):\n    from captcha_registry.front import load\n    return load\n",
+        "captcha_registry/__init__.py": "def __dir__():\n    return __all__\n"
+        "def __getattr__(name):\n    from captcha_registry.front import load\n    return load\n",
         "captcha_registry/front.py": "load = 1\n",
         "captcha_registry/ground.py": "SIZE = 1\n",
         "captcha_registry/room/__init__.py": "",

@@ -127,7 +127,7 @@ class CaptchaDataset:
         """
         return self._of(select_rows(self.index, expression))
 
-    def with_readings(self, readings: pa.Table | str | Path) -> "CaptchaDataset":
+    def with_readings(self, readings: pa.Table | str | Path) -> Self:
         """Add what a model read: `index` gets `text`, `confidence` and more, null where it read nothing (see `dataset.readings`).
 
         Args:
@@ -305,8 +305,8 @@ class CaptchaDataset:
             )
 
     def _of(self, index: pa.Table) -> Self:
-        # A class below this one has more to hand on.
-        return CaptchaDataset(self.files, self.manifest, index)  # type: ignore[return-value]
+        # Not by its name: a class below this one has more to hand on.
+        return replace(self, index=index)
 
     @cached_property
     def _places(self) -> tuple[Any, ...]:

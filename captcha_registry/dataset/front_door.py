@@ -9,9 +9,9 @@ Trainings read the class below this one, in `dataset.dataset`: what is only show
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Self, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -120,9 +120,6 @@ class CaptchaDataset(dataset.CaptchaDataset):
         if column.null_count == 0 and pa.types.is_primitive(column.type):
             return np.asarray(column)
         return np.fromiter(column.to_pylist(), dtype=object, count=len(column))
-
-    def _of(self, index: pa.Table) -> Self:
-        return replace(self, index=index)
 
     def _decode(self, sample: Sample, number: int) -> CaptchaSample:
         decoded = super()._decode(sample, number)
