@@ -15,11 +15,16 @@ from timing import time_images
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.recognition.batches import divide_train_split, load_training_batches
 from captcha_registry.recognition.frameworks import choose_precision, keras, tf
-from captcha_registry.recognition.layers import fuse_normalization
 from captcha_registry.recognition.reading import read_samples
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.recognition.scoring import HARD_PAIR, compute_metrics, find_confusions
-from captcha_registry.recognition.training import build_network, choose_strategy, compile_network, import_family
+from captcha_registry.recognition.training import (
+    build_network,
+    build_training_network,
+    choose_strategy,
+    compile_network,
+    import_family,
+)
 
 TEST_SAMPLES, MORE_TEST_SAMPLES, MORE_ABOVE = 20_000, 100_000, 0.995
 TARGETS = (0.98, 0.99, 0.995)
@@ -78,7 +83,7 @@ def train(
     steps_per_point = num_steps // num_points
     params = span_phase(params, dataset, steps_per_point * num_points)
     with open_batches(params, dataset) as batches, choose_strategy().scope():
-        network = fuse_normalization(build_network(params, dataset.manifest.spec))
+        network = build_training_network(params, dataset.manifest.spec)
         compile_network(network, params, params.recipe.learning_rates[0], num_points * steps_per_point)
         clock = Clock(read, params.recipe.batch_size)
         steps = {"epochs": num_points, "steps_per_epoch": steps_per_point}
@@ -167,7 +172,7 @@ def measure_waiting(params: ModelParams, dataset: CaptchaDataset, num_steps: int
     """Tell how many percent of a training's time its network waits for the next batch."""
     keras.utils.clear_session()
     keras.config.set_dtype_policy(choose_precision(params.recipe.precision))
-    network = fuse_normalization(build_network(params, dataset.manifest.spec))
+    network = build_training_network(params, dataset.manifest.spec)
     compile_network(network, params, params.recipe.learning_rates[0], num_steps)
     waited, started = 0.0, 0.0
     with open_batches(params, dataset) as batches:

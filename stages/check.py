@@ -121,12 +121,11 @@ def check_models(models: Mapping[str, ModelParams], specs: Mapping[str, DatasetS
 
 def describe_training(model: ModelParams, spec: DatasetSpec) -> dict[str, dict[str, str]]:
     """Say what `train` computes with for a model; fonts and what draws are part of it if pictures are drawn meanwhile."""
-    from captcha_registry.generation.drawing import DRAWING_PACKAGES, hash_fonts, read_fonts  # noqa: PLC0415
+    from captcha_registry.generation.drawing import hash_fonts, read_fonts  # noqa: PLC0415
+    from captcha_registry.recognition.training import list_packages  # noqa: PLC0415
 
-    if not model.draws:
-        return describe_stage("train", model.family_module, packages=TRAINING_PACKAGES, without=model.unused_modules)
-    described = describe_stage("train", model.family_module, packages=(*TRAINING_PACKAGES, *DRAWING_PACKAGES))
-    return described | {"fonts": hash_fonts(spec.fonts, read_fonts(spec))}
+    described = describe_stage("train", model.family_module, packages=list_packages(model), without=model.unused_modules)
+    return described | ({"fonts": hash_fonts(spec.fonts, read_fonts(spec))} if model.draws else {})
 
 
 def describe_stage(

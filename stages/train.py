@@ -13,17 +13,8 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.machine import tell_of_kill
 from captcha_registry.meaning import hash_modules
-from captcha_registry.recognition.recipe import TRAINING_PACKAGES, ModelParams, load_model_params
+from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.workspace import fingerprint, open_work_dir, tool_versions
-
-
-def find_tools(params: ModelParams) -> dict[str, str]:
-    """Look up the versions of packages that decide what a training comes to."""
-    if not params.draws:
-        return tool_versions(TRAINING_PACKAGES)
-    from captcha_registry.generation.drawing import DRAWING_PACKAGES  # noqa: PLC0415
-
-    return tool_versions((*TRAINING_PACKAGES, *DRAWING_PACKAGES))
 
 
 def main(name: str) -> None:
@@ -32,7 +23,12 @@ def main(name: str) -> None:
     # Not at the top: TensorFlow takes seconds, and the processes that draw import this file, too.
     from captcha_registry.recognition.frameworks import choose_precision  # noqa: PLC0415
     from captcha_registry.recognition.trained import save_model  # noqa: PLC0415
-    from captcha_registry.recognition.training import find_best_epoch, order_operations, train_model  # noqa: PLC0415
+    from captcha_registry.recognition.training import (  # noqa: PLC0415
+        find_best_epoch,
+        list_packages,
+        order_operations,
+        train_model,
+    )
 
     order_operations()
     params = load_model_params(name)
@@ -40,7 +36,7 @@ def main(name: str) -> None:
     code = hash_modules("captcha_registry.recognition.training", params.family_module, without=params.unused_modules)
     # Work of another machine that is in another precision is not gone on with.
     precision = choose_precision(params.recipe.precision)
-    work = fingerprint(params.model_dump(), precision, dataset.manifest.dataset_id, find_tools(params), code)
+    work = fingerprint(params.model_dump(), precision, dataset.manifest.dataset_id, tool_versions(list_packages(params)), code)
     with open_work_dir("train", name, work) as work_dir:
         network, history = train_model(params, dataset, work_dir)
         save_model(Path("models") / name, network, history, params, dataset.manifest)

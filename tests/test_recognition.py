@@ -28,7 +28,13 @@ from captcha_registry.recognition import batches as batches_module
 from captcha_registry.recognition.batches import load_training_batches
 from captcha_registry.recognition.decoding import collapse_best_path, ctc_exact_match, position_exact_match
 from captcha_registry.recognition.frameworks import keras, tf
-from captcha_registry.recognition.layers import FusedBatchNormalization, find_text_rows, fuse_normalization, show_contrast
+from captcha_registry.recognition.layers import (
+    CompiledBidirectional,
+    FusedBatchNormalization,
+    build_training_twin,
+    find_text_rows,
+    show_contrast,
+)
 from captcha_registry.recognition.optimizers import build_optimizer
 from captcha_registry.recognition.reading import read_split
 from captcha_registry.recognition.readings import decode_best_path, decode_positions, find_text_probability
@@ -148,7 +154,7 @@ def test_faint_ink_is_shown_as_if_it_were_not() -> None:
 def test_fused_normalization_is_that_of_keras_and_its_weights_fit() -> None:
     keras.utils.set_random_seed(1)
     stock = build_network(small_params("cnn"), SPECS["digits"])
-    fused = fuse_normalization(stock)
+    fused = build_training_twin(stock)
     assert any(isinstance(layer, FusedBatchNormalization) for layer in fused.layers)
     fused.set_weights(stock.get_weights())
     pictures = np.random.default_rng(1).integers(0, 256, (8, 50, 60, 3), np.uint8)
@@ -157,6 +163,24 @@ def test_fused_normalization_is_that_of_keras_and_its_weights_fit() -> None:
     # But for the n / (n - 1) of the variance, whose n is 8 times the places of a picture.
     for of_stock, of_fused in zip(stock.get_weights(), fused.get_weights(), strict=True):
         np.testing.assert_allclose(of_stock, of_fused, rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("recurrent", ["gru", "lstm"])
+def test_compiled_recurrent_layers_are_those_of_keras_and_their_weights_fit(recurrent: str) -> None:
+    keras.utils.set_random_seed(1)
+    stock = build_network(small_params("crnn", recurrent=recurrent), SPECS["alnum"])
+    compiled = build_training_twin(stock)
+    assert any(isinstance(layer, CompiledBidirectional) for layer in compiled.layers)
+    compiled.set_weights(stock.get_weights())
+    pictures = np.random.default_rng(1).integers(0, 256, (8, *stock.input_shape[1:]), np.uint8)
+
+    def find_gradients(network: keras.Model) -> list[np.ndarray]:
+        with tf.GradientTape() as tape:
+            value = tf.reduce_mean(tf.square(network(pictures)))
+        return [np.asarray(gradient) for gradient in tape.gradient(value, [v.value for v in network.trainable_variables])]
+
+    for of_stock, of_compiled in zip(find_gradients(stock), find_gradients(compiled), strict=True):
+        np.testing.assert_allclose(of_compiled, of_stock, rtol=1e-3, atol=1e-5)
 
 
 def test_what_is_saved_is_made_of_stock_layers() -> None:

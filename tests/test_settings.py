@@ -133,14 +133,13 @@ import numpy as np
 
 from captcha_registry.recognition import cnn
 from captcha_registry.recognition.frameworks import keras, tf
-from captcha_registry.recognition.layers import fuse_normalization
-from captcha_registry.recognition.training import build_network, order_operations
+from captcha_registry.recognition.training import build_training_network, order_operations
 
 order_operations()
 sys.path.insert(0, "tests")
 from test_recognition import DIGITS, small_params
 
-network = fuse_normalization(build_network(small_params("cnn"), DIGITS))
+network = build_training_network(small_params("cnn"), DIGITS)
 images = tf.constant(np.random.default_rng(1).integers(0, 256, (128, 100, 120, 3), np.uint8))
 
 @tf.function

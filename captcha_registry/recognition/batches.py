@@ -69,17 +69,12 @@ def load_training_batches(
     kept_bytes = validation.images_bytes + (train.images_bytes if num_fresh < size else 0)
     cache = True if kept_bytes < available_memory_bytes() * CACHE_MEMORY_SHARE else cache_dir
     encode = _class_encoder(dataset.manifest.spec, first_class)
-
-    def read_from(epoch: int) -> tf.data.Dataset:
-        read = train.to_tf(
-            batch_size=size - num_fresh, shuffle=True, seed=params.seed, epoch=epoch, cache=cache, drop_remainder=True
-        )
-        return read.take(num_steps).repeat()
+    stored = _StoredPart(train, params.seed, num_steps, size - num_fresh, cache)
 
     with _open_fresh_pictures(dataset, params, num_fresh) as fresh:
 
         def train_from(epoch: int, epoch_of_phase: int) -> tf.data.Dataset:
-            parts = [read_from(epoch)] if num_fresh < size else []
+            parts = [stored.read_from(epoch)] if stored.num_stored else []
             if fresh:
                 part = _FreshPart(fresh, dataset.manifest.spec, recipe, num_steps, num_fresh)
                 parts.append(part.draw_from(epoch, epoch_of_phase))
@@ -124,6 +119,24 @@ def _open_fresh_pictures(dataset: CaptchaDataset, params: ModelParams, num_fresh
             yield fresh
         except tf.errors.OpError as error:
             raise fresh.error or error from None
+
+
+@dataclass(frozen=True)
+class _StoredPart:
+    """The part of every batch that is of the train split."""
+
+    samples: CaptchaDataset
+    seed: int
+    num_steps: int
+    num_stored: int
+    cache: bool | Path
+
+    def read_from(self, epoch: int) -> tf.data.Dataset:
+        """Read batches without end, from the start of an epoch on, each epoch in an order of its own."""
+        read = self.samples.to_tf(
+            batch_size=self.num_stored, shuffle=True, seed=self.seed, epoch=epoch, cache=self.cache, drop_remainder=True
+        )
+        return read.take(self.num_steps).repeat()
 
 
 @dataclass(frozen=True)

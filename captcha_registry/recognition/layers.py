@@ -111,11 +111,36 @@ class FusedBatchNormalization(layers.BatchNormalization):
         return outputs
 
 
-def fuse_normalization(network: keras.Model) -> keras.Model:
-    """Build the same network for training: with other initial weights, and with batch normalisation in one operation."""
+class CompiledBidirectional(layers.Bidirectional):
+    """Recurrent layers in both directions whose steps XLA compiles into one operation: they are too small to be many.
+
+    In float32, which is as fast for them.
+    """
+
+    @tf.function(jit_compile=True)
+    def call(
+        self,
+        sequences: keras.KerasTensor,
+        initial_state: list[keras.KerasTensor] | None = None,
+        mask: keras.KerasTensor | None = None,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
+        """Read, `(batch, time, channels)`."""
+        return super().call(sequences, initial_state, mask, training)
+
+
+def build_training_twin(network: keras.Model) -> keras.Model:
+    """Build the same network for training: of other initial weights, and of layers that take fewer operations of TensorFlow."""
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        kind = FusedBatchNormalization if type(layer) is layers.BatchNormalization else type(layer)
-        return kind.from_config(layer.get_config())
+        config = layer.get_config()
+        if type(layer) is layers.BatchNormalization:
+            return FusedBatchNormalization.from_config(config)
+        # On a GPU cuDNN has an operation of its own.
+        if type(layer) is layers.Bidirectional and not tf.config.list_physical_devices("GPU"):
+            for part in (config["layer"]["config"], config["backward_layer"]["config"]):
+                part |= {"unroll": True, "dtype": "float32"}
+            return CompiledBidirectional.from_config(config | {"dtype": "float32"})
+        return type(layer).from_config(config)
 
     return keras.models.clone_model(network, clone_function=clone)

@@ -23,9 +23,9 @@ from captcha_registry.machine import count_usable_cores
 from captcha_registry.recognition.batches import TrainingBatches, load_training_batches
 from captcha_registry.recognition.decoding import exact_match_metric
 from captcha_registry.recognition.frameworks import choose_precision, keras, require_own_settings, tf
-from captcha_registry.recognition.layers import fuse_normalization
+from captcha_registry.recognition.layers import build_training_twin
 from captcha_registry.recognition.optimizers import build_optimizer
-from captcha_registry.recognition.recipe import ModelParams
+from captcha_registry.recognition.recipe import TRAINING_PACKAGES, ModelParams
 from captcha_registry.workspace import link_or_copy, name_full_disk
 
 LATEST_WEIGHTS, BEST_WEIGHTS, HISTORY = "latest.weights.h5", "best.weights.h5", "history.csv"
@@ -50,6 +50,24 @@ def build_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
             f"{spec.width}x{spec.height} ({error}): make the pictures larger"
         ) from error
     return network
+
+
+def build_training_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
+    """Build what is trained in place of that network: equal but for how it computes; its weights fit.
+
+    Raises:
+        UserError: as `build_network`.
+    """
+    return build_training_twin(build_network(params, spec))
+
+
+def list_packages(params: ModelParams) -> tuple[str, ...]:
+    """List the packages that decide what a training comes to."""
+    if not params.draws:
+        return TRAINING_PACKAGES
+    from captcha_registry.generation.drawing import DRAWING_PACKAGES  # noqa: PLC0415
+
+    return (*TRAINING_PACKAGES, *DRAWING_PACKAGES)
 
 
 def order_operations() -> None:
@@ -85,7 +103,7 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
         )
     first_class, cache_dir = import_family(params).FIRST_CLASS, work_dir / "cache"
     with load_training_batches(dataset, params, first_class=first_class, cache_dir=cache_dir) as batches, strategy.scope():
-        network = fuse_normalization(build_network(params, spec))
+        network = build_training_network(params, spec)
         for phase in range(state.phase, len(recipe.learning_rates)):
             run_phase(network, params, batches, phase, state)
 
