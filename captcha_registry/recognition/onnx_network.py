@@ -1,0 +1,62 @@
+"""Logits of an ONNX file that `onnx_conversion` made, by onnxruntime: without TensorFlow, and without Keras."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from captcha_registry.errors import UserError
+from captcha_registry.extras import needs
+from captcha_registry.machine import count_usable_cores
+from captcha_registry.recognition.card import CARD_NAME, ModelCard
+
+Images = npt.NDArray[np.uint8]
+Logits = npt.NDArray[np.float32]
+
+
+def open_onnx(content: bytes, where: str) -> tuple[Callable[[Images], Logits], ModelCard]:
+    """Open an ONNX file, given as its bytes.
+
+    Args:
+        content: all of the file.
+        where: what it is called in errors.
+
+    Returns:
+        What makes logits of images uint8 `(batch, height, width, 3)`, and the card that the file carries.
+
+    Raises:
+        UserError: onnxruntime is not installed, or the file is no model of this project.
+    """
+    with needs("reading an ONNX file", extra="onnx"):
+        import onnxruntime  # noqa: PLC0415 - takes a moment, and is not in the base install
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = count_usable_cores()
+    # Threads that wait for work leave the cores to those that decode pictures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        card = ModelCard.model_validate_json(session.get_modelmeta().custom_metadata_map[CARD_NAME])
+        _require_shapes([[node.type, *node.shape[1:]] for node in (*session.get_inputs(), *session.get_outputs())], card)
+    # Errors of onnxruntime have no ancestor of their own; they say what is wrong with the file.
+    except Exception as error:
+        problem = " ".join(str(error).split())[:200]
+        raise UserError(f"{where} is no model that `captcha-registry export --format onnx` made: {problem}") from error
+
+    def find_logits(images: Images) -> Logits:
+        if not len(images):
+            # A recurrent layer of onnxruntime 1.32 ends the process.
+            return np.zeros((0, *session.get_outputs()[0].shape[1:]), np.float32)
+        (logits,) = session.run(None, {"images": images})
+        return np.asarray(logits)
+
+    return find_logits, card
+
+
+def _require_shapes(found: list[list[object]], card: ModelCard) -> None:
+    """Make sure that a network takes and gives what its card says."""
+    classes = len(card.spec.alphabet) + {"cnn": 0, "crnn": 1}[card.family]
+    expected = [["tensor(uint8)", card.spec.height, card.spec.width, 3], ["tensor(float)", found[-1][1], classes]]
+    if found != expected:
+        raise ValueError(f"it maps {found[0]} to {found[1:]}; expected {expected[0]} to {expected[1:]}")
