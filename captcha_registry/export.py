@@ -35,7 +35,9 @@ from captcha_registry.dataset.dataset import IMAGE_TYPE, CaptchaDataset
 from captcha_registry.dataset.manifest import write_fetched_splits, write_manifest
 from captcha_registry.dataset.records import Sample
 from captcha_registry.errors import UserError
-from captcha_registry.workspace import name_full_disk
+from captcha_registry.extras import needs
+from captcha_registry.recognition.card import CARD_NAME
+from captcha_registry.workspace import name_full_disk, write_atomically
 
 Format = Literal["tfrecord", "webdataset", "huggingface", "images", "numpy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -73,8 +75,7 @@ def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path)
     Raises:
         UserError: the folder exists already, another export is making it, or a sample is not what manifest and index say.
     """
-    if os.path.lexists(target):
-        raise UserError(f"{target} exists already, and nothing is overwritten: name another folder with --to, or remove it")
+    _require_free_name(target)
     _require_exportable(dataset, export_format)
     dataset.make_local()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +84,34 @@ def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path)
             return _export(dataset, export_format, target)
     except Timeout:
         raise UserError(f"another export to {target} is at work: wait for it to end, or stop it") from None
+
+
+def export_model(folder: Path, target: Path, *, half: bool) -> int:
+    """Write a trained model as an ONNX file; return its bytes.
+
+    Args:
+        folder: of the model.
+        target: the file.
+        half: keep the weights in half the bytes.
+
+    Raises:
+        UserError: the file exists already, there is no complete model, or the packages to load it are not installed.
+    """
+    _require_free_name(target)
+    with needs("export of a model", extra="train"):
+        # They take seconds.
+        from captcha_registry.recognition.onnx_conversion import convert_network  # noqa: PLC0415
+        from captcha_registry.recognition.trained import load_model  # noqa: PLC0415
+
+    network, _ = load_model(folder)
+    content = convert_network(network, (folder / CARD_NAME).read_text(encoding="utf-8"), half=half)
+    write_atomically(target, content)
+    return len(content)
+
+
+def _require_free_name(target: Path) -> None:
+    if os.path.lexists(target):
+        raise UserError(f"{target} exists already, and nothing is overwritten: name another place with --to, or remove it")
 
 
 def _export(dataset: CaptchaDataset, export_format: Format, target: Path) -> Exported:

@@ -1,11 +1,17 @@
 """An ONNX file reads as the network that it was made of, in a fraction of the packages."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import onnx
+import pandas as pd
 import pytest
 from test_recognition import SPECS, small_params
 
+from captcha_registry.cli import main
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer
@@ -14,19 +20,24 @@ from captcha_registry.recognition.frameworks import keras
 from captcha_registry.recognition.onnx_conversion import convert_network
 from captcha_registry.recognition.onnx_network import open_onnx
 from captcha_registry.recognition.readings import decode
+from captcha_registry.recognition.trained import load_model, save_model
 from captcha_registry.recognition.training import build_network
 
 
 def make_network(model: str, preset: str = "fast", recurrent: str = "gru") -> tuple[keras.Model, ModelCard]:
-    """Make an untrained network whose weights are all of them other than zero and one."""
+    """Make an untrained network, with its card."""
     spec = SPECS["digits" if model == "cnn" else "alnum"]
     params = small_params(model, preset=preset, **({"recurrent": recurrent} if model == "crnn" else {}))
     keras.utils.set_random_seed(1)
-    network = build_network(params, spec)
+    return vary(build_network(params, spec)), make_card(model, preset, spec)
+
+
+def vary(network: keras.Model) -> keras.Model:
+    """Give a network such weights as a training leaves: none is just zero or one."""
     rng = np.random.default_rng(1)
     varied = [weights * rng.uniform(0.5, 1.5, weights.shape) for weights in network.get_weights()]
     network.set_weights([weights + rng.normal(scale=0.1 if weights.ndim < 2 else 0.0, size=weights.shape) for weights in varied])
-    return network, make_card(model, preset, spec)
+    return network
 
 
 def make_card(family: str, preset: str, spec: DatasetSpec) -> ModelCard:
@@ -36,6 +47,15 @@ def make_card(family: str, preset: str, spec: DatasetSpec) -> ModelCard:
 
 def draw(spec: DatasetSpec, count: int) -> npt.NDArray[np.uint8]:
     return np.stack([Drawer(spec).draw(number).pixels for number in range(count)])
+
+
+@pytest.fixture(scope="module")
+def model_dir(tiny_dataset: CaptchaDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CNN for the tiny dataset, as `train` leaves it."""
+    manifest, params = tiny_dataset.manifest, small_params("cnn")
+    folder = tmp_path_factory.mktemp("models") / "cnn"
+    save_model(folder, vary(build_network(params, manifest.spec)), pd.DataFrame({"epoch": [1]}), params, manifest)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -114,3 +134,51 @@ def test_what_is_no_model_of_ours_is_refused() -> None:
     for damaged in (b"", b"no protobuf", content[: len(content) // 2], convert_network(network, "{}"), other):
         with pytest.raises(UserError, match=r"^x\.onnx is no model that `captcha-registry export --format onnx` made: ."):
             open_onnx(damaged, "x.onnx")
+
+
+def export(*arguments: object) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["export", *map(str, arguments)])
+
+
+def test_a_model_is_exported_to_a_file_with_its_card_inside(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(model_dir, "--format", "onnx", "--to", tmp_path / "new/cnn.onnx")
+    export(model_dir, "--format", "onnx", "--half", "--to", tmp_path / "half.onnx", "--json")
+    line, told = capsys.readouterr().out.split("\n", 1)
+    assert line.startswith(f"{tmp_path / 'new/cnn.onnx'}: 1.")
+    content, half = (tmp_path / "new/cnn.onnx").read_bytes(), (tmp_path / "half.onnx").read_bytes()
+    assert json.loads(told) == {"path": str(tmp_path / "half.onnx"), "format": "onnx", "half": True, "size_bytes": len(half)}
+    assert len(half) < 0.6 * len(content)
+    network, card = load_model(model_dir)
+    assert open_onnx(content, "it")[1] == card
+    assert onnx.load_from_string(content).metadata_props[0].value == (model_dir / "model.json").read_text()
+    images = draw(card.spec, 3)
+    np.testing.assert_allclose(open_onnx(content, "it")[0](images), network(images, training=False), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["MODEL", "--format", "numpy"], "cnn is a model; expected --format onnx, not numpy"),
+        (["DATASET", "--format", "onnx"], "expected a format for datasets, not onnx"),
+        (["MODEL", "--format", "onnx", "--split", "test"], "--split goes with a dataset, not with --format onnx"),
+        (["DATASET", "--format", "numpy", "--half"], "--half goes with a model, not with --format numpy"),
+        (["MODEL", "--format", "onnx", "--to", "MODEL"], "exists already, and nothing is overwritten"),
+        (["nothing", "--format", "onnx"], "nothing/model.json is missing"),
+    ],
+)
+def test_an_export_that_does_not_fit_is_refused(
+    model_dir: Path,
+    tiny_dataset: CaptchaDataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    problem: str,
+) -> None:
+    places = {"MODEL": str(model_dir), "DATASET": str(tiny_dataset.root)}
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "--to", str(tmp_path / "out"), *(places.get(argument, argument) for argument in arguments)])
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

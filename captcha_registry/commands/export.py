@@ -1,43 +1,71 @@
-"""`captcha-registry export`: write a dataset in the form that another tool reads."""
+"""`captcha-registry export`: write a dataset or a model in the form that another tool reads."""
 
 import argparse
 import json
 import time
 from dataclasses import asdict
 
-from captcha_registry.export import FORMATS, export_dataset
+from captcha_registry.errors import UserError
+from captcha_registry.export import FORMATS, export_dataset, export_model
 from captcha_registry.machine import expand_home
+from captcha_registry.recognition.card import CARD_NAME
 from captcha_registry.registry.loading import load
 
-HELP = "write a dataset for other tools: WebDataset, Hugging Face, images, NumPy"
+HELP = "write a dataset for other tools: WebDataset, Hugging Face, images, NumPy; or a model: ONNX"
 DESCRIPTION = (
     "Write a dataset, or a split of it, into a new folder in the form that another tool reads; every sample is verified on "
-    "the way. Exit code: 0, or 2 if nothing was written."
+    "the way. Or write a trained model as an ONNX file, which any ONNX runtime reads, and `captcha-registry predict`. "
+    "Exit code: 0, or 2 if nothing was written."
 )
+
+ONNX = "onnx"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("path", type=expand_home, help="folder of the dataset, such as data/digits")
+    parser.add_argument("path", type=expand_home, help="folder of the dataset, such as data/digits, or of the model")
     parser.add_argument(
         "--format",
         required=True,
-        choices=FORMATS,
+        choices=(*FORMATS, ONNX),
         help="tfrecord: the shards | webdataset: tar files | huggingface: Parquet for `datasets` | images: PNG and labels.csv | "
-        "numpy: .npz files",
+        "numpy: .npz files | onnx: a model",
     )
     parser.add_argument("--split", help="write one split only, such as test")
-    parser.add_argument("--to", metavar="DIR", type=expand_home, required=True, help="folder to make")
+    parser.add_argument("--half", action="store_true", help="of a model: keep its weights in half the bytes, rounded")
+    parser.add_argument(
+        "--to", metavar="PATH", type=expand_home, required=True, help="folder to make, or of a model the file, such as crnn.onnx"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the closing line")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the dataset."""
+    """Write the dataset, or the model."""
+    _require_fitting(arguments)
     started = time.perf_counter()
-    exported = export_dataset(load(arguments.path, split=arguments.split), arguments.format, arguments.to)
-    if arguments.json:
-        print(json.dumps({"path": str(arguments.to), "format": arguments.format} | asdict(exported), indent=2))
+    if arguments.format == ONNX:
+        size_bytes = export_model(arguments.path, arguments.to, half=arguments.half)
+        facts: dict[str, object] = {"half": arguments.half, "size_bytes": size_bytes}
+        wrote = f"{size_bytes / 1e6:,.1f} MB"
     else:
+        exported = export_dataset(load(arguments.path, split=arguments.split), arguments.format, arguments.to)
+        facts = asdict(exported)
         wrote = f"{exported.num_samples:,} samples in {exported.num_files:,} files, {exported.size_bytes / 1e6:,.1f} MB"
+    if arguments.json:
+        print(json.dumps({"path": str(arguments.to), "format": arguments.format} | facts, indent=2))
+    else:
         print(f"{arguments.to}: {wrote}, {time.perf_counter() - started:.1f} s")
     return 0
+
+
+def _require_fitting(arguments: argparse.Namespace) -> None:
+    """Refuse a format, or an option, of the other kind of thing."""
+    is_model, wants_model = (arguments.path / CARD_NAME).is_file(), arguments.format == ONNX
+    if arguments.path.is_dir() and is_model != wants_model:
+        expected = f"--format {ONNX}" if is_model else "a format for datasets"
+        raise UserError(
+            f"{arguments.path} is a {'model' if is_model else 'dataset'}; expected {expected}, not {arguments.format}"
+        )
+    if arguments.split if wants_model else arguments.half:
+        option = "--split" if wants_model else "--half"
+        raise UserError(f"{option} goes with a {'dataset' if wants_model else 'model'}, not with --format {arguments.format}")
