@@ -1,15 +1,27 @@
 """What a person at a prompt or in a notebook meets: names that can be found, columns, orders, pictures."""
 
+import base64
+import gc
 import pydoc
+import re
 import subprocess
 import sys
+import threading
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 import captcha_registry
 from captcha_registry import CaptchaDataset, UserError
+from captcha_registry.dataset import read_ahead as read_ahead_module
+from captcha_registry.dataset.files import Files
+from captcha_registry.dataset.front_door import CaptchaSample
+from captcha_registry.dataset.records import DamagedRecordError
 
 OFFERS = {"CaptchaDataset", "UserError", "__version__", "load"}
 
@@ -83,3 +95,96 @@ def test_a_selection_keeps_what_the_dataset_is(tiny: CaptchaDataset) -> None:
 
 def test_a_sample_shows_its_text_and_size_in_a_line(tiny: CaptchaDataset) -> None:
     assert repr(tiny[3]) == f"<CaptchaSample 3: {str(tiny.labels[3])!r}, 48x32>"
+
+
+@dataclass(frozen=True)
+class CountedFiles:
+    """The files of a dataset, with a list of what was read."""
+
+    files: Files
+    reads: list[str]
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        self.reads.append(path)
+        return self.files.read(path, offset, length)
+
+
+@pytest.fixture
+def counted(tiny: CaptchaDataset) -> CaptchaDataset:
+    return replace(tiny, files=CountedFiles(tiny.files, []))
+
+
+def test_records_that_lie_side_by_side_are_read_at_once(counted: CaptchaDataset) -> None:
+    samples = list(counted)
+    assert [sample.id for sample in samples] == list(range(60))
+    assert [sample.label for sample in samples] == counted.labels.tolist()
+    # Ten shards, though 60 records.
+    assert sorted(counted.files.reads) == sorted(set(counted["shard"]))
+
+
+@pytest.mark.parametrize("run", [1, 7, 64])
+def test_samples_come_in_the_order_of_the_selection(tiny: CaptchaDataset, monkeypatch: pytest.MonkeyPatch, run: int) -> None:
+    monkeypatch.setattr(read_ahead_module, "RUN_SAMPLES", run)
+    chosen = tiny[[*tiny.shuffle(3)["id"], 5, 5, 6]]
+    for place, sample in enumerate(chosen):
+        assert (sample.id, sample.label) == (chosen["id"][place], chosen.labels[place])
+        np.testing.assert_array_equal(sample.image, tiny[int(sample.id)].image)
+
+
+def test_large_pictures_are_read_ahead_in_small_numbers(counted: CaptchaDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ahead_module, "RUN_BYTES", 48 * 32 * 3)
+    iterator = iter(counted)
+    assert next(iterator).id == 0
+    iterator.close()
+    assert len(counted.files.reads) <= read_ahead_module.RUNS_AHEAD + 1
+
+
+def test_a_loop_that_is_left_leaves_no_thread(tiny: CaptchaDataset) -> None:
+    before = threading.active_count()
+    for _ in tiny:
+        break
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_a_damaged_record_ends_the_loop(dataset_copy: Path) -> None:
+    samples = captcha_registry.load(dataset_copy)
+    shard = dataset_copy / samples["shard"][30]
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(DamagedRecordError, match=shard.name):
+        list(samples)
+
+
+def test_a_sample_shows_its_picture(tiny: CaptchaDataset) -> None:
+    sample = tiny[3]
+    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(sample._repr_png_()))), sample.image)
+    html = sample._repr_html_()
+    assert re.findall(r"<figcaption[^>]*>(.*)</figcaption>", html) == [sample.label]
+    (source,) = re.findall(r'src="data:image/png;base64,([^"]*)"', html)
+    assert base64.b64decode(source) == sample._repr_png_()
+
+
+def test_a_dataset_shows_its_facts_and_some_pictures(tiny: CaptchaDataset) -> None:
+    html = CaptchaDataset.of(tiny, version="1.2.0")[:20]._repr_html_()
+    for fact in ("<b>tiny</b> 1.2.0", "20 of 60 (train ", "48x32", "3 characters of <code>0123456789AB</code>", "ink_luminance"):
+        assert fact in html
+    assert re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", html) == tiny.labels[:12].tolist()
+    # Its colours are the notebook's, and it loads nothing.
+    assert "color:" not in html
+    assert "http" not in html
+    assert "the first 12 samples" not in tiny[:12]._repr_html_()
+
+
+def test_what_a_text_holds_is_no_html(tiny: CaptchaDataset) -> None:
+    sample = CaptchaSample(tiny[0].image, '<b>&"', 7)
+    assert "&lt;b&gt;&amp;&quot;</figcaption>" in sample._repr_html_()
+    assert "<b>" not in sample._repr_html_()
+
+
+def test_a_dataset_whose_pictures_cannot_be_read_says_why(dataset_copy: Path) -> None:
+    samples = captcha_registry.load(dataset_copy)
+    (dataset_copy / samples["shard"][0]).unlink()
+    html = samples._repr_html_()
+    assert "60 (train 48, test 12)" in html
+    assert "No picture could be read: " in html
+    assert ".tfrecord is missing" in html

@@ -8,7 +8,7 @@
 Trainings read the class below this one, in `dataset.dataset`: what is only shown or named here makes no model stale.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, overload
@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 
 from captcha_registry.dataset import dataset
 from captcha_registry.dataset.dataset import DecodedSample
+from captcha_registry.dataset.notebook import encode_png, show_dataset, show_sample
+from captcha_registry.dataset.read_ahead import read_ahead
 from captcha_registry.dataset.records import Sample
 from captcha_registry.errors import UserError
 
@@ -32,6 +34,12 @@ class CaptchaSample(DecodedSample):
     def __repr__(self) -> str:
         height, width, _ = self.image.shape
         return f"<CaptchaSample {self.id:,}: {self.label!r}, {width}x{height}>"
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(self)
+
+    def _repr_html_(self) -> str:
+        return show_sample(self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,6 +78,12 @@ class CaptchaDataset(dataset.CaptchaDataset):
             UserError: the index has no such column.
         """
         return self._read_column(key) if isinstance(key, str) else super().__getitem__(key)
+
+    def __iter__(self) -> Iterator[CaptchaSample]:
+        return read_ahead(self)
+
+    def _repr_html_(self) -> str:
+        return show_dataset(self)
 
     @property
     def name(self) -> str:
