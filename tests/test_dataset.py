@@ -310,6 +310,7 @@ def test_an_empty_selection_gives_no_batch(tiny: CaptchaDataset, tmp_path: Path,
         ({"batch_size": True}, "batch_size is True; expected a whole number from 1"),
         ({"batch_size": None}, "batch_size is None; expected a whole number from 1"),
         ({"batch_size": 8, "seed": -1}, "seed is -1; expected a whole number from 0"),
+        ({"batch_size": 8, "seed": 1}, "seed is 1, and samples come in the order of the selection: add shuffle=True"),
         ({"batch_size": 8, "epoch": 0.5}, r"epoch is 0\.5; expected a whole number from 0"),
     ],
 )
@@ -318,7 +319,7 @@ def test_a_number_that_tensorflow_could_not_take_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         tiny.to_tf(**arguments)
-    assert len(tiny.to_tf(batch_size=np.int64(60), seed=np.int32(1))) == 1
+    assert len(tiny.to_tf(batch_size=np.int64(60), shuffle=True, seed=np.int32(1))) == 1
 
 
 # Opens a cache on disk, and waits to be killed.
@@ -362,13 +363,14 @@ def test_a_shard_that_is_damaged_while_it_is_read_is_named(dataset_copy: Path) -
 
 @pytest.mark.peers
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_pytorch_loads_every_sample(tiny: CaptchaDataset, num_workers: int) -> None:
+def test_pytorch_loads_the_selection_in_its_order(tiny: CaptchaDataset, num_workers: int) -> None:
     from torch.utils.data import DataLoader  # noqa: PLC0415 - not in the lock file
 
-    samples = tiny.split("test").to_torch()
+    chosen = tiny.split("test").shuffle(1)
+    samples = chosen.to_torch()
     start = "spawn" if num_workers else None
     batches = list(DataLoader(samples, batch_size=5, num_workers=num_workers, multiprocessing_context=start))
-    images, labels = tiny.split("test").to_numpy()
+    images, labels = chosen.to_numpy()
     found = np.concatenate([batch.numpy() for batch, _ in batches])
     np.testing.assert_array_equal(found, images.transpose(0, 3, 1, 2))
     assert [label for _, batch in batches for label in batch] == labels.tolist()

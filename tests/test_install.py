@@ -91,9 +91,9 @@ def test_a_room_imports_the_base_and_its_own_extra(room: str, extras: tuple[str,
         assert path.name in BRIDGES or find_distributions(path) <= allowed, path
 
 
-def test_the_development_install_brings_every_extra_but_the_one_for_gpus() -> None:
+def test_the_development_install_brings_every_extra_but_two_that_take_gigabytes() -> None:
     everything = {name for line in PROJECT["optional-dependencies"]["all"] for name in Requirement(line).extras}
-    assert everything == set(EXTRAS) - {"all", "dev", "gpu"}
+    assert everything == set(EXTRAS) - {"all", "dev", "gpu", "torch"}
     assert "captcha-registry[all]" in PROJECT["optional-dependencies"]["dev"]
 
 

@@ -237,7 +237,7 @@ class CaptchaDataset:
         Args:
             batch_size: samples in a batch; the last one holds those that are left, or with `drop_remainder` is left out.
             shuffle: give every epoch, which is every iteration, an order of its own; else it is that of the selection.
-            seed: the same one gives the same orders again.
+            seed: the same one gives the same orders again; only with `shuffle`.
             epoch: number of the first epoch: a training that goes on after three epochs says 3 and gets the order of the fourth.
             cache: decode every picture once, now: True keeps them in memory, a folder keeps them there until the process ends.
             drop_remainder: see `batch_size`.
@@ -252,6 +252,10 @@ class CaptchaDataset:
         _require_whole_number("epoch", epoch, 0)
         if seed is not None:
             _require_whole_number("seed", seed, 0)
+            if not shuffle:
+                raise UserError(
+                    f"seed is {seed}, and samples come in the order of the selection: add shuffle=True, or leave it out"
+                )
         self.make_local()
         images = self._keep_images(None if isinstance(cache, bool) else expand_home(cache)) if cache else None
         order = Order(len(self), shuffle, seed, epoch)
