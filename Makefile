@@ -1,6 +1,6 @@
 # Every target does its own set-up: all that is needed is Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test bench lint lock clean moved
+.PHONY: help setup repro demo docs test bench lint lock clean moved
 
 IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 # The first of these that is usable; another one: `make repro PYTHON=/path/to/python3`.
@@ -44,6 +44,10 @@ repro: setup ## draw, split, describe, train and evaluate at full scale; only wh
 
 demo: setup ## the same at a small scale in a throwaway copy, in about 6 minutes
 	$(BIN)/python examples/demo.py
+
+docs: setup ## build the pages of docs/ and say where they are
+	$(BIN)/sphinx-build --quiet --fail-on-warning docs docs/build
+	@echo "open docs/build/index.html"
 
 test: setup ## run the tests, but for those that only CI has time for
 	$(BIN)/pytest
