@@ -1,6 +1,6 @@
 # Every target does its own set-up: all that is needed is Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo docs test bench lint lock clean moved
+.PHONY: help setup repro demo docs pretrained test bench lint lock clean moved
 
 IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 # The first of these that is usable; another one: `make repro PYTHON=/path/to/python3`.
@@ -24,7 +24,7 @@ unexport PIP_CONSTRAINT PIP_NO_DEPS PIP_PREFIX PIP_PYTHON PIP_REQUIREMENT PIP_RO
 export LOGNAME ?= user-$(shell id -u)
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.installed ## create .venv from requirements.lock and install the package
 
@@ -48,6 +48,12 @@ demo: setup ## the same at a small scale in a throwaway copy, in about 6 minutes
 docs: setup ## build the pages of docs/ and say where they are
 	$(BIN)/sphinx-build --quiet --fail-on-warning docs docs/build
 	@echo "open docs/build/index.html"
+
+pretrained: setup ## write the models of this checkout into the package, as ONNX files with their SHA-256
+	rm -rf captcha_registry/pretrained
+	$(BIN)/captcha-registry export models/cnn --format onnx --half --to captcha_registry/pretrained/digits.onnx
+	$(BIN)/captcha-registry export models/crnn --format onnx --half --to captcha_registry/pretrained/alnum.onnx
+	cd captcha_registry/pretrained && sha256sum *.onnx > SHA256SUMS
 
 test: setup ## run the tests, but for those that only CI has time for
 	$(BIN)/pytest

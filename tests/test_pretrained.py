@@ -1,0 +1,67 @@
+"""The models in the package are those of the committed run, and read like them."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from captcha_registry.errors import UserError
+from captcha_registry.generation.drawing import Drawer
+from captcha_registry.recognition import pretrained
+from captcha_registry.recognition.onnx_network import open_onnx
+from captcha_registry.recognition.pretrained import CHECKSUMS, FOLDER, PRETRAINED, read_pretrained
+from captcha_registry.recognition.readings import decode
+
+MODELS = {"digits": "cnn", "alnum": "crnn"}
+
+
+def test_the_models_in_the_package_are_those_of_the_committed_run() -> None:
+    """If not, `make pretrained` was forgotten after a training."""
+    assert set(MODELS) == set(PRETRAINED)
+    stages = YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]
+    for name, model in MODELS.items():
+        md5s = {out["path"]: out["md5"] for out in stages[f"train@{model}"]["outs"]}
+        (card,) = onnx.load_from_string(read_pretrained(name)).metadata_props
+        assert hashlib.md5(card.value.encode(), usedforsecurity=False).hexdigest() == md5s[f"models/{model}/model.json"]
+        assert open_onnx(read_pretrained(name), name)[1].dataset == name
+
+
+def test_the_models_in_the_package_are_small_and_nothing_else_is_there() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == {CHECKSUMS, *(f"{name}.onnx" for name in PRETRAINED)}
+    assert all(path.stat().st_size <= 2_000_000 for path in FOLDER.iterdir())
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_model_in_the_package_reads_as_it_did_in_keras(name: str) -> None:
+    find_logits, card = open_onnx(read_pretrained(name), name)
+    drawer = Drawer(card.spec.model_copy(update={"seed": 1}))
+    drawn = [drawer.draw(number) for number in range(1_000)]
+    images = np.stack([sample.pixels for sample in drawn])
+    texts = [reading.text for reading in decode(card.family, find_logits(images), card.spec.alphabet)]
+    assert sum(text == sample.label for text, sample in zip(texts, drawn, strict=True)) >= 980
+    folder = ROOT / "models" / MODELS[name]
+    if (folder / "model.keras").is_file():
+        # TensorFlow takes seconds.
+        from captcha_registry.recognition.trained import load_model  # noqa: PLC0415
+
+        logits = np.asarray(load_model(folder)[0].predict_on_batch(images))
+        assert texts == [reading.text for reading in decode(card.family, logits, card.spec.alphabet)]
+
+
+def test_a_model_with_other_bytes_than_were_packed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "copy")
+    with pytest.raises(
+        UserError, match=r"digits\.onnx is missing: install the package again, or in a checkout run `make pretrained`"
+    ):
+        read_pretrained("digits")
+    shutil.copytree(FOLDER, tmp_path / "copy")
+    assert read_pretrained("digits") == (FOLDER / "digits.onnx").read_bytes()
+    with (tmp_path / "copy/digits.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(UserError, match=rf"digits\.onnx has other bytes than {CHECKSUMS} says: install the package again"):
+        read_pretrained("digits")
