@@ -4,14 +4,14 @@
 |-------------|----------------------------------------------------------------|-----------------------------------|
 | tfrecord    | the dataset as it is, `train/00000.tfrecord` and all others     | `captcha_registry.load`, tf.data  |
 | webdataset  | `train-00000.tar` with `000000000.png` and `000000000.txt`      | webdataset                        |
-| huggingface | `data/train-00000.parquet` and a README.md that names them      | `datasets.load_dataset(folder)`   |
-| images      | `train/000000000.png` and `train/labels.csv`                    | anything                          |
+| huggingface | `data/train-00000.parquet`                                     | `datasets.load_dataset(folder)`   |
+| images      | `train/000000000.png` and `train/metadata.parquet`              | `datasets.load_dataset(folder)`, anything |
 | numpy       | `train.npz` with images, labels, ids                            | `numpy.load`                      |
 
-Names are numbers, not labels: these may hold `/`, or differ in case only.
+Each has a README.md with the licence and the line that reads it. Labels lie in Parquet, not in CSV, where pandas makes the number
+12 of the text 0012. Names are numbers, not labels: these may hold `/`, or differ in case only.
 """
 
-import csv
 import io
 import json
 import os
@@ -34,6 +34,10 @@ from captcha_registry.cache import find_lock, hold_lock
 from captcha_registry.dataset.dataset import IMAGE_TYPE, CaptchaDataset
 from captcha_registry.dataset.manifest import write_fetched_splits, write_manifest
 from captcha_registry.dataset.records import Sample
+from captcha_registry.describing.card import write_dataset_card
+from captcha_registry.describing.croissant import write_croissant
+from captcha_registry.describing.export_card import WHOLE, write_export_card
+from captcha_registry.describing.statistics import summarize_dataset, summarize_manifest
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
 from captcha_registry.recognition.card import CARD_NAME
@@ -45,9 +49,6 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 # Told how many more samples are done.
 Advance = Callable[[int], object]
 
-# What a dataset that was not split is called.
-WHOLE = "all"
-
 # How `datasets` knows that a column of bytes is a picture, with no need of the package here.
 _FEATURES = {
     "image": {"_type": "Image"},
@@ -58,13 +59,16 @@ _SCHEMA = pa.schema(
     {"image": IMAGE_TYPE, "label": pa.string(), "id": pa.int64()},
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
+# What beside pictures tells their texts, under the names that `imagefolder` of `datasets` expects.
+_METADATA_SCHEMA = pa.schema({"file_name": pa.string(), "label": pa.string(), "id": pa.int64()})
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written."""
+    """What was written; `splits` are the samples of each part."""
 
     num_samples: int
+    splits: dict[str, int]
     num_files: int
     size_bytes: int
 
@@ -125,12 +129,14 @@ def _export(dataset: CaptchaDataset, export_format: Format, target: Path) -> Exp
         with tqdm(total=len(dataset), desc=f"export {dataset.manifest.name}", unit="sample", disable=None) as bar:
             for split, part in _list_splits(dataset):
                 WRITERS[export_format](unfinished, split, part, bar.update)
+        counts = {name: len(part) for name, part in _list_splits(dataset)}
         if export_format == "tfrecord":
             _complete_dataset(unfinished, dataset)
-        if export_format == "huggingface":
-            (unfinished / "README.md").write_text(_write_hub_card(dataset), encoding="utf-8")
+        else:
+            card = write_export_card(dataset.manifest, export_format, counts)
+            (unfinished / "README.md").write_text(card, encoding="utf-8")
         files = [path for path in unfinished.rglob("*") if path.is_file()]
-        exported = Exported(len(dataset), len(files), sum(path.stat().st_size for path in files))
+        exported = Exported(len(dataset), counts, len(files), sum(path.stat().st_size for path in files))
         unfinished.replace(target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -161,9 +167,13 @@ def _find_splits(dataset: CaptchaDataset) -> set[str | None]:
 
 
 def _complete_dataset(folder: Path, dataset: CaptchaDataset) -> None:
-    """Add to exported shards what makes them a dataset: the index, the manifest, and a note which splits are here."""
+    """Add to exported shards what makes them a dataset: index, descriptions, a note which splits are here, and the manifest."""
     manifest, splits = dataset.manifest, {name for name in _find_splits(dataset) if name}
     shutil.copyfile(dataset.files.make_local([manifest.index.path]) / manifest.index.path, folder / manifest.index.path)
+    is_split = len(manifest.splits) == len(splits) > 0
+    metrics = summarize_dataset(dataset) if is_split else summarize_manifest(manifest)
+    (folder / "README.md").write_text(write_dataset_card(manifest, metrics), encoding="utf-8")
+    (folder / "croissant.json").write_text(write_croissant(manifest), encoding="utf-8")
     write_fetched_splits(folder, manifest, None if splits == {*manifest.splits} else splits)
     write_manifest(folder, manifest)
 
@@ -217,13 +227,13 @@ def _write_huggingface(folder: Path, split: str, dataset: CaptchaDataset, advanc
 
 def _write_images(folder: Path, split: str, dataset: CaptchaDataset, advance: Advance) -> None:
     (folder / split).mkdir()
-    with (folder / split / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["file", "label", "id"])
-        for sample in _read_samples(dataset, advance):
-            name = f"{sample.id:09}.png"
-            (folder / split / name).write_bytes(sample.image)
-            rows.writerow([name, sample.label, sample.id])
+    with pq.ParquetWriter(folder / split / "metadata.parquet", _METADATA_SCHEMA) as writer:
+        for rows in dataset.read_tables():
+            names = [f"{number:09}.png" for number in rows["id"].to_pylist()]
+            for name, image in zip(names, rows["image"].to_pylist(), strict=True):
+                (folder / split / name).write_bytes(image["bytes"])
+                advance(1)
+            writer.write_table(pa.table([names, rows["label"], rows["id"]], schema=_METADATA_SCHEMA))
 
 
 def _write_numpy(folder: Path, split: str, dataset: CaptchaDataset, advance: Advance) -> None:
@@ -245,16 +255,6 @@ def _write_numpy(folder: Path, split: str, dataset: CaptchaDataset, advance: Adv
 def _open_member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
     # A `ZipInfo` of its own has the date of 1980, not today's.
     return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)  # type: ignore[return-value]
-
-
-def _write_hub_card(dataset: CaptchaDataset) -> str:
-    # `datasets` calls all splits together `all`, and a dataset without any `train`.
-    parts = [(name, "train" if name == WHOLE else name) for name, _ in _list_splits(dataset)]
-    splits = "".join(f"  - split: {split}\n    path: data/{name}-*.parquet\n" for name, split in parts)
-    return (
-        f"---\nconfigs:\n- config_name: default\n  data_files:\n{splits}---\n# {dataset.manifest.name}\n\n"
-        f"{len(dataset):,} captchas with their text, of the dataset with the id `{dataset.manifest.dataset_id}`.\n"
-    )
 
 
 WRITERS: dict[Format, Callable[[Path, str, CaptchaDataset, Advance], None]] = {

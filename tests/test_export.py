@@ -1,18 +1,24 @@
 """What is exported is read by the tool that it is for, record for record; bytes are equal, and nothing is left half-written."""
 
-import csv
 import hashlib
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, hash_files, replace_index
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 import captcha_registry
@@ -22,6 +28,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import SCHEMA, read_index
 from captcha_registry.dataset.manifest import read_fetched_splits
 from captcha_registry.dataset.records import DamagedRecordError, iterate_records
+from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.export import FORMATS, Format, export_dataset
@@ -37,13 +44,85 @@ def expect(tiny: CaptchaDataset, split: str) -> dict[int, tuple[str, bytes]]:
     return {sample.id: (sample.label, sample.image.tobytes()) for sample in tiny.split(split)}
 
 
-def test_hugging_face_reads_the_splits_as_pictures(tiny: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., datasets.DatasetDict]:
+    """Hugging Face's function, with a cache of its own."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    export_dataset(tiny, "huggingface", tmp_path / "hub")
-    read = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))
+    return partial(datasets.load_dataset, cache_dir=str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("export_format", "builder"), [("huggingface", None), ("images", None), ("images", "imagefolder"), ("webdataset", None)]
+)
+def test_hugging_face_reads_splits_pictures_and_texts(
+    tiny: CaptchaDataset,
+    tmp_path: Path,
+    load_dataset: Callable[..., datasets.DatasetDict],
+    export_format: Format,
+    builder: str | None,
+) -> None:
+    export_dataset(tiny, export_format, tmp_path / "hub")
+    folder = str(tmp_path / "hub")
+    read = load_dataset(builder, data_dir=folder) if builder else load_dataset(folder)
+    assert {*read} == {"train", "test"}
     for split in ("train", "test"):
-        rows = {row["id"]: (row["label"], np.asarray(row["image"]).tobytes()) for row in read[split]}
-        assert rows == expect(tiny, split)
+        rows = read[split].rename_columns({"png": "image", "txt": "label"}) if export_format == "webdataset" else read[split]
+        ids = rows["__key__"] if export_format == "webdataset" else rows["id"]
+        found = {int(i): (row["label"], np.asarray(row["image"]).tobytes()) for i, row in zip(ids, rows, strict=True)}
+        assert found == expect(tiny, split)
+
+
+@pytest.mark.parametrize("export_format", ["huggingface", "images"])
+def test_hugging_face_reads_a_dataset_that_was_not_split(
+    generated_dataset: CaptchaDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    load_dataset: Callable[..., datasets.DatasetDict],
+    export_format: Format,
+) -> None:
+    monkeypatch.setattr(dataset_module, "SAMPLES_AT_ONCE", 4)
+    export_dataset(generated_dataset, export_format, tmp_path / "hub")
+    read = load_dataset(str(tmp_path / "hub"))
+    assert {*read} == {"train"}
+    assert read["train"]["label"][:] == generated_dataset.index["label"].to_pylist()
+
+
+@pytest.mark.parametrize("export_format", FORMATS)
+@pytest.mark.parametrize("fixture", ["tiny_dataset", "generated_dataset"])
+def test_every_export_carries_its_licence_and_a_line_that_reads_it(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export_format: Format, fixture: str
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    dataset = request.getfixturevalue(fixture)
+    folder = tmp_path / "path/to/folder"
+    export_dataset(dataset, export_format, folder)
+    card = DatasetCard.load(folder / "README.md")
+    assert (card.data.license, card.data.pretty_name) == ("apache-2.0", "tiny")
+    assert "Apache-2.0" in card.text
+    example = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)[0]
+    monkeypatch.chdir(folder if export_format == "tfrecord" else tmp_path)
+    read: dict[str, Any] = {}
+    if export_format == "webdataset":
+        # In a process of its own, as webdataset leaves files open.
+        code = f"{example}\nprint(sum(1 for _ in samples))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert int(done.stdout) == len(dataset.split("train") if dataset.manifest.split else dataset)
+        return
+    exec(example, read)  # noqa: S102 - what a reader of the card would type
+    samples = read["samples"]
+    labels = samples["labels"] if export_format == "numpy" else samples["label"]
+    expected = (dataset.split("train") if dataset.manifest.split else dataset).index["label"].to_pylist()
+    assert [str(label) for label in labels] == expected
+
+
+def test_texts_of_digits_stay_texts_in_pandas(generate: Callable[..., CaptchaDataset], tmp_path: Path) -> None:
+    spec = DatasetSpec(alphabet="01", length=3, width=48, height=32, count=10, shard_size=5, seed=7)
+    dataset = captcha_registry.load(generate(spec).root)
+    export_dataset(dataset, "images", tmp_path / "files")
+    expected = dataset.labels.tolist()
+    assert any(label.startswith("0") for label in expected)
+    tables = [pd.read_parquet(tmp_path / "files/all/metadata.parquet"), dataset.to_huggingface().to_pandas()]
+    assert [table["label"].tolist() for table in tables] == [expected, expected]
 
 
 # In a process of its own, as webdataset leaves files open.
@@ -52,16 +131,6 @@ import hashlib, json, sys, webdataset
 samples = webdataset.WebDataset(sys.argv[1:], shardshuffle=False).decode("rgb8").to_tuple("__key__", "png", "txt")
 print(json.dumps({int(key): [text, hashlib.sha256(image.tobytes()).hexdigest()] for key, image, text in samples}))
 """
-
-
-def test_hugging_face_reads_a_dataset_that_was_not_split(
-    generated_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(dataset_module, "SAMPLES_AT_ONCE", 4)
-    export_dataset(generated_dataset, "huggingface", tmp_path / "hub")
-    read = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))
-    assert read["train"]["label"][:] == generated_dataset.index["label"].to_pylist()
 
 
 def test_webdataset_reads_every_sample(tiny: CaptchaDataset, tmp_path: Path) -> None:
@@ -87,9 +156,8 @@ def test_pictures_lie_beside_a_table_of_their_labels(tiny: CaptchaDataset, tmp_p
     export_dataset(tiny, "images", tmp_path / "files")
     for split in ("train", "test"):
         folder = tmp_path / "files" / split
-        with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        read = {int(row["id"]): (row["label"], np.asarray(Image.open(folder / row["file"])).tobytes()) for row in rows}
+        rows = pq.read_table(folder / "metadata.parquet").to_pylist()
+        read = {row["id"]: (row["label"], np.asarray(Image.open(folder / row["file_name"])).tobytes()) for row in rows}
         assert read == expect(tiny, split)
         assert len(list(folder.glob("*.png"))) == len(rows)
 
@@ -206,4 +274,4 @@ def test_bad_input_is_named_and_nothing_written(
 
 def test_a_dataset_that_was_not_split_is_one_part(generated_dataset: CaptchaDataset, tmp_path: Path) -> None:
     export_dataset(captcha_registry.load(generated_dataset.root), "numpy", tmp_path / "arrays")
-    assert [path.name for path in (tmp_path / "arrays").iterdir()] == ["all.npz"]
+    assert sorted(path.name for path in (tmp_path / "arrays").iterdir()) == ["README.md", "all.npz"]

@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import asdict
 
+from captcha_registry.describing.export_card import describe_reader
 from captcha_registry.errors import UserError
 from captcha_registry.export import FORMATS, export_dataset, export_model
 from captcha_registry.machine import expand_home
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         required=True,
         choices=(*FORMATS, ONNX),
-        help="tfrecord: the shards | webdataset: tar files | huggingface: Parquet for `datasets` | images: PNG and labels.csv | "
+        help="tfrecord: the shards | webdataset: tar files | huggingface: Parquet for `datasets` | images: PNG and labels | "
         "numpy: .npz files | onnx: a model",
     )
     parser.add_argument("--split", help="write one split only, such as test")
@@ -55,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"path": str(arguments.to), "format": arguments.format} | facts, indent=2))
     else:
         print(f"{arguments.to}: {wrote}, {time.perf_counter() - started:.1f} s")
+        if arguments.format != ONNX:
+            print(f"read it in Python: {describe_reader(arguments.format, str(arguments.to), next(iter(exported.splits)))}")
     return 0
 
 

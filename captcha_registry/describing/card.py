@@ -62,22 +62,7 @@ def write_dataset_card(manifest: Manifest, metrics: Metrics) -> str:
     spec = manifest.spec
     columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)
     facts = "\n".join(f"| {name.replace('_', ' ')} | {value:,} | {_explain(name)} |" for name, value in metrics.items())
-    return f"""---
-license: {find_license(manifest)}
-pretty_name: {manifest.name}
-task_categories:
-- image-to-text
-tags:
-- captcha
-- ocr
-- synthetic
-size_categories:
-- {_name_size(spec.count)}
-configs:
-- config_name: index
-  data_files: {manifest.index.path}
----
-
+    return f"""{write_front_matter(manifest, spec.count, _list_configs(manifest))}
 # {manifest.name}
 
 {spec.count:,} synthetic captchas of {spec.described_length} characters, {spec.width}x{spec.height} pixels, each with its text.
@@ -116,6 +101,15 @@ samples = captcha_registry.load("."{', split="train"' if manifest.split else ""}
 image, label = samples[0].image, samples[0].label
 ```
 
+With Hugging Face `datasets`, pictures included:
+
+```python
+rows = captcha_registry.load("."{', split="train"' if manifest.split else ""}).to_huggingface()
+```
+
+{_describe_rows(manifest)}
+`captcha-registry export . --format huggingface --to DIR` writes files that `datasets` reads by itself.
+
 With TensorFlow alone:
 
 ```python
@@ -138,7 +132,24 @@ data they need, to test a pipeline. It is no tool against anybody's site, and a 
 
 ## Licence
 
-{_describe_license(manifest)}
+{describe_license(manifest)}
+"""
+
+
+def write_front_matter(manifest: Manifest, num_samples: int, configs: str) -> str:
+    """Compose what the Hub and `datasets` read of a card: what this is, and with `configs` how its files are read."""
+    return f"""---
+license: {find_license(manifest)}
+pretty_name: {manifest.name}
+task_categories:
+- image-to-text
+tags:
+- captcha
+- ocr
+- synthetic
+size_categories:
+- {_name_size(num_samples)}
+{configs}---
 """
 
 
@@ -158,6 +169,22 @@ def _explain(fact: str) -> str:
 
 def _name_size(count: int) -> str:
     return next((name for limit, name in SIZES.items() if count < limit), "100M<n<1B")
+
+
+def _list_configs(manifest: Manifest) -> str:
+    """Have `datasets` read the rows of one split, as it makes one split of a file."""
+    file = manifest.index.path
+    if not manifest.split:
+        return f"configs:\n- config_name: default\n  data_files: {file}\n"
+    files = {split: f"  data_files:\n  - split: {split}\n    path: {file}\n" for split in ("train", "test")}
+    chosen = {split: f'  filters:\n  - [split, "==", {split}]\n' for split in files}
+    train, test = (f"- config_name: {split}\n{files[split]}{chosen[split]}" for split in files)
+    return f"configs:\n{train}  default: true\n{test}"
+
+
+def _describe_rows(manifest: Manifest) -> str:
+    which = ', "train")` or `"test"' if manifest.split else ")"
+    return f"`datasets.load_dataset(PATH{which}`, with the path of this folder, gives the rows of the index, without pictures."
 
 
 def _describe_fonts(spec: DatasetSpec) -> str:
@@ -187,7 +214,8 @@ def _describe_limits(manifest: Manifest) -> str:
     return "\n".join([*limits, "- Nobody is shown or meant, and nothing was collected from people."])
 
 
-def _describe_license(manifest: Manifest) -> str:
+def describe_license(manifest: Manifest) -> str:
+    """Say under which licence the pictures are."""
     if manifest.spec.fonts:
         return "The pictures show glyphs of the fonts named above: what these allow decides what the pictures may be used for."
     return "Apache-2.0, as the code that drew it and the font Droid Sans Mono."

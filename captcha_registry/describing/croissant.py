@@ -58,6 +58,8 @@ CONTEXT: dict[str, Any] = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
+# The day on which each drawing version was published: since then, spec and seed decide every picture.
+DRAWN_SINCE = {1: "2026-11-23", 2: "2026-11-23"}
 TYPES = {pa.int64(): "cr:Int64", pa.uint8(): "cr:UInt8", pa.string(): "sc:Text", pa.binary(32): "sc:Text"}
 
 
@@ -74,6 +76,10 @@ def write_croissant(manifest: Manifest) -> str:
         "and `length` of a row point.",
         "license": LICENSE_NAMES[find_license(manifest)],
         "identifier": f"sha256:{manifest.dataset_id}",
+        "citeAs": _cite(manifest),
+        "datePublished": DRAWN_SINCE[manifest.drawing_version],
+        # A release gets its number after this file is made, from a Git tag: this one names the content, and comes before any.
+        "version": f"0.0.0+{manifest.dataset_id[:12]}",
         "keywords": ["captcha", "ocr", "synthetic"],
         "isLiveDataset": False,
         "distribution": [_describe_file(manifest.index, "application/x-parquet", "One row per sample.")]
@@ -84,6 +90,15 @@ def write_croissant(manifest: Manifest) -> str:
         "recordSet": [_describe_splits(manifest), _describe_samples(manifest)],
     }
     return f"{json.dumps(content, indent=2)}\n"
+
+
+def _cite(manifest: Manifest) -> str:
+    """Compose the BibTeX entry of a dataset."""
+    year = DRAWN_SINCE[manifest.drawing_version][:4]
+    return (
+        f"@misc{{{manifest.name}, title = {{{manifest.name}: {manifest.spec.count:,} synthetic captchas}}, year = {{{year}}}, "
+        f"howpublished = {{drawn by captcha-registry}}, note = {{dataset id sha256:{manifest.dataset_id}}}}}"
+    )
 
 
 def _describe_file(entry: FileEntry, encoding: str, description: str) -> dict[str, Any]:
