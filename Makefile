@@ -1,6 +1,6 @@
 # Every target does its own set-up: all that is needed is Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo docs pretrained test bench lint lock clean moved
+.PHONY: help setup repro demo docs pretrained test bench lint lock charts clean moved
 
 IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 # The first of these that is usable; another one: `make repro PYTHON=/path/to/python3`.
@@ -74,6 +74,10 @@ lint: setup ## check format, style, types and spelling
 lock: setup ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --upgrade --output-file requirements.lock
+
+charts: setup ## renew what draws charts: the libraries (needs npm), the page and the templates of `dvc plots`
+	$(BIN)/python -m captcha_registry.seeing.vendored
+	$(BIN)/python -m captcha_registry.seeing.dvc_plots
 
 clean: ## delete unfinished work and caches of tools; data, models and the DVC cache stay
 	rm -rf .work .pytest_cache .mypy_cache .ruff_cache .hypothesis

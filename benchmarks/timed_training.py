@@ -17,7 +17,8 @@ from captcha_registry.recognition.batches import divide_train_split, load_traini
 from captcha_registry.recognition.frameworks import choose_precision, keras, tf
 from captcha_registry.recognition.reading import read_samples
 from captcha_registry.recognition.recipe import ModelParams
-from captcha_registry.recognition.scoring import HARD_PAIR, compute_metrics, find_confusions
+from captcha_registry.recognition.scoring import HARD_PAIR, compute_metrics
+from captcha_registry.recognition.tables import find_confusions
 from captcha_registry.recognition.training import (
     build_network,
     build_training_network,

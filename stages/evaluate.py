@@ -1,20 +1,71 @@
 """Read the test split with a trained model and score it: `python -m stages.evaluate cnn`.
 
 Reads `models/<name>/` and the dataset that its card names; writes `metrics/<name>.json`, the card `models/<name>/README.md`
-and, below `metrics/plots/<name>/`, `learning_curves.csv`, `confusion.csv`, `slices.csv` and `errors.png`.
+and, below `metrics/plots/<name>/`, the tables of `recognition.tables`, `learning_curves.csv`, `errors.png` and `steps.png`.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.errors import CommandLine, report_errors
-from captcha_registry.seeing.plots import save_contact_sheet
+from captcha_registry.seeing.plots import Steps, draw_errors, draw_steps, encode_sheet, open_captchas
 from captcha_registry.workspace import write_atomically
 
+# From pictures `(batch, height, width, 3)` to the steps of each, see `recognition.steps`.
+FindSteps = Callable[[npt.NDArray[np.uint8]], Sequence[Steps]]
+
 NUM_ERRORS_SHOWN = 30
+# Of the first samples, and of the worst errors.
+NUM_WORDS_SHOWN = 3
+
+
+def write_tables(folder: Path, readings: pd.DataFrame) -> None:
+    """Write where the model is right and where it errs."""
+    from captcha_registry.recognition import tables  # noqa: PLC0415
+
+    pairs = tables.pair_characters(readings)
+    found = {
+        "ink": tables.score_by_ink(readings),
+        "character": tables.score_by_character(pairs),
+        "position": tables.score_by_position(pairs),
+        "confidence": tables.score_by_confidence(readings),
+        "confusion": tables.count_confusions(pairs),
+    }
+    for name, rows in found.items():
+        write_atomically(folder / f"{name}.csv", rows.to_csv(index=False).encode())
+
+
+def write_pictures(folder: Path, readings: pd.DataFrame, test: CaptchaDataset, find_steps: FindSteps) -> None:
+    """Draw the worst errors, and what the model sees at each step of a few words."""
+    from captcha_registry.recognition.tables import align_texts, worst_errors  # noqa: PLC0415
+
+    worst = worst_errors(readings, NUM_ERRORS_SHOWN)
+    pairs = [align_texts(label, text) for label, text in zip(worst["label"], worst["text"], strict=True)]
+    sheet = draw_errors(open_pictures(test, worst), pairs, worst["confidence"].tolist())
+    write_atomically(folder / "errors.png", encode_sheet(sheet))
+
+    words = pd.concat([readings.head(NUM_WORDS_SHOWN), worst.head(NUM_WORDS_SHOWN)])
+    images = open_pictures(test, words)
+    captions = [f"{label} read as {text or 'nothing'}" for label, text in zip(words["label"], words["text"], strict=True)]
+    write_atomically(
+        folder / "steps.png",
+        encode_sheet(draw_steps(images, captions, find_steps(np.stack([np.asarray(image) for image in images])))),
+    )
+
+
+def open_pictures(test: CaptchaDataset, readings: pd.DataFrame) -> list[Image.Image]:
+    """Open the pictures that some readings are of."""
+    return open_captchas([sample.image for sample in test[readings.index.to_numpy()].read_samples()])
 
 
 def main(name: str) -> None:
@@ -22,8 +73,13 @@ def main(name: str) -> None:
     # TensorFlow takes seconds to start, which a mistake on the command line need not wait for.
     from captcha_registry.describing.model_card import write_model_card  # noqa: PLC0415
     from captcha_registry.recognition.reading import read_split  # noqa: PLC0415
-    from captcha_registry.recognition.scoring import compute_metrics, find_confusions, score_slices, worst_errors  # noqa: PLC0415
+    from captcha_registry.recognition.scoring import compute_metrics  # noqa: PLC0415
+    from captcha_registry.recognition.steps import list_steps  # noqa: PLC0415
     from captcha_registry.recognition.trained import load_model, read_history  # noqa: PLC0415
+
+    def find_steps(images: npt.NDArray[np.uint8]) -> Sequence[Steps]:
+        logits = np.asarray(network.predict_on_batch(images), dtype=np.float32)
+        return list_steps(card.family, logits, card.spec.alphabet)
 
     started = time.perf_counter()
     network, card = load_model(Path("models") / name)
@@ -32,17 +88,9 @@ def main(name: str) -> None:
 
     metrics = compute_metrics(readings, card.spec.alphabet) | {"parameters": card.num_parameters}
     plots_dir = Path("metrics/plots") / name
-    tables = {
-        "learning_curves": read_history(Path("models") / name),
-        "confusion": find_confusions(readings),
-        "slices": score_slices(readings, card.spec.alphabet),
-    }
-    for table, rows in tables.items():
-        write_atomically(plots_dir / f"{table}.csv", rows.to_csv(index=False).encode())
-    worst = worst_errors(readings, NUM_ERRORS_SHOWN)
-    pictures = [sample.image for sample in dataset.split("test")[worst.index.to_numpy()].read_samples()]
-    captions = [f"{label} read {text or '-'}" for label, text in zip(worst["label"], worst["text"], strict=True)]
-    save_contact_sheet(plots_dir / "errors.png", pictures, captions)
+    write_tables(plots_dir, readings)
+    write_pictures(plots_dir, readings, dataset.split("test"), find_steps)
+    write_atomically(plots_dir / "learning_curves.csv", read_history(Path("models") / name).to_csv(index=False).encode())
     write_atomically(Path("models") / name / "README.md", write_model_card(name, card, metrics).encode())
     write_atomically(Path("metrics") / f"{name}.json", f"{json.dumps(metrics, indent=2)}\n".encode())
 

@@ -162,7 +162,8 @@ def test_repro_writes_finite_flat_metrics_for_every_dataset_and_model(finished: 
         assert 0 <= scores["expected_calibration_error"] <= 1
         assert ("exact_match_0_is_o" in scores) == (model == "crnn")
         assert scores["test_samples"] == 60
-        assert (finished / "metrics/plots" / model / "errors.png").stat().st_size > 0
+        for picture in ("errors.png", "steps.png"):
+            assert (finished / "metrics/plots" / model / picture).stat().st_size > 0
 
 
 def test_repro_again_changes_nothing(project: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_branch_with_another_param_shows_its_change_in_params_metrics_and_plot
     assert change["diff"] == pytest.approx(change["new"] - change["old"])
     run(project, "dvc", "plots", "diff", "main", "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text()
-    for shown in ("Misread characters of cnn", "Exact match of crnn by slice", "val_loss", "errors.png", '"rev": "main"'):
+    for shown in ("Learning curves of all", "cnn: what characters are read as", "crnn: texts read", "steps.png", '"rev": "main"'):
         assert shown in page
 
 

@@ -42,10 +42,7 @@ from captcha_registry.recognition.recipe import ModelParams, Recipe, load_model_
 from captcha_registry.recognition.scoring import (
     compute_metrics,
     find_calibration_error,
-    find_confusions,
-    score_slices,
     wilson_interval,
-    worst_errors,
 )
 from captcha_registry.recognition.trained import load_model, save_model
 from captcha_registry.recognition.training import (
@@ -396,23 +393,6 @@ def test_a_model_is_calibrated_that_is_right_as_often_as_it_says() -> None:
     assert find_calibration_error(confidence, right) == 0
     # The bin of 0.75 is off by a quarter of 4 texts, that of 1.0 by 1 of 2.
     assert find_calibration_error(confidence.replace(0, 1), right | (confidence > 0)) == pytest.approx((4 * 0.25 + 2) / 6)
-
-
-def test_confusion_names_misread_left_out_and_added_characters() -> None:
-    confusions = find_confusions(make_readings([("A0B1", "AOB1"), ("1234", "124"), ("55", "595"), ("XY", "XY")]))
-    assert confusions.to_dict("split")["data"] == [["0", "O"], ["3", "none"], ["none", "9"]]
-
-
-def test_slices_show_where_the_errors_are() -> None:
-    slices = score_slices(make_readings([("10", "10"), ("1O", "10"), ("11", "11"), ("OO", "OO")]), "10OZ").set_index("slice")
-    assert slices.loc["holds O", "exact_match"] == 0.5
-    assert slices.loc["ink luminance 0-39", "samples"] == 2
-    assert "holds Z" not in slices.index
-
-
-def test_worst_errors_are_wrong_and_most_certain_first() -> None:
-    worst = worst_errors(make_readings([("1", "2"), ("1", "1"), ("1", "3"), ("1", "4")]), limit=2)
-    assert worst["text"].tolist() == ["4", "3"]
 
 
 def read_all(batches: tf.data.Dataset) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:

@@ -1,17 +1,11 @@
-"""Compare readings with the truth: exact match, character errors, calibration, confusion, and accuracy by slice."""
+"""Compare readings with the truth: exact match, character errors, calibration."""
 
 from collections.abc import Iterable
-from itertools import pairwise
 from math import sqrt
 
 import numpy as np
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
-
-# Stands in the confusion for a character that was left out of a reading, or put in.
-NOTHING = "none"
-
-LUMINANCE_EDGES = (0, 40, 80, 120, 160, 256)
 
 # The two characters that the font draws all but alike; with both in an alphabet they are three of four errors, and hide the rest.
 HARD_PAIR = "0O"
@@ -84,47 +78,6 @@ def find_calibration_error(confidence: pd.Series, right: pd.Series) -> float:
     """
     bins = np.ceil(confidence * CONFIDENCE_BINS).clip(lower=1)
     return float((right - confidence).groupby(bins).sum().abs().sum() / len(confidence))
-
-
-def find_confusions(readings: pd.DataFrame) -> pd.DataFrame:
-    """List every misread character, aligned by the fewest edits.
-
-    Returns:
-        The columns `actual` and `predicted`, one row per misread character, sorted; `NOTHING` stands for no character.
-    """
-    pairs = []
-    for label, text in _wrong(readings):
-        for edit in Levenshtein.editops(label, text):
-            actual = NOTHING if edit.tag == "insert" else label[edit.src_pos]
-            predicted = NOTHING if edit.tag == "delete" else text[edit.dest_pos]
-            pairs.append((actual, predicted))
-    return pd.DataFrame(sorted(pairs), columns=["actual", "predicted"])
-
-
-def score_slices(readings: pd.DataFrame, alphabet: str) -> pd.DataFrame:
-    """Compute exact match on parts of the test set: by luminance of the ink, and by a character that the label holds.
-
-    Args:
-        readings: the columns `label`, `text` and `ink_luminance`.
-        alphabet: the dataset's characters.
-
-    Returns:
-        The columns `slice`, `exact_match` and `samples`; slices without a sample are left out.
-    """
-    right = readings["label"] == readings["text"]
-    slices = [
-        (f"ink luminance {low}-{high - 1}", readings["ink_luminance"].between(low, high, inclusive="left"))
-        for low, high in pairwise(LUMINANCE_EDGES)
-    ]
-    slices += [(f"holds {character}", readings["label"].str.contains(character, regex=False)) for character in alphabet]
-    rows = [(name, round(float(right[chosen].mean()), 6), int(chosen.sum())) for name, chosen in slices if chosen.any()]
-    return pd.DataFrame(rows, columns=["slice", "exact_match", "samples"])
-
-
-def worst_errors(readings: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """Return the wrong readings of which the model was most certain, the most certain first."""
-    wrong = readings[readings["label"] != readings["text"]]
-    return wrong.sort_values(["confidence", "id"], ascending=[False, True]).head(limit)
 
 
 def _wrong(readings: pd.DataFrame) -> Iterable[tuple[str, str]]:

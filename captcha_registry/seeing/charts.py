@@ -1,0 +1,280 @@
+"""Charts as Vega-Lite specs: plain dicts in one style, for `dvc plots` and for whoever has rows of `recognition.tables`.
+
+Colours are those of Okabe and Ito, which people with any colour vision tell apart (https://jfly.uni-koeln.de/color/), and never
+alone: revisions have shapes, too. What is compared is the column `rev` of the rows. Each chart takes its rows, or by default the
+anchors that DVC fills.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+Spec = dict[str, Any]
+Rows = Sequence[dict[str, Any]] | str
+
+DATA = "<DVC_METRIC_DATA>"
+TITLE = "<DVC_METRIC_TITLE>"
+KEY = "<DVC_METRIC_X>"
+KEY_LABEL = "<DVC_METRIC_X_LABEL>"
+VALUE_LABEL = "<DVC_METRIC_Y_LABEL>"
+
+# Version 5 is what DVC's own templates are of; later ones draw it, too.
+SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
+
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+GREY = "#595959"
+FAINT = "#e6e6e6"
+# One hue, from light to dark, for shares.
+SEQUENCE = ("#deebf7", "#08306b")
+SANS = "system-ui, 'DejaVu Sans', sans-serif"
+# 0 and O, 1 and I differ.
+MONOSPACE = "ui-monospace, 'DejaVu Sans Mono', Consolas, monospace"
+
+STYLE: Spec = {
+    "background": "white",
+    "font": SANS,
+    "title": {"anchor": "start", "fontSize": 15, "fontWeight": 600, "color": "#222222", "offset": 12},
+    "axis": {
+        "labelFont": MONOSPACE,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": 400,
+        "labelColor": "#222222",
+        "titleColor": "#222222",
+        "gridColor": FAINT,
+        "domainColor": GREY,
+        "tickColor": GREY,
+    },
+    "header": {"labelFontSize": 12, "titleFontSize": 12, "labelColor": "#222222", "titleColor": "#222222"},
+    "legend": {"orient": "top", "labelFontSize": 12, "titleFontSize": 12, "symbolSize": 80, "labelLimit": 400},
+    "range": {"category": list(PALETTE), "symbol": list(SHAPES), "heatmap": list(SEQUENCE), "ramp": list(SEQUENCE)},
+    "view": {"stroke": None},
+}
+
+COLOR = {"field": "rev", "type": "nominal", "sort": None, "title": None, "scale": {"range": list(PALETTE)}}
+SHAPE = {"field": "rev", "type": "nominal", "sort": None, "title": None, "scale": {"range": list(SHAPES)}}
+DASHES = {"type": "nominal", "title": None, "legend": {"symbolType": "stroke", "symbolSize": 600}}
+SHARE = ".3~%"
+DASH = "\N{EN DASH}"
+NUMBERS = ("accuracy", "low", "high", "samples", "confidence")
+
+
+def _start(rows: Rows, title: str, numbers: Sequence[str]) -> Spec:
+    """Begin a spec. Numbers are named, as what DVC reads of a CSV file is text."""
+    data = {"values": rows, "format": {"parse": dict.fromkeys(numbers, "number")}}
+    return {"$schema": SCHEMA, "config": STYLE, "title": title, "data": data}
+
+
+def _quantity(field: str, title: str | None, **more: object) -> Spec:
+    return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+def _list_facts(key: str) -> list[Spec]:
+    """List what is shown of the point under the mouse."""
+    shares = [{"field": name, "type": "quantitative", "format": ".3%"} for name in ("accuracy", "low", "high")]
+    return [{"field": "rev"}, {"field": key}, *shares, {"field": "samples", "type": "quantitative", "format": ","}]
+
+
+def draw_accuracy(
+    rows: Rows = DATA,
+    title: str = TITLE,
+    *,
+    key: str = KEY,
+    key_label: str = KEY_LABEL,
+    label: str = VALUE_LABEL,
+    key_width: int = 24,
+) -> Spec:
+    """Draw the shares of a table by its key with their 95 % intervals, and below how many each is of.
+
+    Args:
+        rows: of `score_by_ink`, `score_by_character` or `score_by_position`, with `rev`.
+        title: above the chart.
+        key: the column that rows differ in.
+        key_label: what that is.
+        label: what the shares are of.
+        key_width: pixels for a value of the key.
+    """
+    place = {"field": key, "type": "nominal", "sort": None}
+    width = {"step": key_width, "for": "position"}
+    shared = {"xOffset": {"field": "rev", "sort": None}, "color": COLOR, "tooltip": _list_facts(key)}
+    share = {"axis": {"format": SHARE}, "scale": {"zero": False, "padding": 8}}
+    interval = {
+        "mark": {"type": "rule", "strokeWidth": 2, "clip": True},
+        "encoding": {"y": _quantity("low", label, **share), "y2": {"field": "high"}},
+    }
+    point = {
+        "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
+        "encoding": {"y": _quantity("accuracy", label), "shape": SHAPE},
+    }
+    shares = {
+        "width": width,
+        "height": 200,
+        "encoding": {"x": place | {"title": None, "axis": {"labels": False, "ticks": False}}, **shared},
+        "layer": [interval, point],
+    }
+    counts = {
+        "width": width,
+        "height": 60,
+        "mark": "bar",
+        "encoding": {
+            "x": place | {"title": key_label, "axis": {"labelAngle": 0}},
+            "y": _quantity("samples", "how many", axis={"format": ",", "tickCount": 2}),
+            **shared,
+        },
+    }
+    return _start(rows, title, NUMBERS) | {"spacing": 8, "vconcat": [shares, counts]}
+
+
+def draw_reliability(rows: Rows = DATA, title: str = TITLE) -> Spec:
+    """Draw how often texts are right that a model is so and so sure of, beside the line of a model that is as often right.
+
+    Args:
+        rows: of `score_by_confidence`, with `rev`.
+        title: above the chart.
+    """
+    sure = {"scale": {"domain": [0, 1]}, "axis": {"format": ".0%", "values": [0, 0.2, 0.4, 0.6, 0.8, 1]}}
+    label = "texts read right"
+    # Hollow, as points of models that differ little lie upon each other.
+    dot = {"type": "point", "filled": False, "size": 70, "strokeWidth": 2, "opacity": 1}
+    ideal = {
+        "data": {"values": [{"confidence": 0, "accuracy": 0}, {"confidence": 1, "accuracy": 1}]},
+        "mark": {"type": "line", "strokeDash": [4, 4], "color": GREY},
+        "encoding": {"y": _quantity("accuracy", label)},
+    }
+    interval = {
+        "mark": {"type": "rule", "strokeWidth": 2},
+        "encoding": {"y": _quantity("low", label), "y2": {"field": "high"}, "color": COLOR},
+    }
+    facts = _list_facts("confidence")
+    point = {
+        "mark": dot,
+        "encoding": {"y": _quantity("accuracy", label, **sure), "color": COLOR, "shape": SHAPE, "tooltip": facts},
+    }
+    shares = {
+        "width": 300,
+        "height": 300,
+        "encoding": {"x": _quantity("confidence", None, scale=sure["scale"], axis={"labels": False})},
+        "layer": [ideal, interval, point],
+    }
+    counts = {
+        "width": 300,
+        "height": 60,
+        "mark": dot,
+        "encoding": {
+            "x": _quantity("confidence", "confidence (mean of texts in a bin)", **sure),
+            "y": _quantity("samples", "texts", scale={"type": "log"}, axis={"format": ",", "tickCount": 3}),
+            "color": COLOR,
+            "shape": SHAPE,
+            "tooltip": facts,
+        },
+    }
+    return _start(rows, title, NUMBERS) | {"spacing": 8, "vconcat": [shares, counts]}
+
+
+def draw_confusion(rows: Rows = DATA, title: str = TITLE) -> Spec:
+    """Draw what characters were read as: shares of each row's total, beside which that stands, and counts in the cells.
+
+    Characters that were read right are left blank, as they would outshine all others.
+
+    Args:
+        rows: of `count_confusions`, with `rev`.
+        title: above the chart.
+    """
+    wrong = "datum.actual != datum.predicted && datum.total > 0"
+    axis = {"labelAngle": 0, "labelExpr": f"length(datum.label) > 1 ? '{DASH}' : datum.label"}
+    place = {
+        "x": {"field": "predicted", "type": "nominal", "title": f"read as ({DASH}: nothing)", "axis": {"orient": "top", **axis}},
+        "y": {"field": "actual", "type": "nominal", "title": f"character ({DASH}: none)", "axis": axis},
+    }
+    color = {
+        "condition": {
+            "test": wrong,
+            **_quantity(
+                "share_wrong", "share of the row", scale={"domainMin": 0, "range": list(SEQUENCE)}, legend={"format": SHARE}
+            ),
+        },
+        "value": FAINT,
+    }
+    facts = [{"field": name} for name in ("actual", "predicted", "count", "total")]
+    cell = {"mark": "rect", "encoding": {"color": color, "tooltip": [*facts, {"field": "share", "format": ".3%"}]}}
+    count = {
+        "transform": [{"filter": "datum.actual != datum.predicted"}],
+        "mark": {"type": "text", "fontSize": 10},
+        "encoding": {
+            "text": {"field": "count"},
+            "color": {"condition": {"test": f"{wrong} && datum.share > datum.most / 2", "value": "white"}, "value": "black"},
+        },
+    }
+    total = {
+        "transform": [
+            {"filter": "datum.total > 0"},
+            {"aggregate": [{"op": "max", "field": "total", "as": "total"}], "groupby": ["actual"]},
+        ],
+        "mark": {"type": "text", "align": "left", "dx": 6},
+        "encoding": {"x": {"value": "width"}, "text": {"field": "total"}},
+    }
+    most = {"joinaggregate": [{"op": "max", "field": "share_wrong", "as": "most"}]}
+    return _start(rows, title, ("count", "total", "share")) | {
+        "transform": [{"calculate": f"{wrong} ? datum.share : 0", "as": "share_wrong"}, most],
+        "facet": {"column": {"field": "rev", "sort": [], "title": None}},
+        "spec": {"width": {"step": 17}, "height": {"step": 17}, "encoding": place, "layer": [cell, count, total]},
+    }
+
+
+def _draw_line(value: Spec, dashes: Spec) -> Spec:
+    """Draw something by epoch: a line for each revision and each value of a field, with a point for each epoch."""
+    line = {"mark": "line", "encoding": {"strokeDash": dashes}}
+    point = {"mark": {"type": "point", "filled": True, "size": 45, "opacity": 1}, "encoding": {"shape": SHAPE}}
+    epoch = _quantity("epoch", "epoch", axis={"tickMinStep": 1, "format": "d"})
+    return {"encoding": {"x": epoch, "y": value, "color": COLOR}, "layer": [line, point]}
+
+
+def draw_training(rows: Rows = DATA, title: str = TITLE) -> Spec:
+    """Draw one model's exact match by epoch, on what it trains on and on validation samples.
+
+    Args:
+        rows: of `read_history`, with `rev`.
+        title: above the chart.
+    """
+    line = {
+        "transform": [
+            {"fold": ["exact_match", "val_exact_match"], "as": ["part", "share"]},
+            {"calculate": "datum.part == 'exact_match' ? 'training' : 'validation'", "as": "part"},
+        ],
+        "width": 320,
+        "height": 240,
+        **_draw_line(
+            _quantity("share", "texts read right", scale={"zero": False}, axis={"format": SHARE}),
+            DASHES | {"field": "part", "scale": {"domain": ["validation", "training"]}},
+        ),
+    }
+    return _start(rows, title, ("epoch", "exact_match", "val_exact_match")) | line
+
+
+def draw_learning(rows: Rows = DATA, title: str = TITLE) -> Spec:
+    """Draw the validation errors and losses of all models by epoch, on scales of powers of ten, which show small ones apart.
+
+    Args:
+        rows: of `read_history`, with `rev`, and `filename` as DVC has it: its folder is the model's name.
+        title: above the chart.
+    """
+
+    def draw_panel(measure: str, label: str, axis: Spec) -> Spec:
+        return {
+            "width": 300,
+            "height": 260,
+            "transform": [{"filter": f"datum.{measure} > 0"}],
+            **_draw_line(
+                _quantity(measure, label, scale={"type": "log"}, axis=axis | {"tickCount": 5}), DASHES | {"field": "model"}
+            ),
+        }
+
+    panels = [
+        draw_panel("wrong", "validation texts read wrong (log scale)", {"format": "~%"}),
+        draw_panel("val_loss", "validation loss (log scale)", {"format": "~g"}),
+    ]
+    transform = [
+        {"calculate": "slice(split(datum.filename, '/'), -2)[0]", "as": "model"},
+        {"calculate": "1 - datum.val_exact_match", "as": "wrong"},
+    ]
+    return _start(rows, title, ("epoch", "val_exact_match", "val_loss")) | {"transform": transform, "hconcat": panels}
