@@ -15,7 +15,7 @@ from timing import time_images
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.recognition.batches import divide_train_split, load_training_batches
 from captcha_registry.recognition.frameworks import choose_precision, keras, tf
-from captcha_registry.recognition.reading import read_samples
+from captcha_registry.recognition.reading import find_logits_with, read_samples
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.recognition.scoring import HARD_PAIR, compute_metrics
 from captcha_registry.recognition.tables import find_confusions
@@ -125,7 +125,8 @@ def measure_seed(
     spec, few = dataset.manifest.spec, draw_test(TEST_SAMPLES)
 
     def read(network: keras.Model, samples: CaptchaDataset) -> pd.DataFrame:
-        return read_samples(network, samples, family=params.family, alphabet=spec.alphabet)
+        rows = read_samples(find_logits_with(network), samples, family=params.family, alphabet=spec.alphabet)
+        return rows.select(["label", "text", "confidence"]).to_pandas()
 
     network, clock = train(params, dataset, num_steps, num_points, partial(read, samples=few))
     keras.config.set_dtype_policy("float32")

@@ -35,7 +35,7 @@ URL_MODULES = ("captcha_registry.describing", "captcha_registry.generation.remot
 # Packages that decide what a stage comes to, besides those that drew or trained what it reads.
 SPLIT_PACKAGES = ("numpy", "pyarrow", "scikit-learn")
 DESCRIBE_PACKAGES = ("numpy", "pillow", "pyarrow", "zlib-ng")
-EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "pandas", "pillow", "rapidfuzz")
+EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "pandas", "pillow", "pyarrow", "rapidfuzz")
 
 
 def check_names(names: Iterable[object]) -> None:

@@ -1,7 +1,8 @@
 """Read the test split with a trained model and score it: `python -m stages.evaluate cnn`.
 
-Reads `models/<name>/` and the dataset that its card names; writes `metrics/<name>.json`, the card `models/<name>/README.md`
-and, below `metrics/plots/<name>/`, the tables of `recognition.tables`, `learning_curves.csv`, `errors.png` and `steps.png`.
+Reads `models/<name>/` and the dataset that its card names; writes below `models/<name>/` what the model reads on every sample,
+`readings.parquet`, and its card, `README.md`; further `metrics/<name>.json` and, below `metrics/plots/<name>/`, the tables of
+`recognition.tables`, `learning_curves.csv`, `errors.png` and `steps.png`.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from PIL import Image
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
+from captcha_registry.dataset.readings import READINGS_NAME
 from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.seeing.plots import Steps, draw_errors, draw_steps, encode_sheet, open_captchas
 from captcha_registry.workspace import write_atomically
@@ -72,26 +74,30 @@ def main(name: str) -> None:
     """Evaluate the model `name`."""
     # TensorFlow takes seconds to start, which a mistake on the command line need not wait for.
     from captcha_registry.describing.model_card import write_model_card  # noqa: PLC0415
-    from captcha_registry.recognition.reading import read_split  # noqa: PLC0415
+    from captcha_registry.recognition.reading import open_model, read_split  # noqa: PLC0415
+    from captcha_registry.recognition.readings import write_readings  # noqa: PLC0415
     from captcha_registry.recognition.scoring import compute_metrics  # noqa: PLC0415
     from captcha_registry.recognition.steps import list_steps  # noqa: PLC0415
-    from captcha_registry.recognition.trained import load_model, read_history  # noqa: PLC0415
+    from captcha_registry.recognition.trained import read_history  # noqa: PLC0415
 
     def find_steps(images: npt.NDArray[np.uint8]) -> Sequence[Steps]:
-        logits = np.asarray(network.predict_on_batch(images), dtype=np.float32)
-        return list_steps(card.family, logits, card.spec.alphabet)
+        return list_steps(card.family, model.find_logits(images), card.spec.alphabet)
 
     started = time.perf_counter()
-    network, card = load_model(Path("models") / name)
+    folder = Path("models") / name
+    model = open_model(folder, name)
+    card = model.card
     dataset = open_folder(Path("data") / card.dataset)
-    readings = read_split(network, card, dataset, "test")
+    write_readings(folder / READINGS_NAME, read_split(model, dataset, "test"))
+    test = dataset.split("test").with_readings(folder)
+    readings = test.index.to_pandas()
 
     metrics = compute_metrics(readings, card.spec.alphabet) | {"parameters": card.num_parameters}
     plots_dir = Path("metrics/plots") / name
     write_tables(plots_dir, readings)
-    write_pictures(plots_dir, readings, dataset.split("test"), find_steps)
-    write_atomically(plots_dir / "learning_curves.csv", read_history(Path("models") / name).to_csv(index=False).encode())
-    write_atomically(Path("models") / name / "README.md", write_model_card(name, card, metrics).encode())
+    write_pictures(plots_dir, readings, test, find_steps)
+    write_atomically(plots_dir / "learning_curves.csv", read_history(folder).to_csv(index=False).encode())
+    write_atomically(folder / "README.md", write_model_card(name, card, metrics).encode())
     write_atomically(Path("metrics") / f"{name}.json", f"{json.dumps(metrics, indent=2)}\n".encode())
 
     seconds = time.perf_counter() - started

@@ -18,6 +18,7 @@ from conftest import hash_files
 from filelock import FileLock
 from test_meaning import tidy
 
+import captcha_registry
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.manifest import read_manifest
 from examples.demo import ROOT, change_params, copy_project
@@ -164,6 +165,10 @@ def test_repro_writes_finite_flat_metrics_for_every_dataset_and_model(finished: 
         assert scores["test_samples"] == 60
         for picture in ("errors.png", "steps.png"):
             assert (finished / "metrics/plots" / model / picture).stat().st_size > 0
+        test = captcha_registry.load(finished / "data" / ("digits" if model == "cnn" else "alnum"), split="test").with_readings(
+            finished / "models" / model
+        )
+        assert len(test.filter("text == label")) / 60 == scores["exact_match"]
 
 
 def test_repro_again_changes_nothing(project: Path) -> None:

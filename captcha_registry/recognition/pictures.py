@@ -37,8 +37,8 @@ def open_picture(path: Path, width: int, height: int, *, resize: bool = False) -
     try:
         _require_file(path)
         with Image.open(path, formats=FORMATS) as picture:
-            _require_size(picture.size, (width, height), resize=resize)
-            shown = _flatten(picture)
+            require_size(picture.size, (width, height), resize=resize)
+            shown = flatten(picture)
             return np.asarray(shown if shown.size == (width, height) else shown.resize((width, height), Image.Resampling.BICUBIC))
     except UserError:
         raise
@@ -61,8 +61,12 @@ def _require_file(path: Path) -> None:
         raise UserError("neither a file nor a folder")
 
 
-def _require_size(found: tuple[int, int], expected: tuple[int, int], *, resize: bool) -> None:
-    """Refuse a size before anything of that size is decoded."""
+def require_size(found: tuple[int, int], expected: tuple[int, int], *, resize: bool) -> None:
+    """Refuse a size before anything of that size is decoded.
+
+    Raises:
+        UserError: it is another than expected, or with `resize` larger than is scaled.
+    """
     size = "{:,}x{:,} pixels".format(*found)
     if resize and found[0] * found[1] > MAX_PIXELS:
         raise UserError(f"{size}; pictures of up to {MAX_PIXELS:,} pixels are scaled")
@@ -72,7 +76,8 @@ def _require_size(found: tuple[int, int], expected: tuple[int, int], *, resize: 
         )
 
 
-def _flatten(picture: Image.Image) -> Image.Image:
+def flatten(picture: Image.Image) -> Image.Image:
+    """Turn a picture into RGB, on white where it is transparent."""
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     layer = picture.convert("RGBA")

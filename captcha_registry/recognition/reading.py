@@ -1,44 +1,54 @@
-"""Read the pictures of a dataset with a trained model."""
+"""Read the pictures of a dataset with a trained network."""
+
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from tqdm import tqdm
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.errors import UserError
-from captcha_registry.recognition.card import ModelCard
 from captcha_registry.recognition.frameworks import keras
-from captcha_registry.recognition.readings import Reading, decode
+from captcha_registry.recognition.model import BATCH_SIZE, CaptchaModel, FindLogits
+from captcha_registry.recognition.readings import Reading, decode, tabulate_readings
+from captcha_registry.recognition.trained import load_model
 
-BATCH_SIZE = 500
+
+def open_model(folder: Path, name: str) -> CaptchaModel:
+    """Load a trained model after its file has been checked against the card; `name` is what it calls itself.
+
+    Raises:
+        UserError: a file is missing, the card is not valid, the model's bytes are not those that were saved, or they carry code.
+    """
+    network, card = load_model(folder)
+    return CaptchaModel(name, card, find_logits_with(network))
 
 
-def read_split(network: keras.Model, card: ModelCard, dataset: CaptchaDataset, split: str) -> pd.DataFrame:
-    """Read every picture of a split, with a progress bar.
+def find_logits_with(network: keras.Model) -> FindLogits:
+    """Make of a network the function that a `CaptchaModel` takes."""
+    return lambda images: np.asarray(network.predict_on_batch(images), dtype=np.float32)
 
-    Returns:
-        One row per sample, in the order of the split: `id`, `label`, `ink_luminance`, `text` (what was read) and `confidence`
-        (0 to 1).
+
+def read_split(model: CaptchaModel, dataset: CaptchaDataset, split: str) -> pa.Table:
+    """Read every picture of a split, with a progress bar; rows as `dataset.readings` says.
 
     Raises:
         UserError: the model reads pictures of another size.
     """
     spec = dataset.manifest.spec
-    if (card.spec.height, card.spec.width) != (spec.height, spec.width):
+    if (model.spec.height, model.spec.width) != (spec.height, spec.width):
         raise UserError(
-            f"the model reads pictures of {card.spec.width}x{card.spec.height}, "
+            f"the model reads pictures of {model.spec.width}x{model.spec.height}, "
             f"{dataset.root} has {spec.width}x{spec.height}: train it again"
         )
-    return read_samples(network, dataset.split(split), family=card.family, alphabet=card.spec.alphabet)
+    return read_samples(model.find_logits, dataset.split(split), family=model.card.family, alphabet=model.alphabet)
 
 
-def read_samples(network: keras.Model, samples: CaptchaDataset, *, family: str, alphabet: str) -> pd.DataFrame:
+def read_samples(find_logits: FindLogits, samples: CaptchaDataset, *, family: str, alphabet: str) -> pa.Table:
     """Read every picture of some samples with a network; rows as `read_split` returns them."""
     readings: list[Reading] = []
     with tqdm(total=len(samples), unit=" samples", desc="reading", disable=None) as progress:
         for images, _ in samples.to_tf(batch_size=BATCH_SIZE):
-            logits = np.asarray(network.predict_on_batch(images), dtype=np.float32)
-            readings += decode(family, logits, alphabet)
+            readings += decode(family, find_logits(images), alphabet)
             progress.update(len(images))
-    rows: pd.DataFrame = samples.index.select(["id", "label", "ink_luminance"]).to_pandas()
-    return rows.assign(text=[reading.text for reading in readings], confidence=[reading.confidence for reading in readings])
+    return tabulate_readings(samples, readings)

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from captcha_registry.recognition.readings import BLANK
+from captcha_registry.recognition.paths import BLANK
 
 
 def list_steps(family: str, logits: npt.NDArray[np.float32], alphabet: str) -> list[list[tuple[str, float]]]:

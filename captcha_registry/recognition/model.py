@@ -1,0 +1,115 @@
+"""A trained model as other people's code meets it: pictures in, readings out.
+
+    crnn = captcha_registry.load_model("models/crnn")
+    crnn.read("captcha.png")[0].text
+    for reading in crnn.read(images):  # uint8 (batch, height, width, 3)
+        print(reading.text, reading.confidence)
+
+No framework is imported here: whatever finds logits makes a model.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.errors import UserError
+from captcha_registry.machine import expand_home
+from captcha_registry.recognition.card import ModelCard
+from captcha_registry.recognition.pictures import flatten, open_picture, require_size
+from captcha_registry.recognition.readings import Reading, decode
+
+# Pictures that go through a network at once.
+BATCH_SIZE = 500
+
+Images = npt.NDArray[np.uint8]
+Picture = str | os.PathLike[str] | Image.Image | Images
+# From images `(batch, height, width, 3)` to the logits of a family, as `recognition.cnn` and `recognition.crnn` say.
+FindLogits = Callable[[Images], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CaptchaModel:
+    """A trained model: `model.read(pictures)` gives a list of readings, each with `text` and `confidence`.
+
+    It reads captchas of its `spec`: pictures of `spec.width` x `spec.height` pixels, texts of `alphabet`.
+
+    Attributes:
+        name: where it comes from.
+        card: what its model.json says.
+        find_logits: the network.
+    """
+
+    name: str
+    card: ModelCard
+    find_logits: FindLogits
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return (
+            f"<CaptchaModel {self.name}: read(images or paths) of {spec.width}x{spec.height} pixels with "
+            f"{spec.described_length} characters of {self.alphabet!r}>"
+        )
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """What the dataset was drawn by on which the model was trained."""
+        return self.card.spec
+
+    @property
+    def alphabet(self) -> str:
+        """The characters that the model knows."""
+        return self.spec.alphabet
+
+    def read(self, pictures: Picture | Iterable[Picture]) -> list[Reading]:
+        """Read pictures: one, or many in their order.
+
+        Args:
+            pictures: paths, Pillow images or arrays uint8 `(height, width, 3)`, one or an iterable of them, or one array
+                `(batch, height, width, 3)`. What is transparent is read on white.
+
+        Returns:
+            A list of `Reading`, each with `text`, `confidence` (0 to 1), `characters` and `alternatives`.
+
+        Raises:
+            UserError: a file is no picture, a picture has another size than the model reads, or an array is not of uint8.
+        """
+        waiting = iter([pictures] if isinstance(pictures, str | os.PathLike | Image.Image) else _list_images(pictures))
+        readings: list[Reading] = []
+        while batch := [self._take(picture) for picture in islice(waiting, BATCH_SIZE)]:
+            readings += self.read_batch(np.stack(batch))
+        return readings
+
+    def read_batch(self, images: Images) -> list[Reading]:
+        """Read a batch `(batch, height, width, 3)` of uint8 that goes through the network at once."""
+        return decode(self.card.family, self.find_logits(images), self.alphabet)
+
+    def _take(self, picture: Picture) -> Images:
+        """Turn a picture into the array that the network takes."""
+        size = self.spec.width, self.spec.height
+        if isinstance(picture, str | os.PathLike):
+            try:
+                return open_picture(expand_home(os.fspath(picture)), *size)
+            except UserError as error:
+                raise UserError(f"{os.fspath(picture)}: {error}") from None
+        if isinstance(picture, Image.Image):
+            require_size(picture.size, size, resize=False)
+            return np.asarray(flatten(picture))
+        image = np.asarray(picture)
+        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:  # noqa: PLR2004 - height, width, colours
+            raise UserError(
+                f"a picture is an array {image.dtype} {image.shape}; expected uint8 {(size[1], size[0], 3)}, or with one more "
+                "dimension in front for many, or paths, or Pillow images"
+            )
+        require_size((image.shape[1], image.shape[0]), size, resize=False)
+        return image
+
+
+def _list_images(pictures: Iterable[Picture]) -> Iterable[Picture]:
+    """Iterate over many pictures, or over the one that an array may be."""
+    return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim == 3 else pictures  # noqa: PLR2004 - as above
