@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from captcha_registry.dataset.front_door import CaptchaDataset
     from captcha_registry.errors import UserError
-    from captcha_registry.registry.loading import load
+    from captcha_registry.recognition.model import CaptchaModel
+    from captcha_registry.registry.loading import load, load_model, load_readings
 
-__all__ = ["CaptchaDataset", "UserError", "__version__", "load"]
+__all__ = ["CaptchaDataset", "CaptchaModel", "UserError", "__version__", "load", "load_model", "load_readings"]
 __version__ = "0.1.0"
 
 
@@ -19,10 +20,14 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     """Import what the front door gives out when it is first asked for; every other module stays cheap to import."""
     match name:
-        case "load":
-            from captcha_registry.registry.loading import load  # noqa: PLC0415
+        case "load" | "load_model" | "load_readings":
+            from captcha_registry.registry import loading  # noqa: PLC0415
 
-            return load
+            return getattr(loading, name)
+        case "CaptchaModel":
+            from captcha_registry.recognition.model import CaptchaModel  # noqa: PLC0415
+
+            return CaptchaModel
         case "CaptchaDataset":
             from captcha_registry.dataset.front_door import CaptchaDataset  # noqa: PLC0415
 

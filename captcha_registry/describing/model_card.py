@@ -70,24 +70,26 @@ Reads captchas of {spec.described_length} characters of `{spec.alphabet}` from p
 {_describe_samples(card)}
 `captcha-registry list --json` says which published version of the dataset has this id.{_describe_machine(card)}
 
-## Use it
-
-```python
-from pathlib import Path
-
-from captcha_registry.recognition.trained import load_model
-
-network, card = load_model(Path("."))
-```
-
-The file's SHA-256 is compared with `model.json` before it is loaded, and a file that carries code is refused.
-Pictures go in as uint8 `(batch, {spec.height}, {spec.width}, 3)`; `captcha_registry.recognition.decoding` makes texts of what
-comes out.
+`readings.parquet` holds what it read on every test sample, with the confidence of the text and of each character.
 
 ## Limits
 
 It has seen one drawing program, style and font, and reads nothing else for certain: no photographs, no other site's
 captchas, no other size or alphabet. Dark ink, which is drawn faint, is read worst{_name_hard_pair(spec.alphabet)}.
+
+## Read a picture
+
+Pictures of {spec.width}x{spec.height} pixels come as paths, Pillow images or arrays of uint8, one or many. The network is
+compared with the SHA-256 in `model.json` before it is loaded, and one that carries code is refused. Where it is published,
+`load_model("{name}", repo=URL, version=VERSION)` fetches it.
+
+```python
+import captcha_registry
+
+model = captcha_registry.load_model(".")
+reading = model.read("captcha.png")[0]
+print(reading.text, reading.confidence)
+```
 """
 
 

@@ -1,7 +1,7 @@
 """Files of a published version: read in place where the remote can seek, fetched and proved where they are needed whole."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -259,6 +259,30 @@ class PublishedFiles:
         (self.root / path).unlink(missing_ok=True)
         link_or_copy(kept, self.root / path)
         self.proved.add(path)
+
+
+def fetch_parts(published: Published, sources: Mapping[str, RemoteFile], paths: Collection[str]) -> Path:
+    """Fetch some files of a version, each verified by the MD5 that its commit has, and return the folder of the cache with them.
+
+    Raises:
+        UserError: one of them was not published, or the remote does not give it.
+    """
+    if lacking := [path for path in paths if path not in sources]:
+        raise UserError(f"{published} holds no {lacking[0]}; it holds {', '.join(sorted(sources))}")
+    checksums = {path: Checksum("md5", sources[path].md5) for path in sorted(paths)}
+    folder = find_cache_dir() / "parts" / hashlib.sha256(repr(checksums).encode()).hexdigest()
+
+    def list_missing() -> list[str]:
+        return [path for path, checksum in checksums.items() if not checksum.fits(folder / path)]
+
+    # What is all here needs no lock, which a cache that can only be read does not give.
+    if list_missing():
+        with hold_lock(make_cache_folder(folder).with_suffix(".lock")):
+            missing = list_missing()
+            fetch_all(dict.fromkeys(missing, 0), lambda path: sources[path].fetch(checksums[path], folder / path))
+            for path in missing:
+                share_file(folder / path)
+    return folder
 
 
 def open_files(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[PublishedFiles, Manifest]:

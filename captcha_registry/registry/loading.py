@@ -1,13 +1,27 @@
-"""Open a dataset, in a folder or published under a version."""
+"""Open a dataset or a model, in a folder or published under a version."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from captcha_registry.dataset.dataset import make_dataset
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.front_door import CaptchaDataset
 from captcha_registry.dataset.index import read_index
+from captcha_registry.dataset.readings import READINGS_NAME, read_readings
 from captcha_registry.errors import UserError
+from captcha_registry.extras import needs
 from captcha_registry.machine import expand_home
+from captcha_registry.recognition.card import CARD_NAME
+from captcha_registry.recognition.model import CaptchaModel
+
+if TYPE_CHECKING:
+    from captcha_registry.registry.fetching import RemoteFile
+    from captcha_registry.registry.repository import Published
+
+# Not from `recognition.trained`, which imports Keras.
+NETWORK_NAME = "model.keras"
 
 
 def load(source: str | Path, *, repo: str | None = None, version: str | None = None, split: str | None = None) -> CaptchaDataset:
@@ -23,27 +37,81 @@ def load(source: str | Path, *, repo: str | None = None, version: str | None = N
     Raises:
         UserError: there is no complete dataset, or no such version or split.
     """
-    folder = expand_home(source)
-    is_reference = "@" in str(source) and not folder.exists()
-    if repo is None and version is None and not is_reference:
-        dataset = _load_folder(folder)
-    else:
+    if _is_published(source, repo, version):
         dataset = _load_published(str(source), repo, version)
+    else:
+        dataset = CaptchaDataset.of(open_folder(_require_folder(source, "datasets")))
     return dataset.split(split) if split else dataset
 
 
-def _load_folder(root: Path) -> CaptchaDataset:
-    if not root.exists():
+def load_model(source: str | Path, *, repo: str | None = None, version: str | None = None) -> CaptchaModel:
+    """Open a trained model, which reads pictures: `load_model("models/crnn").read("captcha.png")[0].text`.
+
+    The network is compared with the SHA-256 in the model's card before it is loaded, and one that carries code is refused.
+
+    Args:
+        source: its folder, such as `models/crnn`; or the name under which it is published, such as `crnn@1.2.0`, or with `repo`
+            or `version` just `crnn`. Without a version that is the newest release.
+        repo: Git URL or path of the repository that publishes it; without it the one around the working folder.
+        version: such as `1.2.0`, for a name without one.
+
+    Raises:
+        UserError: there is no complete model or no such version, it is damaged, or TensorFlow is not installed.
+    """
+    name, folder = _find_model(source, repo, version, (CARD_NAME, NETWORK_NAME))
+    with needs("load_model", extra="train"):
+        from captcha_registry.recognition.reading import open_model  # noqa: PLC0415
+
+    return open_model(folder, name)
+
+
+def load_readings(source: str | Path, *, repo: str | None = None, version: str | None = None) -> pa.Table:
+    """Open what a model read on the test samples of its dataset, for `CaptchaDataset.with_readings`.
+
+    Args:
+        source: the model, as for `load_model`.
+        repo: as for `load_model`.
+        version: as for `load_model`.
+
+    Returns:
+        A table with the columns that `dataset.readings` says; no framework is needed.
+
+    Raises:
+        UserError: there is no such model, or it comes without readings.
+    """
+    _, folder = _find_model(source, repo, version, (READINGS_NAME,))
+    return read_readings(folder)
+
+
+def _find_model(source: str | Path, repo: str | None, version: str | None, parts: tuple[str, ...]) -> tuple[str, Path]:
+    """Return what a model calls itself, and a folder that holds these files of it."""
+    if not _is_published(source, repo, version):
+        folder = _require_folder(source, "models")
+        return folder.resolve().name, folder
+    from captcha_registry.registry.fetching import fetch_parts  # noqa: PLC0415
+
+    published, sources = _find_version(str(source), repo, version)
+    return str(published), fetch_parts(published, sources, parts)
+
+
+def _is_published(source: str | Path, repo: str | None, version: str | None) -> bool:
+    """Tell whether a version is meant rather than a folder."""
+    return repo is not None or version is not None or ("@" in str(source) and not expand_home(source).exists())
+
+
+def _require_folder(source: str | Path, kind: str) -> Path:
+    folder = expand_home(source)
+    if not folder.exists():
         raise UserError(
-            f"there is no folder {root}: `dvc repro` makes the datasets of a project, `dvc pull --allow-missing` brings them "
-            "into a clone, and load with repo=URL or NAME@VERSION opens a published one"
+            f"there is no folder {folder}: `dvc repro` makes the {kind} of a project, `dvc pull --allow-missing` brings them "
+            "into a clone, and repo=URL or NAME@VERSION opens a published one"
         )
-    return CaptchaDataset.of(open_folder(root))
+    return folder
 
 
-def _load_published(reference: str, repo: str | None, version: str | None) -> CaptchaDataset:
+def _find_version(reference: str, repo: str | None, version: str | None) -> "tuple[Published, dict[str, RemoteFile]]":
     # DVC takes longer to import than a folder to open.
-    from captcha_registry.registry.fetching import find_files, open_files  # noqa: PLC0415
+    from captcha_registry.registry.fetching import find_files  # noqa: PLC0415
     from captcha_registry.registry.repository import (  # noqa: PLC0415
         find_published,
         merge_versions,
@@ -55,6 +123,13 @@ def _load_published(reference: str, repo: str | None, version: str | None) -> Ca
     wanted = merge_versions(named, version)
     with open_repository(repo) as opened:
         published = find_published(opened, name, wanted)
-        files, manifest = open_files(published, find_files(opened, published))
+        return published, find_files(opened, published)
+
+
+def _load_published(reference: str, repo: str | None, version: str | None) -> CaptchaDataset:
+    from captcha_registry.registry.fetching import open_files  # noqa: PLC0415
+
+    published, sources = _find_version(reference, repo, version)
+    files, manifest = open_files(published, sources)
     index_path = files.make_local([manifest.index.path]) / manifest.index.path
     return CaptchaDataset.of(make_dataset(files, manifest, read_index(index_path)), str(published.version))
