@@ -65,9 +65,13 @@ def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelPa
     params = read_params()
     if set(params) != SECTIONS:
         raise ParamsError(f"{PARAMS_PATH} has the sections {', '.join(map(str, params))}; expected {', '.join(sorted(SECTIONS))}")
-    for section in ("datasets", "models"):
-        if not isinstance(params[section], dict) or not params[section]:
-            raise ParamsError(f"{PARAMS_PATH}: {section} is {params[section]!r}; expected at least one name with its settings")
+    # Who only shares datasets has no model.
+    for section, expected in (
+        ("datasets", "at least one name with its settings"),
+        ("models", "names with settings, or {} for none"),
+    ):
+        if not isinstance(params[section], dict) or (section == "datasets" and not params[section]):
+            raise ParamsError(f"{PARAMS_PATH}: {section} is {params[section]!r}; expected {expected}")
     check_names([*params["datasets"], *params["models"]])
     specs = {name: load_section(DatasetSpec, f"datasets.{name}") for name in params["datasets"]}
     load_section(DrawingParams, "drawing")
@@ -109,6 +113,8 @@ def check_datasets(specs: Mapping[str, DatasetSpec], rule: SplitRule) -> dict[st
 
 def check_models(models: Mapping[str, ModelParams], specs: Mapping[str, DatasetSpec]) -> dict[str, object]:
     """Check that networks can be built; return what `train` computes with, by file name."""
+    if not models:
+        return {}
     # TensorFlow takes seconds to start.
     from captcha_registry.recognition.training import build_network  # noqa: PLC0415
 

@@ -330,6 +330,13 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
     }
 
 
+def test_check_accepts_datasets_without_a_model(workplace: Path) -> None:
+    YAML().dump(read_params(workplace / "params.yaml") | {"models": {}}, workplace / "params.yaml")
+    check.main()
+    assert (workplace / "data/tools/evaluate.json").is_file()
+    assert not (workplace / "data/tools/train").exists()
+
+
 def test_check_warns_of_what_is_hard_to_read_and_passes(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (workplace / "params.yaml").read_text(encoding="utf-8")
     (workplace / "params.yaml").write_text(text.replace("height: 64", "height: 40"), encoding="utf-8")
@@ -428,6 +435,9 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
             id="section",
         ),
         pytest.param({"datasets": None}, r"params.yaml: datasets is None; expected at least one name", id="no dataset"),
+        pytest.param(
+            {"models": None}, r"params.yaml: models is None; expected names with settings, or {} for none", id="no model"
+        ),
         pytest.param({"datasets.A b": {}}, r"the name 'A b' does not do; expected text of a-z, 0-9, - and _", id="strange name"),
         *(
             pytest.param({f"datasets.{name}": {}}, f"the name {name!r} does not do; .* at both ends", id=f"name {name[:8]}")
