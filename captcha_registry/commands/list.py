@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.errors import UserError, printable
+from captcha_registry.recognition.card import CARD_NAME
 from captcha_registry.registry.fetching import RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.repository import (
     Published,
@@ -21,7 +22,7 @@ from captcha_registry.registry.repository import (
     read_artifact,
     say_what_is_lacking,
 )
-from captcha_registry.registry.versions import MODEL_CARD, parse_model_card
+from captcha_registry.registry.versions import parse_model_card
 
 HELP = "list what a repository has published"
 DESCRIPTION = (
@@ -102,8 +103,8 @@ def _identify(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[
     if MANIFEST_NAME in sources:
         manifest, _ = read_published_manifest(published, sources)
         return manifest.spec.count, manifest.dataset_id
-    if MODEL_CARD in sources:
-        return None, parse_model_card(sources[MODEL_CARD].read_proved(), sources[MODEL_CARD].name).get("dataset_id")
+    if CARD_NAME in sources:
+        return None, parse_model_card(sources[CARD_NAME].read_proved(), sources[CARD_NAME].name).get("dataset_id")
     return None, None
 
 

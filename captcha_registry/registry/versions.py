@@ -9,12 +9,10 @@ from typing import Any
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, read_manifest
 from captcha_registry.errors import UserError
+from captcha_registry.recognition.card import CARD_NAME
 from captcha_registry.registry.diff import DatasetDiff, DatasetVersion, ModelDiff, ModelVersion, diff_datasets, diff_models
 from captcha_registry.registry.fetching import RemoteFile, open_files
 from captcha_registry.registry.repository import Published
-
-# Not in `recognition.trained`, which imports Keras.
-MODEL_CARD = "model.json"
 
 Version = DatasetVersion | ModelVersion
 
@@ -43,9 +41,9 @@ def read_published(published: Published, sources: Mapping[str, RemoteFile]) -> V
         index = read_index(files.make_local([manifest.index.path]) / manifest.index.path)
         described = {path: source.md5 for path, source in sources.items() if path not in files.entries}
         return DatasetVersion(manifest, index, described)
-    if MODEL_CARD not in sources:
-        raise UserError(f"{published} is neither a dataset nor a model: it has neither {MANIFEST_NAME} nor {MODEL_CARD}")
-    card = parse_model_card(sources[MODEL_CARD].read_proved(), sources[MODEL_CARD].name)
+    if CARD_NAME not in sources:
+        raise UserError(f"{published} is neither a dataset nor a model: it has neither {MANIFEST_NAME} nor {CARD_NAME}")
+    card = parse_model_card(sources[CARD_NAME].read_proved(), sources[CARD_NAME].name)
     return ModelVersion(card, {path: source.md5 for path, source in sources.items()})
 
 
@@ -55,8 +53,8 @@ def read_folder(root: Path) -> Version:
     Raises:
         UserError: it holds neither.
     """
-    if (root / MODEL_CARD).is_file():
-        return ModelVersion(parse_model_card((root / MODEL_CARD).read_bytes(), str(root / MODEL_CARD)), _hash_files(root, set()))
+    if (root / CARD_NAME).is_file():
+        return ModelVersion(parse_model_card((root / CARD_NAME).read_bytes(), str(root / CARD_NAME)), _hash_files(root, set()))
     if not root.is_dir():
         raise UserError(f"{root} is no folder; expected a dataset, a model, or NAME@VERSION")
     manifest = read_manifest(root)
