@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 
 import boto3
@@ -33,6 +34,9 @@ from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
 from captcha_registry.generation.splitting import split_dataset
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG_SECONDS = 120
@@ -271,3 +275,16 @@ def bucket(object_storage: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
         client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     return Bucket(client)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """A Chromium for all tests that look at pages, each in a context of its own."""
+    # Few tests need it, and it takes a while to import.
+    from browsers import start_chromium  # noqa: PLC0415
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    with sync_playwright() as playwright:
+        started = start_chromium(playwright)
+        yield started
+        started.close()

@@ -209,9 +209,10 @@ def draw_confusion(rows: Rows = DATA, title: str = TITLE) -> Spec:
         "transform": [
             {"filter": "datum.total > 0"},
             {"aggregate": [{"op": "max", "field": "total", "as": "total"}], "groupby": ["actual"]},
+            {"calculate": "'of ' + format(datum.total, ',')", "as": "of"},
         ],
         "mark": {"type": "text", "align": "left", "dx": 6},
-        "encoding": {"x": {"value": "width"}, "text": {"field": "total"}},
+        "encoding": {"x": {"value": "width"}, "text": {"field": "of"}},
     }
     most = {"joinaggregate": [{"op": "max", "field": "share_wrong", "as": "most"}]}
     return _start(rows, title, ("count", "total", "share")) | {
