@@ -4,24 +4,35 @@ import argparse
 import difflib
 import logging
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 
 from captcha_registry import __version__
 from captcha_registry.errors import CommandLine, hide_secrets, prepare_process, printable, report_errors
 
-COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair")
+COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair", "predict")
+HELP_WIDTH = 100
 
 
 def make_parser(names: Sequence[str]) -> CommandLine:
     """Describe the command line of these commands; only their modules are imported, as some take a second."""
-    parser = CommandLine(prog="captcha-registry", description="Publish, find, fetch, compare, check and repair captcha datasets.")
+    parser = CommandLine(
+        prog="captcha-registry",
+        description="Publish, find, fetch, compare, check and repair captcha datasets; read captchas with models.",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in names:
         module = import_module(f"captcha_registry.commands.{name}")
-        command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=textwrap.fill(module.DESCRIPTION, HELP_WIDTH),
+            epilog=getattr(module, "EXAMPLES", None),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         module.add_arguments(command)
         command.set_defaults(run=module.run, parser=command)
     return parser

@@ -40,7 +40,6 @@ from captcha_registry.describing.export_card import WHOLE, write_export_card
 from captcha_registry.describing.statistics import summarize_dataset, summarize_manifest
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
-from captcha_registry.recognition.card import CARD_NAME
 from captcha_registry.workspace import name_full_disk, write_atomically
 
 Format = Literal["tfrecord", "webdataset", "huggingface", "images", "numpy"]
@@ -103,12 +102,10 @@ def export_model(folder: Path, target: Path, *, half: bool) -> int:
     """
     _require_free_name(target)
     with needs("export of a model", extra="train"):
-        # They take seconds.
-        from captcha_registry.recognition.onnx_conversion import convert_network  # noqa: PLC0415
-        from captcha_registry.recognition.trained import load_model  # noqa: PLC0415
+        # It takes seconds.
+        from captcha_registry.recognition.onnx_conversion import convert_model  # noqa: PLC0415
 
-    network, _ = load_model(folder)
-    content = convert_network(network, (folder / CARD_NAME).read_text(encoding="utf-8"), half=half)
+    content = convert_model(folder, half=half)
     write_atomically(target, content)
     return len(content)
 

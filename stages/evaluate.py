@@ -1,8 +1,8 @@
 """Read the test split with a trained model and score it: `python -m stages.evaluate cnn`.
 
 Reads `models/<name>/` and the dataset that its card names; writes below `models/<name>/` what the model reads on every sample,
-`readings.parquet`, and its card, `README.md`; further `metrics/<name>.json` and, below `metrics/plots/<name>/`, the tables of
-`recognition.tables`, `learning_curves.csv`, `errors.png` and `steps.png`.
+`readings.parquet`, what onnxruntime reads with, `model.onnx`, and its card, `README.md`; further `metrics/<name>.json` and,
+below `metrics/plots/<name>/`, the tables of `recognition.tables`, `learning_curves.csv`, `errors.png` and `steps.png`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.readings import READINGS_NAME
 from captcha_registry.errors import CommandLine, report_errors
+from captcha_registry.recognition.onnx_network import ONNX_NAME
 from captcha_registry.seeing.plots import Steps, draw_errors, draw_steps, encode_sheet, open_captchas
 from captcha_registry.workspace import write_atomically
 
@@ -74,6 +75,7 @@ def main(name: str) -> None:
     """Evaluate the model `name`."""
     # TensorFlow takes seconds to start, which a mistake on the command line need not wait for.
     from captcha_registry.describing.model_card import write_model_card  # noqa: PLC0415
+    from captcha_registry.recognition.onnx_conversion import convert_model  # noqa: PLC0415
     from captcha_registry.recognition.reading import open_model, read_split  # noqa: PLC0415
     from captcha_registry.recognition.readings import write_readings  # noqa: PLC0415
     from captcha_registry.recognition.scoring import compute_metrics  # noqa: PLC0415
@@ -88,6 +90,7 @@ def main(name: str) -> None:
     model = open_model(folder, name)
     card = model.card
     dataset = open_folder(Path("data") / card.dataset)
+    write_atomically(folder / ONNX_NAME, convert_model(folder))
     write_readings(folder / READINGS_NAME, read_split(model, dataset, "test"))
     test = dataset.split("test").with_readings(folder)
     readings = test.index.to_pandas()

@@ -35,6 +35,7 @@ COMMANDS = {
     "export": ["export", "data/tiny", "--format", "images", "--to", "TMP/exported", "--json"],
     "verify": ["verify", "data/tiny"],
     "repair": ["repair", "data/tiny", "--workers", "1", "--json"],
+    "predict": ["predict", str(ROOT / "metrics/plots/digits/samples.png"), "--resize", "--model", "digits"],
 }
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py"))
 EXAMPLES = ["examples/demo.py", "examples/two_teams/run.py"]

@@ -251,3 +251,9 @@ def test_the_base_install_reads_verifies_fetches_publishes_and_exports(
     program, *arguments = advised_command(refused.stderr)
     assert program == str(tmp_path / "venv/bin/python")
     base.run_ok("python", *arguments, "--dry-run", "--quiet")
+
+    predict = ("predict", str(ROOT / "metrics/plots/digits/samples.png"), "--resize", "--model", "digits")
+    refused = base.run("captcha-registry", *predict)
+    assert refused.returncode == 2
+    base.run_ok("python", *advised_command(refused.stderr)[1:], "--quiet", "--no-compile", "--constraint", "constraints.txt")
+    assert base.run_ok("captcha-registry", *predict).startswith(f"{predict[1]}: ")

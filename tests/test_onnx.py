@@ -59,30 +59,28 @@ def model_dir(tiny_dataset: CaptchaDataset, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize(
-    ("model", "preset", "recurrent"),
+    ("family", "preset", "recurrent"),
     [("cnn", "fast", ""), ("cnn", "lab", ""), *(("crnn", p, r) for p in ("fast", "lab") for r in ("gru", "lstm"))],
 )
-def test_every_network_gives_the_same_logits_in_onnx(model: str, preset: str, recurrent: str) -> None:
-    network, card = make_network(model, preset, recurrent)
+def test_every_network_gives_the_same_logits_in_onnx(family: str, preset: str, recurrent: str) -> None:
+    network, card = make_network(family, preset, recurrent)
     content = convert_network(network, card.model_dump_json())
     onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
-    find_logits, found = open_onnx(content, "it")
-    assert found == card
+    model = open_onnx(content, "it")
+    assert model.card == card
     images = draw(card.spec, 5)
     expected = np.asarray(network(images, training=False))
     assert np.ptp(expected, axis=0).max() > 1e-3
-    np.testing.assert_allclose(find_logits(images), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
-    assert find_logits(images[:0]).shape == (0, *expected.shape[1:])
+    np.testing.assert_allclose(model.find_logits(images), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert model.find_logits(images[:0]).shape == (0, *expected.shape[1:])
 
 
 @pytest.mark.parametrize("model", ["cnn", "crnn"])
 def test_a_thousand_pictures_have_the_same_texts_in_onnx(model: str) -> None:
     network, card = make_network(model)
     images = draw(card.spec, 1_000)
-    find_logits, _ = open_onnx(convert_network(network, card.model_dump_json()), "it")
-    of_keras, of_onnx = (
-        decode(card.family, logits, card.spec.alphabet) for logits in (network.predict_on_batch(images), find_logits(images))
-    )
+    of_onnx = open_onnx(convert_network(network, card.model_dump_json()), "it").read(images)
+    of_keras = decode(card.family, network.predict_on_batch(images), card.spec.alphabet)
     assert [reading.text for reading in of_onnx] == [reading.text for reading in of_keras]
     assert [reading.confidence for reading in of_onnx] == pytest.approx([r.confidence for r in of_keras], rel=1e-3, abs=1e-9)
     assert len({reading.text for reading in of_onnx}) > 1
@@ -101,7 +99,7 @@ def test_half_precision_takes_half_the_bytes_and_next_to_nothing_of_the_precisio
     whole, half = (convert_network(network, card.model_dump_json(), half=half) for half in (False, True))
     assert 0.5 < len(half) / len(whole) < 0.55
     images = draw(card.spec, 20)
-    expected, found = (open_onnx(content, "it")[0](images) for content in (whole, half))
+    expected, found = (open_onnx(content, "it").find_logits(images) for content in (whole, half))
     assert 0 < np.abs(found - expected).max() < 5e-3 * np.abs(expected).max()
 
 
@@ -152,10 +150,12 @@ def test_a_model_is_exported_to_a_file_with_its_card_inside(
     assert json.loads(told) == {"path": str(tmp_path / "half.onnx"), "format": "onnx", "half": True, "size_bytes": len(half)}
     assert len(half) < 0.6 * len(content)
     network, card = load_model(model_dir)
-    assert open_onnx(content, "it")[1] == card
+    assert open_onnx(content, "it").card == card
     assert onnx.load_from_string(content).metadata_props[0].value == (model_dir / "model.json").read_text()
     images = draw(card.spec, 3)
-    np.testing.assert_allclose(open_onnx(content, "it")[0](images), network(images, training=False), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        open_onnx(content, "it").find_logits(images), network(images, training=False), rtol=1e-3, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from captcha_registry.generation.drawing import Drawer
 from captcha_registry.recognition import pretrained
 from captcha_registry.recognition.onnx_network import open_onnx
 from captcha_registry.recognition.pretrained import CHECKSUMS, FOLDER, PRETRAINED, read_pretrained
-from captcha_registry.recognition.readings import decode
 
 MODELS = {"digits": "cnn", "alnum": "crnn"}
 
@@ -28,7 +27,7 @@ def test_the_models_in_the_package_are_those_of_the_committed_run() -> None:
         md5s = {out["path"]: out["md5"] for out in stages[f"train@{model}"]["outs"]}
         (card,) = onnx.load_from_string(read_pretrained(name)).metadata_props
         assert hashlib.md5(card.value.encode(), usedforsecurity=False).hexdigest() == md5s[f"models/{model}/model.json"]
-        assert open_onnx(read_pretrained(name), name)[1].dataset == name
+        assert open_onnx(read_pretrained(name), name).card.dataset == name
 
 
 def test_the_models_in_the_package_are_small_and_nothing_else_is_there() -> None:
@@ -38,19 +37,18 @@ def test_the_models_in_the_package_are_small_and_nothing_else_is_there() -> None
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_a_model_in_the_package_reads_as_it_did_in_keras(name: str) -> None:
-    find_logits, card = open_onnx(read_pretrained(name), name)
-    drawer = Drawer(card.spec.model_copy(update={"seed": 1}))
+    model = open_onnx(read_pretrained(name), name)
+    drawer = Drawer(model.spec.model_copy(update={"seed": 1}))
     drawn = [drawer.draw(number) for number in range(1_000)]
     images = np.stack([sample.pixels for sample in drawn])
-    texts = [reading.text for reading in decode(card.family, find_logits(images), card.spec.alphabet)]
+    texts = [reading.text for reading in model.read(images)]
     assert sum(text == sample.label for text, sample in zip(texts, drawn, strict=True)) >= 980
     folder = ROOT / "models" / MODELS[name]
     if (folder / "model.keras").is_file():
         # TensorFlow takes seconds.
-        from captcha_registry.recognition.trained import load_model  # noqa: PLC0415
+        from captcha_registry.recognition.reading import open_model  # noqa: PLC0415
 
-        logits = np.asarray(load_model(folder)[0].predict_on_batch(images))
-        assert texts == [reading.text for reading in decode(card.family, logits, card.spec.alphabet)]
+        assert texts == [reading.text for reading in open_model(folder, name).read(images)]
 
 
 def test_a_model_with_other_bytes_than_were_packed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

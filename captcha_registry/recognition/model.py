@@ -28,9 +28,10 @@ from captcha_registry.recognition.readings import Reading, decode
 BATCH_SIZE = 500
 
 Images = npt.NDArray[np.uint8]
+Logits = npt.NDArray[np.float32]
 Picture = str | os.PathLike[str] | Image.Image | Images
 # From images `(batch, height, width, 3)` to the logits of a family, as `recognition.cnn` and `recognition.crnn` say.
-FindLogits = Callable[[Images], npt.NDArray[np.float32]]
+FindLogits = Callable[[Images], Logits]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -6,6 +6,7 @@ under `model.json`, and equal models make equal bytes. Source: https://onnx.ai/o
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from captcha_registry.errors import UserError
+from captcha_registry.recognition.card import CARD_NAME
 from captcha_registry.recognition.frameworks import keras
+from captcha_registry.recognition.trained import load_model
 
 # The oldest that have all that is used: the more programs read it.
 OPSET, FORMAT = 18, 8
-CARD_KEY = "model.json"
 # Keras has the channels of a picture last, ONNX first.
 CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+# Only constants of more numbers take less room in half precision.
+MANY = 1_000
 
 Weights = npt.NDArray[np.float32]
 
@@ -34,6 +38,8 @@ class _Graph:
         self.weights: list[onnx.TensorProto] = []
         # Of each tensor that is another one with its axes turned, which one and how.
         self.turned: dict[str, tuple[str, tuple[int, ...]]] = {}
+        # Of each tensor that is another one with its channels weighted, which one and how.
+        self.weighted: dict[str, tuple[str, Weights]] = {}
 
     def add(self, kind: str, *inputs: str | npt.ArrayLike, **attributes: Any) -> str:
         """Add a node; what is no name of a tensor is a constant. Return the name of what it computes."""
@@ -43,9 +49,9 @@ class _Graph:
         return name
 
     def _hold(self, value: npt.NDArray[Any]) -> str:
-        """Keep a constant; with `half`, the kernels in half the bytes: single factors and offsets are few, and may be large."""
+        """Keep a constant; with `half`, the kernels in half the bytes: factors and offsets are few, and may be large."""
         if value.dtype.kind == "f":
-            value = value.astype(np.float16 if self.half and value.ndim > 1 else np.float32)
+            value = value.astype(np.float16 if self.half and value.size > MANY else np.float32)
         name = f"weights_{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return self.add("Cast", name, to=TensorProto.FLOAT) if value.dtype == np.float16 else name
@@ -81,6 +87,16 @@ class _Graph:
         return nodes[::-1]
 
 
+def convert_model(folder: Path, *, half: bool = False) -> bytes:
+    """Convert the trained model in a folder; as `convert_network`.
+
+    Raises:
+        UserError: there is no complete model, or it is not made of stock layers.
+    """
+    network, _ = load_model(folder)
+    return convert_network(network, (folder / CARD_NAME).read_text(encoding="utf-8"), half=half)
+
+
 def convert_network(network: keras.Model, card: str, *, half: bool = False) -> bytes:
     """Convert a network of stock layers.
 
@@ -106,7 +122,7 @@ def convert_network(network: keras.Model, card: str, *, half: bool = False) -> b
     )
     model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=FORMAT)
     model.producer_name = "captcha-registry"
-    helper.set_model_props(model, {CARD_KEY: card})
+    helper.set_model_props(model, {CARD_NAME: card})
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -142,7 +158,11 @@ def _activate(graph: _Graph, operation: keras.Operation, x: str) -> str:
 
 def _rescale(graph: _Graph, layer: keras.Layer, x: str) -> str:
     _require(layer, offset=0.0)
-    return graph.add("Mul", graph.add("Cast", x, to=TensorProto.FLOAT), np.asarray(layer.scale, np.float32))
+    x, scale = graph.add("Cast", x, to=TensorProto.FLOAT), np.asarray(layer.scale, np.float32)
+    scaled = graph.add("Mul", x, scale)
+    if scale.ndim:
+        graph.weighted[scaled] = x, scale
+    return scaled
 
 
 def _crop(graph: _Graph, layer: keras.Layer, x: str) -> str:
@@ -154,6 +174,10 @@ def _crop(graph: _Graph, layer: keras.Layer, x: str) -> str:
 
 def _reduce(graph: _Graph, operation: keras.Operation, x: str, *, kind: str) -> str:
     axes = np.atleast_1d(np.array(operation.axis, np.int64))
+    if kind == "ReduceSum" and axes.tolist() == [-1] and operation.keepdims and x in graph.weighted:
+        # A weighted sum, seven times as fast.
+        source, weights = graph.weighted[x]
+        return graph.add("MatMul", source, weights[:, None])
     return graph.add(kind, x, axes, keepdims=int(operation.keepdims))
 
 

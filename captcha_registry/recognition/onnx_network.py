@@ -1,28 +1,19 @@
 """Logits of an ONNX file that `onnx_conversion` made, by onnxruntime: without TensorFlow, and without Keras."""
 
-from collections.abc import Callable
-
 import numpy as np
-import numpy.typing as npt
 
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
 from captcha_registry.machine import count_usable_cores
 from captcha_registry.recognition.card import CARD_NAME, ModelCard
+from captcha_registry.recognition.model import CaptchaModel, Images, Logits
 
-Images = npt.NDArray[np.uint8]
-Logits = npt.NDArray[np.float32]
+# What `evaluate` calls such a file, in the folder of the model.
+ONNX_NAME = "model.onnx"
 
 
-def open_onnx(content: bytes, where: str) -> tuple[Callable[[Images], Logits], ModelCard]:
-    """Open an ONNX file, given as its bytes.
-
-    Args:
-        content: all of the file.
-        where: what it is called in errors.
-
-    Returns:
-        What makes logits of images uint8 `(batch, height, width, 3)`, and the card that the file carries.
+def open_onnx(content: bytes, name: str) -> CaptchaModel:
+    """Open an ONNX file, given as its bytes; `name` is what the model calls itself.
 
     Raises:
         UserError: onnxruntime is not installed, or the file is no model of this project.
@@ -42,7 +33,7 @@ def open_onnx(content: bytes, where: str) -> tuple[Callable[[Images], Logits], M
     # Errors of onnxruntime have no ancestor of their own; they say what is wrong with the file.
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
-        raise UserError(f"{where} is no model that `captcha-registry export --format onnx` made: {problem}") from error
+        raise UserError(f"{name} is no model that `captcha-registry export --format onnx` made: {problem}") from error
 
     def find_logits(images: Images) -> Logits:
         if not len(images):
@@ -51,7 +42,7 @@ def open_onnx(content: bytes, where: str) -> tuple[Callable[[Images], Logits], M
         (logits,) = session.run(None, {"images": images})
         return np.asarray(logits)
 
-    return find_logits, card
+    return CaptchaModel(name, card, find_logits)
 
 
 def _require_shapes(found: list[list[object]], card: ModelCard) -> None:

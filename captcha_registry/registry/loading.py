@@ -1,5 +1,6 @@
 """Open a dataset or a model, in a folder or published under a version."""
 
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,12 @@ from captcha_registry.dataset.front_door import CaptchaDataset
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.readings import READINGS_NAME, read_readings
 from captcha_registry.errors import UserError
-from captcha_registry.extras import needs
+from captcha_registry.extras import advise_install, needs
 from captcha_registry.machine import expand_home
-from captcha_registry.recognition.card import CARD_NAME
+from captcha_registry.recognition.card import CARD_NAME, read_card, read_part
 from captcha_registry.recognition.model import CaptchaModel
+from captcha_registry.recognition.onnx_network import ONNX_NAME, open_onnx
+from captcha_registry.recognition.pretrained import PRETRAINED, read_pretrained
 
 if TYPE_CHECKING:
     from captcha_registry.registry.fetching import RemoteFile
@@ -47,22 +50,45 @@ def load(source: str | Path, *, repo: str | None = None, version: str | None = N
 def load_model(source: str | Path, *, repo: str | None = None, version: str | None = None) -> CaptchaModel:
     """Open a trained model, which reads pictures: `load_model("models/crnn").read("captcha.png")[0].text`.
 
-    The network is compared with the SHA-256 in the model's card before it is loaded, and one that carries code is refused.
+    The network is compared with the SHA-256 in the model's card before it is loaded, and one that carries code is refused. Where
+    TensorFlow is not installed, onnxruntime reads what `evaluate` or an export has made of it.
 
     Args:
-        source: its folder, such as `models/crnn`; or the name under which it is published, such as `crnn@1.2.0`, or with `repo`
-            or `version` just `crnn`. Without a version that is the newest release.
+        source: `digits` or `alnum`, which come with the package; a folder, such as `models/crnn`; an ONNX file that was exported;
+            or the name of a published model, such as `crnn@1.2.0`, or with `repo` or `version` just `crnn`. Without a version
+            that is the newest release.
         repo: Git URL or path of the repository that publishes it; without it the one around the working folder.
         version: such as `1.2.0`, for a name without one.
 
     Raises:
-        UserError: there is no complete model or no such version, it is damaged, or TensorFlow is not installed.
+        UserError: there is no complete model or no such version, it is damaged, or there is nothing to read it with.
     """
+    if not _is_published(source, repo, version):
+        if str(source) in PRETRAINED:
+            return open_onnx(read_pretrained(str(source)), str(source))
+        if str(source).endswith(".onnx"):
+            return open_onnx(read_part(expand_home(source)), str(source))
+    if not util.find_spec("tensorflow"):
+        return _load_exported(source, repo, version)
     name, folder = _find_model(source, repo, version, (CARD_NAME, NETWORK_NAME))
     with needs("load_model", extra="train"):
         from captcha_registry.recognition.reading import open_model  # noqa: PLC0415
 
     return open_model(folder, name)
+
+
+def _load_exported(source: str | Path, repo: str | None, version: str | None) -> CaptchaModel:
+    """Open the ONNX file that lies beside a network."""
+    name, folder = _find_model(source, repo, version, (CARD_NAME, ONNX_NAME))
+    if not (folder / ONNX_NAME).is_file():
+        raise UserError(
+            f"{folder} holds no {ONNX_NAME} to read without TensorFlow: {advise_install('keras', 'tensorflow')}, "
+            "or make it elsewhere with `dvc repro` or `captcha-registry export`"
+        )
+    model = open_onnx((folder / ONNX_NAME).read_bytes(), name)
+    if model.card != read_card(folder):
+        raise UserError(f"{folder / ONNX_NAME} was made of another network than {CARD_NAME} tells of: export it again")
+    return model
 
 
 def load_readings(source: str | Path, *, repo: str | None = None, version: str | None = None) -> pa.Table:

@@ -1,0 +1,124 @@
+"""`captcha-registry predict`: read pictures with a trained model."""
+
+import argparse
+import csv
+import json
+import sys
+import warnings
+from contextlib import closing
+
+from tqdm import tqdm
+
+from captcha_registry.errors import printable
+from captcha_registry.recognition.predicting import Record, list_places, read_pictures
+from captcha_registry.registry.loading import load_model
+
+HELP = "read pictures with a trained model"
+DESCRIPTION = (
+    "Read the texts on pictures, and say how sure that is: one record for each picture, in the order given, as they come. "
+    "Exit code: 0 all were read, 1 some were not, 2 there is no such model."
+)
+EXAMPLES = """examples:
+  captcha-registry predict picture.png --model digits
+  captcha-registry predict captchas/ --model models/crnn --format csv > readings.csv
+  captcha-registry predict 'captchas/*.png' --model crnn@1.2.0 --repo URL --top 3
+  find . -name '*.png' | captcha-registry predict - --model alnum --format jsonl --min-confidence 0.9
+"""
+
+# As many texts as a reading has; and decimals of a confidence.
+MOST_TEXTS, DIGITS = 3, 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument(
+        "places",
+        metavar="PATH",
+        nargs="+",
+        help="picture, folder, pattern, or - for a list of them on standard input, one a line",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="digits or alnum, which come with the package | a folder such as models/crnn | an ONNX file that `export` wrote | "
+        "NAME or NAME@VERSION of a published one",
+    )
+    parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository that publishes the model")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="text by default")
+    parser.add_argument(
+        "--top", type=int, choices=range(1, MOST_TEXTS + 1), help=f"likeliest texts to tell; by default 1, in jsonl {MOST_TEXTS}"
+    )
+    parser.add_argument(
+        "--min-confidence", type=_probability, default=0.0, metavar="P", help="take a reading that is less sure for an error"
+    )
+    parser.add_argument("--resize", action="store_true", help="scale pictures of another size than the model's")
+
+
+def _probability(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no probability; expected 0 to 1")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the pictures; return 1 if some were not."""
+    model = load_model(arguments.model, repo=arguments.repo)
+    top = arguments.top or (MOST_TEXTS if arguments.format == "jsonl" else 1)
+    num_errors = 0
+    bar = tqdm(desc="predict", unit=" pictures", disable=sys.stdout.isatty() or None)
+    with warnings.catch_warnings(), bar:
+        # What Pillow finds odd about a picture.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        if arguments.format == "csv":
+            _print_row(["path", "error", *(f"{name}_{n}" for n in range(1, top + 1) for name in ("text", "confidence"))])
+        with closing(read_pictures(model, list_places(arguments.places), resize=arguments.resize)) as batches:
+            for batch in batches:
+                for record in batch:
+                    checked = _require_confidence(record, arguments.min_confidence)
+                    num_errors += checked.error is not None
+                    FORMATS[arguments.format](checked, top)
+                sys.stdout.flush()
+                bar.update(len(batch))
+    return 1 if num_errors else 0
+
+
+def _require_confidence(record: Record, least: float) -> Record:
+    """Make an error of a reading that is not sure enough."""
+    reading = record.reading
+    if reading is None or reading.confidence >= least:
+        return record
+    return Record(record.path, error=f"read as {reading.text!r} with confidence {reading.confidence:.4f}, below {least:g}")
+
+
+def _print_text(record: Record, top: int) -> None:
+    texts = [f"{text or chr(39) * 2} {confidence:.4f}" for text, confidence in record.list_texts(top)]
+    path = printable(record.path).replace("\n", "\\n")
+    print(f"{path}: {'  '.join(texts) or f'error: {record.error}'}")
+
+
+def _print_object(record: Record, top: int) -> None:
+    if record.reading is None:
+        print(json.dumps({"path": record.path, "error": record.error}))
+        return
+    reading = record.reading
+    characters = zip(reading.text, reading.characters, strict=True)
+    told = {
+        "path": record.path,
+        "text": reading.text,
+        "confidence": round(reading.confidence, DIGITS),
+        "characters": [{"char": character, "confidence": round(confidence, DIGITS)} for character, confidence in characters],
+        "alternatives": [{"text": text, "confidence": round(confidence, DIGITS)} for text, confidence in record.list_texts(top)],
+    }
+    print(json.dumps(told))
+
+
+def _print_columns(record: Record, top: int) -> None:
+    texts = [value for text, confidence in record.list_texts(top) for value in (text, f"{confidence:.{DIGITS}f}")]
+    _print_row([record.path, record.error or "", *texts, *[""] * (2 * top - len(texts))])
+
+
+def _print_row(values: list[str]) -> None:
+    csv.writer(sys.stdout, lineterminator="\n").writerow(values)
+
+
+FORMATS = {"text": _print_text, "jsonl": _print_object, "csv": _print_columns}

@@ -1,0 +1,125 @@
+"""Read the pictures that a person names, as they come: threads decode ahead of the model, whose batches are what is there."""
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+
+import numpy as np
+
+from captcha_registry.errors import UserError
+from captcha_registry.machine import count_usable_cores
+from captcha_registry.recognition.model import CaptchaModel, Images
+from captcha_registry.recognition.pictures import list_pictures, open_picture
+from captcha_registry.recognition.readings import Reading
+
+# Of a batch; and batches that are decoded ahead.
+MAX_PICTURES, MAX_BYTES = 250, 32_000_000
+BATCHES_AHEAD = 4
+
+Decoded = Images | UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What comes of one picture: a reading, or what is wrong with the file."""
+
+    path: str
+    reading: Reading | None = None
+    error: str | None = None
+
+    def list_texts(self, top: int) -> list[tuple[str, float]]:
+        """List the likeliest texts with their probabilities."""
+        return list(self.reading.alternatives[:top]) if self.reading else []
+
+
+def list_places(places: Iterable[str]) -> Iterator[str]:
+    """Yield the paths that files, folders and patterns stand for, and for `-` those that the lines of standard input do."""
+    for place in places:
+        for line in _read_lines(sys.stdin.fileno() if sys.stdin else 0) if place == "-" else [place]:
+            yield from list_pictures(line)
+
+
+def _read_lines(descriptor: int) -> Iterator[str]:
+    """Yield lines as soon as they are there, without the empty ones.
+
+    Not by Python's file: the process could not end while a thread waits in that.
+    """
+    rest = b""
+    while chunk := os.read(descriptor, 65_536):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (os.fsdecode(line) for line in lines if line)
+    if rest:
+        yield os.fsdecode(rest)
+
+
+def read_pictures(model: CaptchaModel, paths: Iterable[str], *, resize: bool) -> Generator[list[Record], None, None]:
+    """Read pictures; yield a record for each, in order, in batches that wait for no picture that is still to be named.
+
+    Args:
+        model: what reads.
+        paths: of the files; iterated in a thread of its own.
+        resize: scale pictures of another size.
+    """
+    width, height = model.spec.width, model.spec.height
+
+    def decode(path: str) -> Decoded:
+        try:
+            return open_picture(Path(path), width, height, resize=resize)
+        except UserError as error:
+            return error
+
+    for batch in _decode_ahead(paths, decode, max(1, min(MAX_PICTURES, MAX_BYTES // (3 * width * height)))):
+        images = [image for _, image in batch if not isinstance(image, UserError)]
+        readings = iter(model.read_batch(np.stack(images)) if images else ())
+        yield [
+            Record(path, error=str(image)) if isinstance(image, UserError) else Record(path, next(readings))
+            for path, image in batch
+        ]
+
+
+def _decode_ahead(paths: Iterable[str], decode: Callable[[str], Decoded], batch_size: int) -> Iterator[list[tuple[str, Decoded]]]:
+    """Yield batches of decoded pictures with their paths; those that are not full hold all that was named so far."""
+    named: Queue[str | Exception | None] = Queue(batch_size)
+    stopped = threading.Event()
+    threading.Thread(target=_name_paths, args=(paths, named, stopped), daemon=True).start()
+    executor = ThreadPoolExecutor(count_usable_cores())
+    ahead: deque[tuple[str, Future[Decoded]]] = deque()
+    ended = False
+    try:
+        while ahead or not ended:
+            with suppress(Empty):
+                while not ended and len(ahead) < BATCHES_AHEAD * batch_size:
+                    path = named.get(block=not ahead)
+                    if isinstance(path, str):
+                        ahead.append((path, executor.submit(decode, path)))
+                    elif path:
+                        raise path
+                    else:
+                        ended = True
+            yield [(path, decoded.result()) for path, decoded in [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]]
+    finally:
+        stopped.set()
+        executor.shutdown(wait=False, cancel_futures=True)
+        # It may wait for room.
+        while not named.empty():
+            named.get()
+
+
+def _name_paths(paths: Iterable[str], named: Queue[str | Exception | None], stopped: threading.Event) -> None:
+    """Put paths into a queue, and at the end None or the error that ended them."""
+    end = None
+    try:
+        for path in paths:
+            named.put(path)
+            if stopped.is_set():
+                return
+    except Exception as error:  # noqa: BLE001 - it is raised where the queue is read
+        end = error
+    named.put(end)

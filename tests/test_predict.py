@@ -1,0 +1,296 @@
+"""`captcha-registry predict`: a record for every picture, in order and as they come, whatever the files are."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from captcha.image import ImageCaptcha
+from conftest import ROOT
+from PIL import Image
+from scipy.stats import binom
+from test_model import model_folder  # noqa: F401 - a fixture
+from test_pictures import png_that_claims
+
+import captcha_registry
+from captcha_registry.cli import main
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.export import export_dataset
+from captcha_registry.recognition import predicting
+from captcha_registry.recognition.model import CaptchaModel
+from captcha_registry.recognition.onnx_conversion import convert_model
+from captcha_registry.recognition.onnx_network import ONNX_NAME, open_onnx
+from captcha_registry.recognition.predicting import list_places, read_pictures
+from captcha_registry.registry import loading
+
+Predict = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def onnx_file(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811 - as above
+    """A model that has learnt nothing. Shared: read it, never write to it."""
+    path = tmp_path_factory.mktemp("onnx") / "reader.onnx"
+    path.write_bytes(convert_model(model_folder))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(onnx_file: Path) -> CaptchaModel:
+    return open_onnx(onnx_file.read_bytes(), "reader")
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny_dataset: CaptchaDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 20 pictures, `00.png` and so on. Shared: read it, never write to it."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, sample in enumerate(tiny_dataset[:20].read_samples()):
+        (folder / f"{number:02}.png").write_bytes(sample.image)
+    return folder
+
+
+@pytest.fixture
+def predict(onnx_file: Path, capfd: pytest.CaptureFixture[str]) -> Predict:
+    """A function that calls the command and returns its exit code and what it prints."""
+
+    def call(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["predict", *map(str, arguments), "--model", str(onnx_file)])
+        output, errors = capfd.readouterr()
+        assert errors == ""
+        return int(end.value.code or 0), output
+
+    return call
+
+
+def list_records(output: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_files_folders_and_patterns_are_read_in_their_order(
+    predict: Predict, pictures: Path, model: CaptchaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seven batches of three.
+    monkeypatch.setattr(predicting, "MAX_PICTURES", 3)
+    code, output = predict(pictures / "07.png", pictures, f"{pictures}/1[01].png", "--format", "jsonl")
+    paths = [str(pictures / f"{number:02}.png") for number in (7, *range(20), 10, 11)]
+    assert code == 0
+    records = list_records(output)
+    assert [record["path"] for record in records] == paths
+    assert [record["text"] for record in records] == [reading.text for reading in model.read(paths)]
+    assert len({record["text"] for record in records}) > 3
+
+
+def test_a_record_has_the_text_its_probability_its_characters_and_the_likeliest_texts(
+    predict: Predict, pictures: Path, model: CaptchaModel
+) -> None:
+    picture = pictures / "00.png"
+    (reading,) = model.read(picture)
+    (record,) = list_records(predict(picture, "--format", "jsonl")[1])
+    assert list(record) == ["path", "text", "confidence", "characters", "alternatives"]
+    assert (record["path"], record["text"]) == (str(picture), reading.text)
+    assert record["confidence"] == pytest.approx(reading.confidence, abs=1e-5)
+    assert [entry["char"] for entry in record["characters"]] == list(reading.text)
+    assert [entry["confidence"] for entry in record["characters"]] == pytest.approx(reading.characters, abs=1e-5)
+    assert [(entry["text"], pytest.approx(entry["confidence"], abs=1e-5)) for entry in record["alternatives"]] == list(
+        reading.alternatives
+    )
+
+    (row,) = csv.DictReader(io.StringIO(predict(picture, "--format", "csv", "--top", "2")[1]))
+    assert list(row) == ["path", "error", "text_1", "confidence_1", "text_2", "confidence_2"]
+    assert (row["error"], row["text_1"], row["text_2"]) == ("", *(text for text, _ in reading.alternatives[:2]))
+    assert predict(picture)[1] == f"{picture}: {reading.text} {reading.confidence:.4f}\n"
+    assert predict(picture, "--top", 3)[1].count("  ") == 2
+
+
+def test_a_file_that_cannot_be_read_is_a_record_and_the_others_are_read(predict: Predict, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_that_claims(12_000, 12_000))
+    (tmp_path / "cut.png").write_bytes((pictures / "00.png").read_bytes()[:-40])
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (60, 50)).save(tmp_path / "large.png")
+    (tmp_path / "text.png").write_text("a text")
+    (tmp_path / "whole.png").write_bytes((pictures / "00.png").read_bytes())
+    places = [tmp_path, tmp_path / "empty", tmp_path / "none.png", f"{tmp_path}/*.gif"]
+    code, output = predict(*places, "--format", "jsonl")
+    assert code == 1
+    records = {str(record["path"]).rpartition("/")[2]: record.get("error") for record in list_records(output)}
+    assert list(records) == ["bomb.png", "cut.png", "large.png", "text.png", "whole.png", "empty", "none.png", "*.gif"]
+    problems = ["12,000x12,000 pixels", "truncated", "60x50 pixels; the model reads 48x32", "no picture", None]
+    problems += ["a folder without pictures", "there is no such file", "there is no such file"]
+    for error, problem in zip(records.values(), problems, strict=True):
+        assert error == problem if problem is None else problem in str(error)
+
+    rows = list(csv.DictReader(io.StringIO(predict(*places, "--format", "csv")[1])))
+    assert [bool(row["error"]) for row in rows] == [error is not None for error in records.values()]
+    lines = predict(*places)[1].splitlines()
+    assert [": error: " in line for line in lines] == [error is not None for error in records.values()]
+
+    code, output = predict(tmp_path / "large.png", "--resize", "--format", "jsonl")
+    assert (code, "text" in list_records(output)[0]) == (0, True)
+
+
+def test_readings_that_are_not_sure_enough_are_refused(predict: Predict, pictures: Path) -> None:
+    all_records = list_records(predict(pictures, "--format", "jsonl")[1])
+    confidences = sorted(float(str(record["confidence"])) for record in all_records)
+    least = confidences[10]
+    code, output = predict(pictures, "--format", "jsonl", "--min-confidence", least - 1e-6)
+    assert code == 1
+    for before, record in zip(all_records, list_records(output), strict=True):
+        assert ("error" in record) == (float(str(before["confidence"])) < least - 1e-6)
+        assert "error" not in record or f"read as '{before['text']}' with confidence " in str(record["error"])
+
+
+def test_records_come_while_the_list_is_still_being_written(
+    model: CaptchaModel, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    with open(reading) as stdin:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr(sys, "stdin", stdin)
+        batches = read_pictures(model, list_places(["-"]), resize=False)
+        for name in ("03.png", "01.png"):
+            os.write(writing, f"{pictures / name}\n\n".encode())
+            assert [record.path for record in next(batches)] == [str(pictures / name)]
+        os.write(writing, os.fsencode(pictures / "na\udcffme.png"))
+        os.close(writing)
+        (record,) = next(batches)
+        assert (record.path, record.error) == (f"{pictures}/na\udcffme.png", "there is no such file")
+        assert list(batches) == []
+
+
+def test_what_is_not_wanted_any_more_is_not_named_on(model: CaptchaModel, pictures: Path) -> None:
+    named = []
+
+    def name_without_end() -> Iterator[str]:
+        while True:
+            named.append(str(pictures / "00.png"))
+            yield named[-1]
+
+    batches = read_pictures(model, name_without_end(), resize=False)
+    next(batches)
+    batches.close()
+    assert len(named) < 10 * predicting.MAX_PICTURES
+
+
+def test_an_error_of_what_names_pictures_is_not_lost(model: CaptchaModel) -> None:
+    def fail() -> Iterator[str]:
+        yield "none.png"
+        raise OSError(5, "Input/output error", "standard input")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        list(read_pictures(model, fail(), resize=False))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--top", "4"], "invalid choice: 4"),
+        (["--min-confidence", "1.5"], "1.5 is no probability; expected 0 to 1"),
+        (["--format", "xml"], "invalid choice: 'xml'"),
+    ],
+)
+def test_a_mistake_in_the_options_is_told(capsys: pytest.CaptureFixture[str], options: list[str], problem: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", "a.png", "--model", "digits", *options])
+    assert problem in capsys.readouterr().err
+
+
+def test_the_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", "--help"])
+    assert "\n  captcha-registry predict picture.png --model digits\n" in capsys.readouterr().out
+
+
+def test_a_thousand_files_are_read_as_evaluate_reads_their_records(
+    generate: Callable[..., CaptchaDataset],
+    tiny_spec: DatasetSpec,
+    model_folder: Path,  # noqa: F811 - as above
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from captcha_registry.recognition.reading import open_model, read_samples  # noqa: PLC0415 - TensorFlow takes seconds
+
+    dataset = generate(tiny_spec.model_copy(update={"count": 1_000, "shard_size": 500}))
+    export_dataset(dataset, "images", tmp_path / "images")
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", str(tmp_path / "images"), "--model", str(model_folder), "--format", "jsonl"])
+    records = list_records(capsys.readouterr().out)
+    network = open_model(model_folder, "reader")
+    rows = read_samples(network.find_logits, dataset, family="crnn", alphabet=tiny_spec.alphabet)
+    assert [record["text"] for record in records] == rows["text"].to_pylist()
+    assert [record["confidence"] for record in records] == pytest.approx(rows["confidence"].to_pylist(), abs=1e-3)
+
+
+# What nobody has who has installed the base and onnxruntime.
+WITHOUT = ("captcha", "keras", "numba", "onnx", "pandas", "sklearn", "tensorflow")
+PREDICT = f"""
+import sys
+for name in {WITHOUT}:
+    sys.modules[name] = None
+from captcha_registry.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    assert not any(sys.modules.get(name) for name in {WITHOUT}), "imported"
+"""
+
+
+def test_where_tensorflow_is_not_installed_onnxruntime_reads(
+    predict: Predict,
+    onnx_file: Path,
+    model_folder: Path,  # noqa: F811 - as above
+    pictures: Path,
+    tmp_path: Path,
+) -> None:
+    for name, content in (("model.json", (model_folder / "model.json").read_bytes()), (ONNX_NAME, onnx_file.read_bytes())):
+        (tmp_path / name).write_bytes(content)
+    command = [sys.executable, "-c", PREDICT, "predict", str(pictures), "--model"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == predict(pictures)[1]
+
+
+def test_where_there_is_nothing_to_read_a_model_with_it_says_what_to_do(
+    model_folder: Path,  # noqa: F811 - as above
+    onnx_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    (tmp_path / "model.json").write_bytes((model_folder / "model.json").read_bytes())
+    with pytest.raises(
+        captcha_registry.UserError, match=r"holds no model\.onnx to read without TensorFlow: `.*tensorflow.*`.*export`"
+    ):
+        loading.load_model(tmp_path)
+    (tmp_path / ONNX_NAME).write_bytes(onnx_file.read_bytes())
+    assert loading.load_model(tmp_path).name == tmp_path.name
+    (tmp_path / "model.json").write_text((tmp_path / "model.json").read_text().replace('"model_sha256": "', '"model_sha256": "0'))
+    with pytest.raises(captcha_registry.UserError, match=r"model\.onnx was made of another network than model\.json tells of"):
+        loading.load_model(tmp_path)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        captcha_registry.UserError, match=r"needs the package onnxruntime, which is not installed: `.*onnxruntime>=1\.22"
+    ):
+        loading.load_model(onnx_file)
+
+
+@pytest.mark.parametrize(("name", "model_name"), [("digits", "cnn"), ("alnum", "crnn")])
+def test_pictures_of_the_stock_package_are_read_as_often_as_the_test_set_says(
+    name: str, model_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = captcha_registry.load_model(name).spec
+    stock, rng = ImageCaptcha(spec.width, spec.height), np.random.default_rng()
+    texts = ["".join(rng.choice(list(spec.alphabet), 4)) for _ in range(500)]
+    for number, text in enumerate(texts):
+        stock.write(text, str(tmp_path / f"{number:03}-{text}.png"))
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", str(tmp_path), "--model", name, "--format", "csv"])
+    rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    num_right = sum(row["text_1"] == Path(row["path"]).stem[4:] for row in rows)
+    expected = json.loads((ROOT / f"metrics/{model_name}.json").read_text())["exact_match"]
+    assert binom.cdf(num_right, 500, expected) > 1e-6
