@@ -4,6 +4,8 @@ Reads all of params.yaml, the fonts that it names and the project's code; writes
 with: `<stage>.json`, or `<stage>/<name>.json` where it differs between datasets or models. Such a file holds the versions of
 packages, the SHA-256 of fonts, and a hash of what each module computes that the stage imports. The stages depend on these
 files: they come after the check, and run again when what they compute may have changed.
+
+What is left of a dataset or model that params.yaml no longer names is told, and `--remove NAME` removes it.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from captcha_registry.dataset.manifest import read_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import CommandLine, UserError, report_errors
 from captcha_registry.generation.executors import DrawingParams
+from captcha_registry.leftovers import Leftover, find_leftovers, remove_leftover
 from captcha_registry.meaning import hash_modules
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params
 from captcha_registry.recognition.recipe import TRAINING_PACKAGES, CnnParams, ModelParams, load_model_params
@@ -149,9 +152,41 @@ def write_tools(tools: Mapping[str, object]) -> None:
         write_atomically(TOOLS_DIR / f"{work}.json", f"{json.dumps(content, indent=2)}\n".encode())
 
 
+def find_removed() -> dict[str, Leftover]:
+    """Find what is left of datasets and models that params.yaml no longer names."""
+    params = read_params()
+    return find_leftovers({section: params[section] for section in ("datasets", "models")})
+
+
+def tell_leftovers() -> None:
+    """Say what is left, and what removes it."""
+    for name, leftover in find_removed().items():
+        print(
+            f"warning: {PARAMS_PATH} has no {name!r} any more, and of it are left: {leftover}; to remove them run "
+            f"`python -m stages.check --remove {name}`, then commit",
+            file=sys.stderr,
+        )
+
+
+def remove(name: str) -> None:
+    """Remove what is left of a dataset or model.
+
+    Raises:
+        UserError: nothing is.
+    """
+    check_values()
+    if not (leftover := find_removed().get(name)):
+        raise UserError(
+            f"nothing is left of {name!r}; delete a dataset or model from {PARAMS_PATH} first, then what is left of it"
+        )
+    remove_leftover(leftover)
+    print(f"removed: {leftover}; DVC's cache keeps the data, and Git what was committed")
+
+
 def main() -> None:
     """Check every section and what the sections ask of each other."""
     specs, rule, models = check_values()
+    tell_leftovers()
     tools = check_datasets(specs, rule) | check_models(models, specs)
     tools["split"] = describe_stage("split", packages=SPLIT_PACKAGES)
     tools["describe"] = describe_stage("describe", packages=DESCRIBE_PACKAGES)
@@ -160,6 +195,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--remove", metavar="NAME", help="remove what is left of a dataset or model, and check nothing else")
     with report_errors():
-        CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-        main()
+        arguments = parser.parse_args()
+        remove(arguments.remove) if arguments.remove else main()

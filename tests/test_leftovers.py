@@ -1,0 +1,130 @@
+"""A dataset or model that is deleted from params.yaml leaves nothing behind without telling."""
+
+import re
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from captcha_registry.errors import UserError
+from captcha_registry.leftovers import find_leftovers
+from examples.demo import change_params
+from stages import check
+
+DATASET, MODEL = "alnum", "crnn"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """This project as a clone has it after `dvc checkout`: every output is there, though its bytes are not."""
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    for path in list_outs(tmp_path):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).mkdir() if is_folder(path) else (tmp_path / path).touch()
+        ignored = tmp_path / path
+        with (ignored.parent / ".gitignore").open("a") as file:
+            file.write(f"/{ignored.name}\n")
+    return tmp_path
+
+
+def is_folder(path: str) -> bool:
+    return Path(path).name in {"train", "test", "tools"} or "generated" in path
+
+
+def list_outs(project: Path) -> list[str]:
+    """List the outputs in dvc.lock."""
+    stages = YAML(typ="safe").load(project / "dvc.lock")["stages"]
+    return [out["path"] for stage in stages.values() for out in stage.get("outs", [])]
+
+
+def delete_names(project: Path) -> None:
+    """Delete a dataset and the model of it from params.yaml, as a person does."""
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    del params["datasets"][DATASET], params["models"][MODEL]
+    yaml.dump(params, project / "params.yaml")
+
+
+def list_mentions(project: Path, name: str) -> list[str]:
+    """List the files that name something in their path or their lines."""
+    paths = [path for path in project.rglob("*") if path.name != "params.yaml"]
+    texts = {str(path.relative_to(project)): path.read_text() if path.is_file() else "" for path in paths}
+    return [path for path, text in texts.items() if name in Path(path).parts or f"{name}." in path or f"/{name}" in text]
+
+
+def test_nothing_is_left_of_what_params_names(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with chdir(project):
+        check.tell_leftovers()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_check_says_what_is_left_and_the_command_that_removes_all_of_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delete_names(project)
+    with chdir(project):
+        check.tell_leftovers()
+        said = capsys.readouterr().err.splitlines()
+        assert [line.split("`python -m stages.check --remove ")[1].split("`")[0] for line in said] == [DATASET, MODEL]
+        for place in (f"data/{DATASET}, data/generated/{DATASET}, metrics/{DATASET}.json", f"artifacts.{DATASET} in dvc.yaml"):
+            assert place in said[0]
+        for place in (
+            f"models/{MODEL}, ",
+            f"train@{MODEL} and evaluate@{MODEL} in dvc.lock",
+            f"plots/{MODEL}/learning_curves.csv",
+        ):
+            assert place in said[1]
+        check.remove(DATASET)
+        check.remove(MODEL)
+        capsys.readouterr()
+        check.tell_leftovers()
+    assert capsys.readouterr().err == ""
+    assert list_mentions(project, DATASET) == list_mentions(project, MODEL) == []
+    assert all((project / path).exists() for path in list_outs(project)), "what the others wrote stays"
+
+
+def test_all_else_in_dvc_yaml_stays_comments_too(project: Path) -> None:
+    delete_names(project)
+    with chdir(project):
+        check.remove(MODEL)
+    before, after = (YAML(typ="safe").load(place / "dvc.yaml") for place in (ROOT, project))
+    del before["artifacts"][MODEL]
+    for plot in before["plots"]:
+        for shown in plot.values():
+            shown["y"].pop(f"metrics/plots/{MODEL}/learning_curves.csv", None)
+    assert after == before
+    comments = [re.findall("# .+", (place / "dvc.yaml").read_text()) for place in (ROOT, project)]
+    assert comments[0] == comments[1]
+
+
+def test_what_others_put_beside_an_output_stays(project: Path) -> None:
+    delete_names(project)
+    (project / f"models/{MODEL}/notes.txt").touch()
+    with chdir(project):
+        check.remove(MODEL)
+    assert [path.name for path in (project / f"models/{MODEL}").iterdir()] == ["notes.txt"]
+
+
+def test_data_that_no_stage_of_ours_made_is_not_left_over(project: Path) -> None:
+    (project / "data/imported").mkdir()
+    change_params(project / "dvc.yaml", {"artifacts.imported": {"path": "data/imported", "type": "dataset"}})
+    with chdir(project):
+        assert find_leftovers(YAML(typ="safe").load(project / "params.yaml")) == {}
+
+
+def test_an_artifact_of_a_name_that_was_never_made_is_told(project: Path) -> None:
+    (project / "dvc.lock").unlink()
+    change_params(project / "dvc.yaml", {"artifacts.old": {"path": "models/old", "type": "model"}})
+    with chdir(project):
+        (leftover,) = find_leftovers(YAML(typ="safe").load(project / "params.yaml")).values()
+    assert str(leftover) == "artifacts.old in dvc.yaml"
+
+
+@pytest.mark.parametrize("name", [MODEL, "none-such"])
+def test_what_params_names_is_not_removed(project: Path, name: str) -> None:
+    with chdir(project), pytest.raises(UserError, match=f"nothing is left of '{name}'; delete a dataset or model from params"):
+        check.remove(name)
+    assert all((project / path).exists() for path in list_outs(project))
