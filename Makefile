@@ -1,6 +1,6 @@
 # Every target does its own set-up: all that is needed is Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo docs pretrained test bench lint lock charts clean moved
+.PHONY: help setup quickstart repro demo docs pretrained test bench lint lock charts clean moved
 
 IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 # The first of these that is usable; another one: `make repro PYTHON=/path/to/python3`.
@@ -35,6 +35,9 @@ setup: .venv/.installed ## create .venv from requirements.lock and install the p
 	$(INSTALL) --require-hashes --requirement requirements.lock
 	$(INSTALL) --isolated --no-deps --no-build-isolation --editable .
 	@pwd -P > $@
+
+quickstart: setup ## publish a small registry on this disk and say how to try it, in a minute
+	$(BIN)/python examples/quickstart.py
 
 repro: setup ## draw, split, describe, train and evaluate at full scale; only what changed runs again
 	@git rev-parse --git-dir >/dev/null || { echo "error: DVC needs a Git repository here: clone the project, or run" \

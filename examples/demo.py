@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
+from configobj import ConfigObj
 from ruamel.yaml import YAML
 
 from captcha_registry.errors import UserError, prepare_process, report_errors
@@ -93,10 +94,37 @@ def copy_project(target: Path, params: Mapping[str, object]) -> None:
         if name.split("/")[0] not in {"data", "dvc.lock", "metrics", "models"}:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
+    copy_compiled(target)
     change_params(target / "params.yaml", params)
     run(["git", "init", "--quiet", "--initial-branch", "main"], target)
     run(["git", "add", "--all"], target)
     run(["git", "commit", "--quiet", "--message", "copy"], target)
+
+
+def copy_compiled(target: Path) -> None:
+    """Take along what numba has compiled here, which takes longer than all drawing at a small scale."""
+    package = Path("captcha_registry/generation/__pycache__")
+    (target / package).mkdir(parents=True, exist_ok=True)
+    for compiled in (ROOT / package).glob("*.nb[ci]"):
+        shutil.copy2(compiled, target / package)
+
+
+def add_remotes(project: Path, place: Path) -> None:
+    """Give a copy of the project a Git host and a DVC remote in a folder, in place of any remote that the project has.
+
+    They are the bare repository `registry.git`, with the branch main, and the folder `store`.
+    """
+    host = place / "registry.git"
+    run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(host)], place)
+    # With spaces and umlauts as they are: DVC does not decode them.
+    run(["git", "remote", "add", "origin", f"file://{host}"], project)
+    # Not `dvc remote add`, which cannot write a path with umlauts, though DVC reads it.
+    config = ConfigObj(str(project / ".dvc" / "config"), encoding="utf-8")
+    for section in [name for name in config.sections if name.startswith('remote "')]:
+        del config[section]
+    config.setdefault("core", {})["remote"] = "store"
+    config['remote "store"'] = {"url": str(place / "store")}
+    config.write()
 
 
 def change_params(path: Path, params: Mapping[str, object]) -> None:

@@ -38,7 +38,7 @@ COMMANDS = {
     "predict": ["predict", str(ROOT / "metrics/plots/digits/samples.png"), "--resize", "--model", "digits"],
 }
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py"))
-EXAMPLES = ["examples/demo.py", "examples/two_teams/run.py"]
+EXAMPLES = ["examples/demo.py", "examples/quickstart.py", "examples/two_teams/run.py"]
 
 # Runs each call in a child of its own, which has all that takes long imported already, and ends as a fresh process does.
 RUN_ALL = """

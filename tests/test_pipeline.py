@@ -21,7 +21,7 @@ from test_meaning import tidy
 import captcha_registry
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.manifest import read_manifest
-from examples.demo import ROOT, change_params, copy_project
+from examples.demo import change_params, copy_project
 
 pytestmark = pytest.mark.slow
 
@@ -56,16 +56,6 @@ def make_environment() -> dict[str, str]:
     names = {"GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@localhost"}
     names |= {"GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@localhost"}
     return os.environ | names | {"PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"}
-
-
-def make_checkout(project: Path) -> Path:
-    """Copy this project at a tiny scale, with what numba has compiled here: that takes longer than all drawing."""
-    copy_project(project, TINY_PARAMS)
-    package = Path("captcha_registry/generation/__pycache__")
-    (project / package).mkdir()
-    for compiled in (ROOT / package).glob("*.nb[ci]"):
-        shutil.copy2(compiled, project / package)
-    return project
 
 
 def commit_all(project: Path) -> None:
@@ -118,7 +108,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, generated_dataset: Captch
     assert generated_dataset, "drawn here, so that a project has compiled code to copy"
 
     def make(place: Path) -> None:
-        project = make_checkout(place / "project")
+        project = place / "project"
+        copy_project(project, TINY_PARAMS)
         run(project, "dvc", "repro")
         commit_all(project)
 

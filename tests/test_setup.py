@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from checkouts import GIT_ENVIRONMENT
 from conftest import ROOT
+from dvc.config import Config
 from ruamel.yaml import YAML
 
 from captcha_registry.errors import UserError
@@ -123,7 +124,7 @@ def test_a_python_that_cannot_do_is_named_in_one_line(place_sources: Callable[[s
 
 def test_make_names_the_place_of_every_program_that_setup_installs() -> None:
     """make 3.81, which comes with macOS, does not find programs through a PATH that a Makefile exports."""
-    done = make(ROOT, "--dry-run", "--always-make", "repro", "demo", "test", "bench", "lint", "PYTHON=python3")
+    done = make(ROOT, "--dry-run", "--always-make", "quickstart", "repro", "demo", "test", "bench", "lint", "PYTHON=python3")
     recipes = [shlex.split(line)[0] for line in done.stdout.replace("\\\n", " ").splitlines()]
     installed = {path.name for path in Path(sys.executable).parent.iterdir()} - {"python3"}
     assert len(recipes) > 10
@@ -149,7 +150,7 @@ def test_a_stage_runs_without_an_activated_environment_and_under_a_safe_path(tmp
     assert done.stdout.startswith("usage: ")
 
 
-@pytest.mark.parametrize("example", ["demo.py", "two_teams/run.py"])
+@pytest.mark.parametrize("example", ["demo.py", "quickstart.py", "two_teams/run.py"])
 def test_the_help_of_an_example_starts_nothing(example: str, tmp_path: Path) -> None:
     script = shutil.copytree(ROOT / "examples", tmp_path / "examples") / example
     done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=False)
@@ -174,17 +175,22 @@ def test_a_download_without_git_is_copied_like_a_clone(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_the_example_runs_though_the_project_has_a_remote_of_that_name(
+def test_the_examples_take_no_remote_of_the_reader(
     place_sources: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = place_sources("project")
-    with (project / ".dvc/config").open("a") as file:
-        file.write("[core]\n    remote = store\n['remote \"store\"']\n    url = s3://bucket/store\n")
+    path = project / ".dvc/config"
+    path.write_text(path.read_text().replace("[core]\n", "[core]\n    remote = mine\n"))
+    with path.open("a") as file:
+        for name in ("store", "mine"):
+            file.write(f"['remote \"{name}\"']\n    url = s3://bucket/{name}\n    profile = mine\n")
     monkeypatch.setattr(demo, "ROOT", project)
-    team = two_teams.start_team_a(tmp_path / "place")
-    config = (team.root / ".dvc/config").read_text()
-    assert str(tmp_path / "place/store") in config
-    assert "s3://" not in config
+    place = tmp_path / "a place with an ä"
+    team = two_teams.start_team_a(place)
+    config = Config(str(team.root / ".dvc"))
+    assert list(config["remote"]) == ["store"]
+    assert (config["remote"]["store"]["url"], config["remote"]["store"].get("profile")) == (str(place / "store"), None)
+    assert (config["core"]["remote"], config["core"]["autostage"]) == ("store", False)
 
 
 def test_a_command_of_an_example_that_fails_is_named_in_one_line(tmp_path: Path) -> None:

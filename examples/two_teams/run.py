@@ -17,10 +17,9 @@ from captcha_registry.errors import prepare_process, report_errors
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from demo import ROOT, change_params, copy_project, run  # noqa: E402 - from the folder above
+from demo import ROOT, add_remotes, change_params, copy_project, run  # noqa: E402 - from the folder above
 
 SMALL = {"datasets.digits.count": 4_000, "datasets.digits.shard_size": 400}
-HOST = "git_host.git"
 GROWN = {"datasets.digits.count": 8_000}
 
 
@@ -51,21 +50,11 @@ def publish(team: Team, version: str) -> None:
 
 
 def start_team_a(place: Path) -> Team:
-    """Give team A its copy of this project, a Git host and a DVC remote, whatever remotes this project has."""
+    """Give team A its copy of this project, a Git host and a DVC remote."""
     team = Team("A", place / "team_a")
     copy_project(team.root, SMALL)
-    team.run("git", "init", "--quiet", "--bare", "--initial-branch=main", str(place / HOST))
-    team.run("git", "remote", "add", "origin", name_host(place))
-    team.run("dvc", "remote", "add", "--quiet", "--force", "--default", "store", "/store")
-    # DVC reads a path with umlauts from its settings, but cannot write one.
-    settings = team.root / ".dvc" / "config"
-    settings.write_text(settings.read_text().replace("url = /store", f'url = "{place / "store"}"'), encoding="utf-8")
+    add_remotes(team.root, place)
     return team
-
-
-def name_host(place: Path) -> str:
-    """Return the URL of the Git host, with spaces and umlauts as they are: DVC does not decode them."""
-    return f"file://{place / HOST}"
 
 
 def main() -> None:
@@ -74,8 +63,8 @@ def main() -> None:
     place = ROOT / ".work" / "two_teams"
     if place.exists():
         rmtree(place)
-    host = name_host(place)
     team_a = start_team_a(place)
+    host = f"file://{place / 'registry.git'}"
     publish(team_a, "1.0.0")
 
     team_b = Team("B", place / "team_b")

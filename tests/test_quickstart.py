@@ -1,0 +1,78 @@
+"""What `make quickstart` tells a newcomer to type works, word for word, and the README tells the same."""
+
+import io
+import shlex
+import subprocess
+from contextlib import chdir, redirect_stdout
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout
+from conftest import ROOT
+
+from examples import quickstart
+
+SMALL = {version: count // 10 for version, count in quickstart.VERSIONS.items()}
+SHELL, PYTHON = (quickstart.list_commands(quickstart.TRY, prompt) for prompt in ("$", ">>>"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a quickstart at a tenth of its size, in which an earlier one was killed."""
+    place = tmp_path_factory.mktemp("quickstart with an ä")
+    (place / "publisher/.git").mkdir(parents=True)
+    (place / "store").touch()
+    with redirect_stdout(io.StringIO()) as output:
+        quickstart.main(place, SMALL)
+    assert output.getvalue().endswith(quickstart.TRY + "\n")
+    return place
+
+
+def type_in(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of the shell; what is a command of ours runs in this process, which saves its start."""
+    first, *arguments = shlex.split(line)
+    if first == "captcha-registry":
+        return Checkout(folder).run(*arguments)
+    return subprocess.run(["/bin/sh", "-c", line], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def type_into_python(folder: Path, lines: list[str]) -> str:
+    """Run lines as the interactive Python does; return what it prints."""
+    with chdir(folder), redirect_stdout(io.StringIO()) as output:
+        names: dict[str, object] = {}
+        for line in lines:
+            exec(compile(line, "<stdin>", "single"), names)  # noqa: S102 - that is what is tested
+    return output.getvalue()
+
+
+@pytest.mark.thorough
+def test_every_line_works_as_it_is_typed(place: Path) -> None:
+    enter, *commands, python = SHELL
+    assert enter == f". .venv/bin/activate && cd {quickstart.PLACE.relative_to(ROOT)}"
+    assert python == "python"
+    done = [type_in(place, command) for command in commands]
+    damaged = next(number for number, command in enumerate(commands) if command.startswith("echo damage")) + 1
+    assert [result.returncode for result in done] == [int(number == damaged) for number in range(len(commands))], done
+    said = dict(zip(commands, done, strict=True))
+    assert commands[damaged] == "captcha-registry verify digits"
+    assert all(name in done[0].stdout for name in ("digits", "alnum", "1.0.0", "1.1.0"))
+    assert "calls for MINOR" in said["captcha-registry diff digits@1.0.0 digits@1.1.0 --repo registry.git"].stdout
+    assert "test/00003.tfrecord: drawn again" in said["captcha-registry repair digits"].stdout
+    assert "(100, 120, 3)" in type_into_python(place, PYTHON)
+
+
+@pytest.mark.thorough
+def test_the_publisher_goes_on_with_plain_dvc_and_git(place: Path) -> None:
+    publisher = Checkout(place / "publisher")
+    assert publisher.git("status", "--porcelain") == ""
+    assert publisher.run("publish", "digits", "1.1.0", "--dry-run").returncode == 0
+
+
+def test_the_ending_fits_a_terminal() -> None:
+    lines = quickstart.compose_ending(quickstart.PLACE, 100.0).splitlines()
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_readme_has_the_same_lines() -> None:
+    assert f"```console\n{quickstart.TRY}\n```" in (ROOT / "README.md").read_text(encoding="utf-8")
