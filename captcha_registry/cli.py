@@ -11,7 +11,7 @@ from importlib import import_module
 from captcha_registry import __version__
 from captcha_registry.errors import CommandLine, hide_secrets, prepare_process, printable, report_errors
 
-COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair", "predict")
+COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair", "predict", "report")
 HELP_WIDTH = 100
 
 

@@ -83,7 +83,7 @@ def test_what_the_base_install_imports_is_among_its_dependencies() -> None:
         pytest.param("commands", (), id="commands"),
         pytest.param("generation", ("draw",), id="generation"),
         pytest.param("recognition", ("train",), id="recognition"),
-        pytest.param("seeing", (), id="seeing"),
+        pytest.param("seeing", ("report",), id="seeing"),
     ],
 )
 def test_a_room_imports_the_base_and_its_own_extra(room: str, extras: tuple[str, ...]) -> None:

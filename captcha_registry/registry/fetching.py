@@ -143,37 +143,46 @@ def find_files(repo: Repo, published: Published) -> dict[str, RemoteFile]:
     Raises:
         UserError: DVC does not know them, they come from elsewhere, a path leaves the artifact, or the remote cannot be reached.
     """
-    prefix = tuple(published.path.split("/"))
-    with open_revision(repo, published.revision):
-        index = Index(repo, stages=_find_stages(repo, published)).data["repo"]
+    return find_tracked_files(repo, published.revision, published.path, str(published))
+
+
+def find_tracked_files(repo: Repo, revision: str, folder: str, where: str) -> dict[str, RemoteFile]:
+    """List the files below a folder that DVC tracks at a commit; `where` opens each line of an error.
+
+    Raises:
+        UserError: as `find_files`.
+    """
+    prefix = tuple(folder.split("/"))
+    with open_revision(repo, revision):
+        index = Index(repo, stages=_find_stages(repo, folder, where)).data["repo"]
         kept_file_systems.update(storage.remote.fs for storage in index.storage_map.values() if storage.remote)
         try:
             entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
         except DataIndexDirError as error:
             problem = error.__cause__ or error
-            raise UserError(f"{published}: the remote does not list its files ({problem}): check address and rights") from None
+            raise UserError(f"{where}: the remote does not list its files ({problem}): check address and rights") from None
         except KeyError:
-            raise UserError(f"{published}: DVC tracks nothing under {published.path} there") from None
-        paths = [_check_path(published, entry.key[len(prefix) :]) for entry in entries]
+            raise UserError(f"{where}: DVC tracks nothing under {folder} there") from None
+        paths = [_check_path(where, entry.key[len(prefix) :]) for entry in entries]
         places = zip(paths, entries, strict=True)
-        return {path: _locate(f"{published}: {path}", entry, index.storage_map[entry.key]) for path, entry in places}
+        return {path: _locate(f"{where}: {path}", entry, index.storage_map[entry.key]) for path, entry in places}
 
 
-def _find_stages(repo: Repo, published: Published) -> list[Stage]:
-    """List the stages that a version comes from; whatever else is in the repository is not looked into.
+def _find_stages(repo: Repo, folder: str, where: str) -> list[Stage]:
+    """List the stages that a folder's files come from; whatever else is in the repository is not looked into.
 
     Raises:
         UserError: one takes its data from elsewhere, which DVC would follow to any repository, server or file of this machine.
     """
-    folder = repo.fs.join(repo.root_dir, published.path)
-    outs = [out for out in repo.index.outs if repo.fs.isin_or_eq(out.fs_path, folder) or repo.fs.isin(folder, out.fs_path)]
+    place = repo.fs.join(repo.root_dir, folder)
+    outs = [out for out in repo.index.outs if repo.fs.isin_or_eq(out.fs_path, place) or repo.fs.isin(place, out.fs_path)]
     stages = list({out.stage.addressing: out.stage for out in outs}.values())
     for stage in stages:
         imported = not stage.cmd and stage.deps
         # What is set for one file only can name commands of this machine, as the settings of a remote can.
         configured = any(out.def_fs_config for out in (*stage.outs, *stage.deps))
         if imported or configured or not all(out.is_in_repo for out in stage.outs):
-            raise UserError(f"{published}: {stage.path_in_repo} is imported from elsewhere; fetch it from where it is published")
+            raise UserError(f"{where}: {stage.path_in_repo} is imported from elsewhere; fetch it from where it is published")
     return stages
 
 
@@ -184,11 +193,11 @@ def measure_version(repo: Repo, published: Published) -> int:
         return sum(out.meta.size or 0 for out in repo.index.outs if repo.fs.isin_or_eq(out.fs_path, folder))
 
 
-def _check_path(published: Published, key: tuple[str, ...]) -> str:
+def _check_path(where: str, key: tuple[str, ...]) -> str:
     try:
         return TypeAdapter(InsidePath).validate_python("/".join(key) or ".")
     except ValidationError:
-        raise UserError(f"{published}: the path {'/'.join(key)!r} leaves the artifact; nothing was fetched") from None
+        raise UserError(f"{where}: the path {'/'.join(key)!r} leaves the artifact; nothing was fetched") from None
 
 
 def _locate(name: str, entry: DataIndexEntry, storage: StorageInfo) -> RemoteFile:

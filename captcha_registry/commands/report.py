@@ -1,0 +1,54 @@
+"""`captcha-registry report`: what was run, what it came to and why, in one file."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from captcha_registry.extras import needs
+from captcha_registry.machine import expand_home
+from captcha_registry.workspace import write_atomically
+
+HELP = "write what models came to, and why, as one HTML file or as Markdown"
+DESCRIPTION = (
+    "Write what was run, what it came to, what changed since a revision, and what is read wrong for which reasons: as one HTML "
+    "file that needs nothing else, or as Markdown for a pull request. Run it in the project's top folder, after `dvc repro`. "
+    "Exit code: 0, or 2 if results are missing."
+)
+
+HTML_PATH = Path("report.html")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument(
+        "--compare",
+        metavar="REV",
+        help="branch, tag or commit whose readings are compared; they come from the DVC cache or remote",
+    )
+    parser.add_argument("--format", choices=("html", "markdown"), default="html", help="html unless given")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=expand_home,
+        help=f"where to write; without it HTML goes to {HTML_PATH}, Markdown is printed",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the report."""
+    with needs("report", "report"):
+        from captcha_registry.seeing.report import compose_report, render_html, render_markdown  # noqa: PLC0415
+        from captcha_registry.seeing.results import load_results  # noqa: PLC0415
+        from captcha_registry.seeing.revision import describe_commit, find_changes  # noqa: PLC0415
+
+    results = load_results()
+    changes = find_changes(arguments.compare, results) if arguments.compare else None
+    report = compose_report(results, changes, describe_commit())
+    if arguments.format == "markdown" and arguments.output is None:
+        print(render_markdown(report))
+        return 0
+    path = arguments.output or HTML_PATH
+    content = render_markdown(report).encode() if arguments.format == "markdown" else render_html(report)
+    write_atomically(path, content)
+    print(f"{path}: {', '.join(result.name for result in results)}, {len(content) / 1e6:,.2f} MB", file=sys.stderr)
+    return 0

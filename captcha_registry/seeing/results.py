@@ -1,0 +1,108 @@
+"""What a model came to, read from the files that `train` and `evaluate` left; no framework is needed for that."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.folder import open_folder
+from captcha_registry.dataset.readings import describe_samples, read_readings
+from captcha_registry.params import read_params
+from captcha_registry.recognition.card import ModelCard, read_card, read_part
+
+ERRORS_NAME, HISTORY_NAME = "errors.parquet", "history.csv"
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model with its readings of the test split.
+
+    Attributes:
+        card: its model.json.
+        readings: one row per test sample, with the columns of `dataset.readings`, and `right`.
+        drawing: a hash of what decided how these samples were drawn.
+        errors: one row per wrong reading, with `pair_text`, `pair_pixels` and `cured_by`; none where nobody looked for causes.
+        history: one row per epoch of its training.
+        metrics: its file below `metrics/`.
+    """
+
+    name: str
+    card: ModelCard
+    readings: pd.DataFrame
+    drawing: str
+    errors: pd.DataFrame
+    history: list[dict[str, str]]
+    metrics: Mapping[str, float]
+
+    @property
+    def alphabet(self) -> str:
+        """The characters that it reads."""
+        return self.card.spec.alphabet
+
+    @property
+    def wrong(self) -> pd.DataFrame:
+        """Its wrong readings, those first of which it was most certain."""
+        wrong = self.readings[~self.readings["right"]]
+        return wrong.sort_values(["confidence", "id"], ascending=[False, True])
+
+    @cached_property
+    def dataset(self) -> CaptchaDataset | None:
+        """The dataset that it was tested on, or None where that is not here, or is drawn otherwise by now."""
+        root = Path("data") / self.card.dataset
+        if not (root / "manifest.json").exists() or not (root / "index.parquet").exists():
+            return None
+        dataset = open_folder(root)
+        return dataset if describe_samples(dataset.manifest)["drawing"] == self.drawing else None
+
+
+def load_results() -> list[ModelResult]:
+    """Load the results of every model of params.yaml.
+
+    Raises:
+        UserError: a file of one is missing, or is not what it should be.
+    """
+    return [load_result(name) for name in read_params()["models"]]
+
+
+def load_result(name: str) -> ModelResult:
+    """Load the result of one model.
+
+    Raises:
+        UserError: a file of it is missing, or is not what it should be.
+    """
+    folder = Path("models") / name
+    readings, drawing = load_readings(folder)
+    return ModelResult(
+        name=name,
+        card=read_card(folder),
+        readings=readings,
+        drawing=drawing,
+        errors=_load_errors(folder / ERRORS_NAME),
+        history=list(csv.DictReader(read_part(folder / HISTORY_NAME).decode().splitlines())),
+        metrics=json.loads(read_part(Path("metrics") / f"{name}.json")),
+    )
+
+
+def load_readings(path: Path) -> tuple[pd.DataFrame, str]:
+    """Load the readings of a model, and a hash of what decided how the samples were drawn.
+
+    Raises:
+        UserError: the file is missing, or is none.
+    """
+    table = read_readings(path)
+    rows: pd.DataFrame = table.to_pandas()
+    return rows.assign(right=rows["label"] == rows["text"]), (table.schema.metadata or {})[b"drawing"].decode()
+
+
+def _load_errors(path: Path) -> pd.DataFrame:
+    """Load what is known of each wrong reading; nothing, where nobody has looked for causes."""
+    if path.exists():
+        rows: pd.DataFrame = pq.read_table(path).to_pandas()
+        return rows
+    return pd.DataFrame({"id": [], "pair_text": [], "pair_pixels": [], "cured_by": []})

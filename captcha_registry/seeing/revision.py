@@ -1,0 +1,96 @@
+"""What another revision has of the results that are here, from its commit and DVC's cache or remote; nothing is checked out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dvc.repo import Repo
+
+from captcha_registry.dataset.readings import READINGS_NAME
+from captcha_registry.errors import UserError
+from captcha_registry.registry.diff import Change
+from captcha_registry.registry.fetching import Checksum, find_tracked_files
+from captcha_registry.registry.git import run_git
+from captcha_registry.registry.repository import explain_errors, open_repository
+from captcha_registry.seeing.comparing import Changes, Comparison, compare_readings
+from captcha_registry.seeing.results import ModelResult, load_readings
+
+
+def find_changes(revision: str, results: Sequence[ModelResult]) -> Changes:
+    """Compare the results that are here with those of a revision, which are read from its commit and the DVC cache or remote.
+
+    Raises:
+        UserError: there is no such revision, or no repository.
+    """
+    with open_repository(None) as repo, explain_errors(revision):
+        commit = _resolve(Path(repo.root_dir), revision)
+        comparisons, lacking = {}, {}
+        for result in results:
+            try:
+                comparisons[result.name] = _compare(repo, commit, result)
+            except UserError as error:
+                lacking[result.name] = str(error)
+        return Changes(
+            revision=revision,
+            commit=commit,
+            params=_list_changes(repo.params.diff(commit, all=True), "params.yaml"),
+            metrics=_list_metrics(repo.metrics.diff(commit, all=True), results),
+            comparisons=comparisons,
+            lacking=lacking,
+        )
+
+
+def _resolve(root: Path, revision: str) -> str:
+    try:
+        return run_git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").splitlines()[-1]
+    except UserError:
+        raise UserError(
+            f"there is no revision {revision!r} here; expected a branch, tag or commit: `git branch --all` lists branches, "
+            "`git fetch` brings those of others"
+        ) from None
+
+
+def _compare(repo: Repo, commit: str, result: ModelResult) -> Comparison:
+    """Compare one model with itself at a commit.
+
+    Raises:
+        UserError: it cannot be compared.
+    """
+    where = f"{result.name} at {commit[:8]}"
+    files = find_tracked_files(repo, commit, f"models/{result.name}", where)
+    if READINGS_NAME not in files:
+        raise UserError(
+            f"{where} has no readings, it is from before they were kept: compare with a later revision, or read there again, "
+            f"with `git switch --detach {commit[:8]}` and today's `evaluate`"
+        )
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / READINGS_NAME
+        files[READINGS_NAME].fetch(Checksum("md5", files[READINGS_NAME].md5), path)
+        old, drawing = load_readings(path)
+    if drawing != result.drawing:
+        raise UserError(
+            f"{where} read other pictures than {result.name} does here, drawn with another seed, size, font or style: compare "
+            "models that read the same dataset"
+        )
+    return compare_readings(old, result.readings)
+
+
+def _list_changes(diff: Mapping[str, Any], path: str) -> list[Change]:
+    """Take DVC's word for what differs in a file."""
+    changed = diff.get("diff", {}).get(path, {})
+    return [Change(field, of.get("old"), of.get("new")) for field, of in changed.items() if of.get("old") != of.get("new")]
+
+
+def _list_metrics(diff: Mapping[str, Any], results: Sequence[ModelResult]) -> dict[str, list[Change]]:
+    return {result.name: _list_changes(diff, f"metrics/{result.name}.json") for result in results}
+
+
+def describe_commit() -> str | None:
+    """Name the commit that is checked out, and say whether files differ from it; None outside a Git repository."""
+    try:
+        commit = run_git(Path.cwd(), "rev-parse", "HEAD")
+        changed = run_git(Path.cwd(), "status", "--porcelain", "--untracked-files=no")
+    except UserError:
+        return None
+    return f"{commit}{', with changes that are not committed' if changed else ''}"
