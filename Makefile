@@ -1,6 +1,6 @@
 # Every target does its own set-up: all that is needed is Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart repro demo docs pretrained test bench lint lock charts clean moved
+.PHONY: help setup quickstart repro report demo docs pretrained test bench lint lock charts clean moved
 
 IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 # The first of these that is usable; another one: `make repro PYTHON=/path/to/python3`.
@@ -44,6 +44,9 @@ repro: setup ## draw, split, describe, train and evaluate at full scale; only wh
 		"git init && git add --all && git commit -m project" >&2; exit 2; }
 	$(BIN)/dvc repro
 	$(BIN)/dvc metrics show
+
+report: setup ## write models/report.html, what all models came to and why; first runs what changed
+	@$(BIN)/dvc repro report
 
 demo: setup ## the same at a small scale in a throwaway copy, in about 6 minutes
 	$(BIN)/python examples/demo.py

@@ -39,6 +39,7 @@ URL_MODULES = ("captcha_registry.describing", "captcha_registry.generation.remot
 SPLIT_PACKAGES = ("numpy", "pyarrow", "scikit-learn")
 DESCRIBE_PACKAGES = ("numpy", "pillow", "pyarrow", "zlib-ng")
 EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "pandas", "pillow", "pyarrow", "rapidfuzz")
+REPORT_PACKAGES = ("jinja2", "numpy", "pandas", "pillow", "pyarrow", "rapidfuzz", "vl-convert-python")
 
 
 def check_names(names: Iterable[object]) -> None:
@@ -191,6 +192,7 @@ def main() -> None:
     tools["split"] = describe_stage("split", packages=SPLIT_PACKAGES)
     tools["describe"] = describe_stage("describe", packages=DESCRIBE_PACKAGES)
     tools["evaluate"] = describe_stage("evaluate", packages=EVALUATE_PACKAGES)
+    tools["report"] = describe_stage("report", packages=REPORT_PACKAGES)
     write_tools(tools)
 
 

@@ -162,6 +162,15 @@ def test_repro_writes_finite_flat_metrics_for_every_dataset_and_model(finished: 
         assert len(test.filter("text == label")) / 60 == scores["exact_match"]
 
 
+def test_repro_ends_with_a_report_of_all_models(finished: Path) -> None:
+    report = (finished / "models/report.html").read_text()
+    for model in ("cnn", "crnn"):
+        scores = json.loads((finished / "metrics" / f"{model}.json").read_text())
+        share = f"{scores['exact_match']:.2%}".removesuffix("%")
+        assert re.search(rf"<td><code>{model}</code></td><td[^>]*>{share}", report)
+    assert len(report) < 3_000_000
+
+
 def test_repro_again_changes_nothing(project: Path) -> None:
     assert UNDISTURBED in run(project, "dvc", "repro")
     assert run(project, "git", "status", "--porcelain") == ""
@@ -189,7 +198,7 @@ def test_a_branch_with_another_param_shows_its_change_in_params_metrics_and_plot
 
 def test_another_param_of_a_model_runs_what_depends_on_it(branch: Path) -> None:
     assert list_runs((branch / "killed.log").read_text()) == ["check", "train@cnn"]
-    assert list_runs((branch / "log").read_text()) == ["train@cnn", "evaluate@cnn"]
+    assert list_runs((branch / "log").read_text()) == ["train@cnn", "evaluate@cnn", "report"]
 
 
 def test_train_killed_and_run_again_has_all_epochs_and_a_complete_history(branch: Path) -> None:
