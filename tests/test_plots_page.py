@@ -187,3 +187,13 @@ def test_pictures_are_shown_and_named(visited: Visit) -> None:
 def test_nothing_serious_keeps_people_from_reading_the_page(visited: Visit) -> None:
     barriers = visited.find_barriers()
     assert [(barrier["id"], [node["html"] for node in barrier["nodes"]]) for barrier in barriers] == []
+
+
+def test_on_a_phone_charts_scroll_and_the_page_does_not(visited: Visit) -> None:
+    wide = visited.page.viewport_size
+    assert wide
+    visited.page.set_viewport_size({"width": 400, "height": 800})
+    assert visited.page.evaluate("document.documentElement.scrollWidth") == 400
+    chart = find_chart(visited, "Learning curves of all models")
+    assert chart.evaluate("chart => chart.scrollWidth > chart.clientWidth")
+    visited.page.set_viewport_size(wide)

@@ -97,7 +97,7 @@ def draw_accuracy(
     place = {"field": key, "type": "nominal", "sort": None}
     width = {"step": key_width, "for": "position"}
     shared = {"xOffset": {"field": "rev", "sort": None}, "color": COLOR, "tooltip": _list_facts(key)}
-    share = {"axis": {"format": SHARE}, "scale": {"zero": False, "padding": 8}}
+    share = {"axis": {"format": SHARE}, "scale": {"zero": False, "domainMax": 1}}
     interval = {
         "mark": {"type": "rule", "strokeWidth": 2, "clip": True},
         "encoding": {"y": _quantity("low", label, **share), "y2": {"field": "high"}},
@@ -118,7 +118,7 @@ def draw_accuracy(
         "mark": "bar",
         "encoding": {
             "x": place | {"title": key_label, "axis": {"labelAngle": 0}},
-            "y": _quantity("samples", "how many", axis={"format": ",", "tickCount": 2}),
+            "y": _quantity("samples", "how many", axis={"format": ",d", "tickCount": 2}),
             **shared,
         },
     }
@@ -162,7 +162,7 @@ def draw_reliability(rows: Rows = DATA, title: str = TITLE) -> Spec:
         "mark": dot,
         "encoding": {
             "x": _quantity("confidence", "confidence (mean of texts in a bin)", **sure),
-            "y": _quantity("samples", "texts", scale={"type": "log"}, axis={"format": ",", "tickCount": 3}),
+            "y": _quantity("samples", "texts", scale={"type": "log"}, axis={"format": ",d", "tickCount": 3}),
             "color": COLOR,
             "shape": SHAPE,
             "tooltip": facts,
