@@ -39,6 +39,8 @@ $ captcha-registry verify digits
 $ echo damage >> digits/test/00003.tfrecord
 $ captcha-registry verify digits
 $ captcha-registry repair digits
+$ captcha-registry export digits --split test --format images --to pictures
+$ captcha-registry predict 'pictures/test/*71.png' --model digits
 $ python
 >>> import captcha_registry
 >>> digits = captcha_registry.load("digits@1.0.0", repo="registry.git")

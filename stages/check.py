@@ -156,7 +156,7 @@ def write_tools(tools: Mapping[str, object]) -> None:
 def find_removed() -> dict[str, Leftover]:
     """Find what is left of datasets and models that params.yaml no longer names."""
     params = read_params()
-    return find_leftovers({section: params[section] for section in ("datasets", "models")})
+    return find_leftovers({section: params[section] or {} for section in ("datasets", "models")})
 
 
 def tell_leftovers() -> None:

@@ -58,6 +58,8 @@ def test_every_line_works_as_it_is_typed(place: Path) -> None:
     assert all(name in done[0].stdout for name in ("digits", "alnum", "1.0.0", "1.1.0"))
     assert "calls for MINOR" in said["captcha-registry diff digits@1.0.0 digits@1.1.0 --repo registry.git"].stdout
     assert "test/00003.tfrecord: drawn again" in said["captcha-registry repair digits"].stdout
+    (predict,) = [command for command in commands if " predict " in command]
+    assert len(said[predict].stdout.splitlines()) == 3, "one line for each picture whose number ends in 71"
     assert "(100, 120, 3)" in type_into_python(place, PYTHON)
 
 
