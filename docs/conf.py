@@ -19,7 +19,6 @@ project = "captcha-registry"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["build"]
-nitpicky = False
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3

@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 from playwright.sync_api import Browser, Page
 
+from captcha_registry import __version__
 from captcha_registry.cli import COMMANDS
 
 DOCS = ROOT / "docs"
@@ -94,3 +95,7 @@ def test_the_reference_has_every_command_in_the_order_of_the_help() -> None:
     text = (DOCS / "reference/commands.md").read_text()
     assert [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")] == list(COMMANDS)
     assert [line.split()[1] for line in text.splitlines() if line.startswith("```{command}")] == list(COMMANDS)
+
+
+def test_what_is_cited_is_this_release() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
