@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from checkouts import Checkout
-from conftest import hash_files, replace_index
+from conftest import ROOT, hash_files, replace_index
 from ruamel.yaml import YAML
 from servers import free_port
 
@@ -366,6 +366,16 @@ def test_a_configuration_that_runs_commands_or_names_files_of_this_machine_is_re
     shutil.rmtree(hostile.root / ".dvc/cache")
     refuse(hostile, f"its .dvc/config sets {option}")
     assert not owned.exists()
+
+
+def test_the_settings_of_this_project_keep_nobody_from_a_version_that_a_clone_publishes(
+    hostile: Checkout, tmp_path: Path
+) -> None:
+    shutil.copy(ROOT / ".dvc/config", hostile.root / ".dvc/config")
+    hostile.dvc("remote", "add", "--quiet", "--default", "store", str(hostile.remote))
+    hostile.commit("the settings of this project")
+    assert hostile.run("publish", "tiny", "1.0.0").returncode == 0
+    assert hostile.run("get", "tiny", "--repo", hostile.origin, "--to", str(tmp_path / "target")).returncode == 0
 
 
 @pytest.mark.parametrize("content", ["remote = x\n", "remote =\n", "'remote \"store\"' =\n", "core = x\n"])

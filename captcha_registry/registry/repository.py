@@ -45,6 +45,8 @@ SAFE_OPTIONS = {
         *("read_timeout", "version_aware", "worktree", "no_traverse", "listobjects", "allow_anonymous_login", "account_name"),
         *("projectname", "oss_endpoint", "protected", "slow_link_warning"),
     },
+    # A file that `dvc plots` alone reads, which is never run here.
+    "plots": {"html_template"},
 }
 # Which of these decide to whom a password is sent.
 PLACES = ("url", "endpointurl", "oss_endpoint", "account_name", "port")
