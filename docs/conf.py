@@ -71,6 +71,7 @@ class Command(SphinxDirective):
         module = import_module(f"captcha_registry.commands.{name}")
         parser = argparse.ArgumentParser(f"captcha-registry {name}", description=module.DESCRIPTION, add_help=False)
         module.add_arguments(parser)
+        parser.epilog = getattr(module, "EXAMPLES", None)
         return self.parse_text_to_nodes("\n\n".join(describe_parser(parser)))
 
 
@@ -86,6 +87,8 @@ def describe_parser(parser: argparse.ArgumentParser) -> Iterator[str]:
             taken = "|".join(map(str, action.choices))
         name = " ".join([", ".join(action.option_strings), str(taken)]).strip()
         yield f"`{name}`\n: {formatter._expand_help(action)}"  # noqa: SLF001 - it fills in defaults
+    if parser.epilog:
+        yield f"```text\n{parser.epilog}```"
 
 
 def setup(app: Sphinx) -> None:
