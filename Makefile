@@ -43,7 +43,7 @@ repro: setup ## draw, split, describe, train and evaluate at full scale; only wh
 	@git rev-parse --git-dir >/dev/null || { echo "error: DVC needs a Git repository here: clone the project, or run" \
 		"git init && git add --all && git commit -m project" >&2; exit 2; }
 	$(BIN)/dvc repro
-	$(BIN)/dvc metrics show
+	@$(BIN)/python -m captcha_registry.seeing.summary
 
 report: setup ## write models/report.html, what all models came to and why; first runs what changed
 	@$(BIN)/dvc repro report

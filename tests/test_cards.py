@@ -102,6 +102,8 @@ def test_the_examples_of_a_dataset_card_run(fixture: str, request: pytest.Fixtur
     described = request.getfixturevalue(fixture)
     examples = re.findall(r"```python\n(.*?)```", (described / "README.md").read_text(), re.DOTALL)
     assert len(examples) == 3
+    # A terminal shows them without a break.
+    assert max(len(line) for example in examples for line in example.splitlines()) < 79
     code = "\n".join([*examples, "assert rows[0]['label'] == label", "print(next(iter(samples))['label'].numpy(), label)"])
     done = subprocess.run([sys.executable, "-c", code], cwd=described, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

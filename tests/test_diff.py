@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import captcha_registry
+from captcha_registry.commands.diff import to_json
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import Manifest
@@ -141,11 +142,20 @@ def test_the_command_compares_versions_and_folders(published: Checkout, grown_da
     for new in ("tiny@1.1.0", "tiny", str(grown_dataset.root)):
         done = published.run("diff", "tiny@v1.0.0", new, "--json")
         said = json.loads(done.stdout)
-        assert (said["bump"], said["samples"]["added"]) == ("minor", list(range(60, 90)))
+        assert (said["bump"], said["samples"]["added"]) == ("minor", {"count": 30, "ranges": [[60, 89]]})
+        assert len(done.stdout.splitlines()) == 9
         assert said["params"] == {"spec.count": {"old": 60, "new": 90}}
     lines = published.run("diff", "tiny@v1.1.0", "tiny@1.0.0").stdout
     assert "samples removed                30   ids 60, 61, 62, 63, 64, ..." in lines
     assert "calls for MAJOR" in lines
+
+
+@pytest.mark.parametrize(
+    ("ids", "ranges"), [([], []), ([4], [[4, 4]]), ([0, 1, 2, 7, 9, 10], [[0, 2], [7, 7], [9, 10]])], ids=str
+)
+def test_ids_that_follow_each_other_are_a_range(version: DatasetVersion, ids: list[int], ranges: list[list[int]]) -> None:
+    diff = replace(diff_datasets(version, version), samples={"moved": np.array(ids, np.int64)})
+    assert to_json(diff)["samples"] == {"moved": {"count": len(ids), "ranges": ranges}}
 
 
 def test_a_release_that_adds_a_column_can_be_read_and_compared(published: Checkout, dataset_copy: Path) -> None:

@@ -18,6 +18,6 @@ def test_team_b_sees_what_the_new_version_of_team_a_did_to_its_metrics(
     monkeypatch.setattr(two_teams, "GROWN", {key: value // 10 for key, value in two_teams.GROWN.items()})
     two_teams.main()
     output = capfd.readouterr().out
-    assert "digits@v1.1.0 is published" in output
+    assert "digits@1.1.0 is published" in output
     assert re.search(r"metrics.json +train_samples +160 +320 +160", output)
     shutil.rmtree(ROOT / ".work/two_teams")

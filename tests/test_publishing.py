@@ -87,10 +87,18 @@ def test_json_is_all_that_a_process_prints(checkout: Checkout) -> None:
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(checkout: Checkout) -> None:
-    done = checkout.run("publish", "tiny", "1.0.0", "--dry-run")
-    assert done.returncode == 0
-    assert "tiny@v1.0.0 would be published" in done.stdout
+    ways = [["tiny@1.0.0"], ["tiny@v1.0.0"], ["tiny", "1.0.0"]]
+    dry_runs = [checkout.run("publish", *way, "--dry-run") for way in ways]
+    assert [done.returncode for done in dry_runs] == [0, 0, 0]
+    assert [done.stdout for done in dry_runs] == [dry_runs[0].stdout] * 3
+    assert dry_runs[0].stdout.startswith("tiny@1.0.0 would be published")
+    assert max(map(len, dry_runs[0].stdout.splitlines())) < 80
     assert (checkout.list_remote(), checkout.list_origin_tags(), checkout.git("tag")) == ({}, [], "")
+
+
+def test_what_is_published_needs_a_version(checkout: Checkout) -> None:
+    done = checkout.run("publish", "tiny")
+    assert (done.returncode, "tiny has no version yet: name one, such as tiny@1.0.0" in done.stderr) == (2, True)
 
 
 def test_publishing_again_changes_nothing_and_puts_back_what_the_remote_lost_or_cut(checkout: Checkout) -> None:
@@ -301,7 +309,7 @@ def test_a_model_names_the_published_version_that_it_was_trained_on(
     publish(checkout, "1.1.0")
     add_model(checkout, b"weights", tiny_dataset.manifest.dataset_id)
     done = checkout.run("publish", "reader", "1.0.0")
-    assert (done.returncode, "cnn, trained on tiny@v1.0.0, dataset id" in done.stdout) == (0, True), done
+    assert (done.returncode, "cnn, trained on tiny@1.0.0\n" in done.stdout) == (0, True), done
 
 
 def test_a_commit_that_the_origin_does_not_have_is_refused(checkout: Checkout) -> None:
@@ -460,7 +468,7 @@ def test_a_repository_without_a_remote_is_refused(checkout: Checkout) -> None:
     ("version", "message"),
     [
         ("1.0", "'1.0' is no version"),
-        ("1.0.1", "1.0.1 says patch but the change since tiny@v1.0.0 is minor: publish it as 1.1.0 or higher"),
+        ("1.0.1", "1.0.1 says patch but the change since tiny@1.0.0 is minor: publish it as 1.1.0 or higher"),
         ("0.9.0", "tiny 0.9.0 is lower than 1.0.0"),
         ("1.0.0", "tiny@v1.0.0 is published already"),
     ],

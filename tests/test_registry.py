@@ -6,7 +6,9 @@ import pickle
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from subprocess import PIPE, Popen
 
@@ -18,6 +20,7 @@ from conftest import hash_files, wait_until
 from processes import Process
 
 import captcha_registry
+from captcha_registry.cli import main
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
@@ -180,7 +183,7 @@ def test_list_still_names_versions_whose_data_cannot_be_reached(published: Check
     config.write_text(config.read_text().replace(str(published.remote), str(tmp_path / "nowhere")))
     done = Checkout(clone).run("list", "--json")
     assert [(row["version"], row["samples"]) for row in json.loads(done.stdout)] == [("1.1.0", None), ("1.0.0", None)]
-    assert "note: tiny@v1.0.0: the remote does not list its files" in done.stderr
+    assert "note: tiny@1.0.0: the remote does not list its files" in done.stderr
     shutil.rmtree(clone / ".dvc")
     assert "is in no DVC repository" in Checkout(clone).run("list").stderr
 
@@ -262,8 +265,8 @@ def test_list_notes_versions_that_cannot_be_read_and_names_the_others(clone: Che
     assert done.returncode == 0
     assert [(row["name"], row["version"]) for row in json.loads(done.stdout)] == [("tiny", "1.1.0"), ("tiny", "1.0.0")]
     notes = done.stderr.splitlines()
-    assert [note for note in notes if note.startswith("note: tinny@v1.0.0: dvc.yaml there has no artifact")]
-    assert [note for note in notes if note.startswith("note: tiny@v1.2.0: ") and "its .dvc/config sets hydra.enabled" in note]
+    assert [note for note in notes if note.startswith("note: tinny@1.0.0: dvc.yaml there has no artifact")]
+    assert [note for note in notes if note.startswith("note: tiny@1.2.0: ") and "its .dvc/config sets hydra.enabled" in note]
     assert len(notes) == 2
 
 
@@ -282,12 +285,28 @@ def test_get_makes_a_dataset_that_verifies_and_equals_what_was_published(
     published: Checkout, tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
     said = get(published, "tiny@1.0.0", "--to", str(tmp_path / "got"))
-    assert "tiny@v1.0.0: 60 samples, 13 files" in said
+    assert "tiny@1.0.0: 60 samples, 13 files" in said
     with ThreadPoolExecutor(1) as executor:
         assert verify_dataset(tmp_path / "got", "deep", executor) == []
     got = hash_files(tmp_path / "got")
     assert got.pop("README.md")
     assert got == hash_files(tiny_dataset.root)
+
+
+class Terminal(StringIO):
+    """Takes what is shown to a person."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_get_shows_one_progress_bar(published: Checkout, tmp_path: Path) -> None:
+    with redirect_stderr(Terminal()) as shown, pytest.raises(SystemExit) as end:
+        main(["get", "tiny@1.0.0", "--repo", published.origin, "--to", str(tmp_path / "tiny")])
+    assert end.value.code == 0
+    # What is shown of a bar is overwritten until its line ends.
+    assert shown.getvalue().count("\n") == 1
+    assert "100%|" in shown.getvalue()
 
 
 def test_get_of_a_split_fetches_its_shards_only_and_they_can_be_read(
@@ -383,8 +402,8 @@ def test_get_overwrites_nothing_that_is_not_its_own(published: Checkout, tmp_pat
     file.write_text("a file")
     before = hash_files(tmp_path)
     for target, message in (
-        (other, "holds thesis.txt, which is no part of tiny@v1.1.0"),
-        (own, "own/README.md is there already, with other bytes than tiny@v1.1.0 has"),
+        (other, "holds thesis.txt, which is no part of tiny@1.1.0"),
+        (own, "own/README.md is there already, with other bytes than tiny@1.1.0 has"),
         (draft, "holds README.md.draft.tmp"),
         (old, "holds another dataset or version"),
         (file, "is a file"),

@@ -244,7 +244,7 @@ def test_what_is_imported_from_elsewhere_is_refused_before_dvc_goes_there(
     hostile.commit("hostile")
     hostile.git("tag", "--annotate", "--message", "hostile", "tiny@v1.0.0")
     hostile.git("push", "--quiet", "origin", "tiny@v1.0.0")
-    refuse(hostile, "tiny@v1.0.0: data/tiny.dvc is imported from elsewhere; fetch it from where it is published")
+    refuse(hostile, "tiny@1.0.0: data/tiny.dvc is imported from elsewhere; fetch it from where it is published")
     assert "is imported from elsewhere" in hostile.run("list", "--repo", hostile.origin).stderr
     assert not owned.exists()
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 
+import numpy as np
 from dvc.repo import Repo
 
 from captcha_registry.errors import printable
 from captcha_registry.machine import expand_home
-from captcha_registry.registry.diff import REASONS, Change, DatasetDiff, ModelDiff
+from captcha_registry.registry.diff import Change, DatasetDiff, Ids, ModelDiff
 from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.repository import find_published, open_repository, parse_reference
 from captcha_registry.registry.versions import Version, diff_versions, read_folder, read_published
@@ -41,7 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         open_once = cache(lambda: stack.enter_context(open_repository(arguments.repo)))
         diff = diff_versions(*(_read(reference, open_once) for reference in (arguments.old, arguments.new)))
     if arguments.json:
-        print(json.dumps({"old": arguments.old, "new": arguments.new} | to_json(diff), indent=2))
+        said = {"old": arguments.old, "new": arguments.new} | to_json(diff)
+        # A line for each key: with `indent` it would be one for each of perhaps 100,000 ids.
+        print("{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in said.items()) + "\n}")
     else:
         print(printable("\n".join([f"{arguments.old} -> {arguments.new}", *format_diff(diff)])))
     return 0
@@ -65,7 +68,7 @@ def format_diff(diff: DatasetDiff | ModelDiff) -> Iterator[str]:
         yield from (f"column removed: {column}" for column in diff.columns_removed)
     yield from (f"changed: {_format_change(change)}" for change in diff.params)
     yield f"files that differ   {len(diff.files):>13,}"
-    yield f"calls for {diff.bump.upper()}: {REASONS[diff.bump]}"
+    yield f"calls for {diff.bump.upper()}: {diff.reason}"
 
 
 def _format_change(change: Change) -> str:
@@ -73,8 +76,16 @@ def _format_change(change: Change) -> str:
 
 
 def to_json(diff: DatasetDiff | ModelDiff) -> dict[str, object]:
-    """Arrange a diff for a script; every id is listed."""
-    samples = {kind: ids.tolist() for kind, ids in diff.samples.items()} if isinstance(diff, DatasetDiff) else {}
+    """Arrange a diff for a script; every sample is in it, ids that follow each other as `[first, last]`."""
+    changed = diff.samples if isinstance(diff, DatasetDiff) else {}
+    samples = {kind: {"count": len(ids), "ranges": _list_ranges(ids)} for kind, ids in changed.items()}
     columns = {"added": diff.columns_added, "removed": diff.columns_removed} if isinstance(diff, DatasetDiff) else {}
     params = {change.field: {"old": change.old, "new": change.new} for change in diff.params}
     return {"bump": diff.bump, "samples": samples, "columns": columns, "params": params, "files": diff.files}
+
+
+def _list_ranges(ids: Ids) -> list[list[int]]:
+    """List the first and the last of ids, in ascending order, that follow each other."""
+    is_first = np.diff(ids, prepend=ids[:1] - 2) != 1
+    is_last = np.diff(ids, append=ids[-1:] + 2) != 1
+    return [[int(first), int(last)] for first, last in zip(ids[is_first], ids[is_last], strict=True)]

@@ -17,7 +17,6 @@ from captcha_registry.registry.fetching import RemoteFile, find_files, measure_v
 from captcha_registry.registry.repository import (
     Published,
     list_versions,
-    make_tag,
     open_repository,
     read_artifact,
     say_what_is_lacking,
@@ -66,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif rows:
         print(printable("\n".join(format_rows(rows))))
     if not versions:
-        print(f"nothing is published here{lacking or ': `captcha-registry publish NAME VERSION` does it'}", file=sys.stderr)
+        print(f"nothing is published here{lacking or ': `captcha-registry publish NAME@VERSION` does it'}", file=sys.stderr)
     return 2 if (versions or lacking) and not rows else 0
 
 
@@ -109,5 +108,5 @@ def _identify(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[
 
 
 def _note(key: tuple[str, Version], error: UserError) -> None:
-    tag, problem = make_tag(*key), printable(error)
-    tqdm.write(f"note: {problem if problem.startswith(tag) else f'{tag}: {problem}'}", file=sys.stderr)
+    reference, problem = "{}@{}".format(*key), printable(error)
+    tqdm.write(f"note: {problem if problem.startswith(reference) else f'{reference}: {problem}'}", file=sys.stderr)

@@ -6,6 +6,7 @@ import sys
 
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.theme import Theme
 
 from captcha_registry.errors import UserError, printable
 from captcha_registry.registry.fetching import find_files
@@ -38,7 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_to_json(published, text), indent=2))
     elif sys.stdout.isatty():
-        Console().print(Markdown(_without_front_matter(text)))
+        # The terminal's own colours, light or dark: rich would lay code on black.
+        console = Console(theme=Theme({"markdown.code": "bold", "markdown.code_block": "none"}))
+        console.print(Markdown(_without_front_matter(text), code_theme="ansi_light"))
     else:
         print(text)
     return 0

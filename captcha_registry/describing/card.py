@@ -115,10 +115,15 @@ With TensorFlow alone:
 ```python
 import tensorflow as tf
 
-features = {{"id": tf.io.FixedLenFeature([], tf.int64), "image": tf.io.FixedLenFeature([], tf.string),
-            "label": tf.io.FixedLenFeature([], tf.string)}}
+features = {{
+    "id": tf.io.FixedLenFeature([], tf.int64),
+    "image": tf.io.FixedLenFeature([], tf.string),
+    "label": tf.io.FixedLenFeature([], tf.string),
+}}
 shards = tf.data.Dataset.list_files("{"train/" if manifest.split else ""}*.tfrecord", shuffle=False)
-samples = tf.data.TFRecordDataset(shards).map(lambda record: tf.io.parse_single_example(record, features))
+samples = tf.data.TFRecordDataset(shards).map(
+    lambda record: tf.io.parse_single_example(record, features)
+)
 ```
 
 ## Intended use

@@ -22,11 +22,17 @@ from captcha_registry.errors import UserError
 Bump = Literal["none", "patch", "minor", "major"]
 Ids = npt.NDArray[np.int64]
 
-REASONS: dict[Bump, str] = {
+DATASET_REASONS: dict[Bump, str] = {
     "none": "nothing changed",
-    "patch": "the same pictures or weights; other bytes or descriptions",
-    "minor": "only samples or columns were added, or a model's weights changed",
-    "major": "what was there went or changed",
+    "patch": "the same pictures; other bytes or descriptions",
+    "minor": "only samples or columns were added",
+    "major": "samples that were there went or changed",
+}
+MODEL_REASONS: dict[Bump, str] = {
+    "none": "nothing changed",
+    "patch": "the same weights; other descriptions",
+    "minor": "the weights changed",
+    "major": "it reads other pictures or texts, or is of another kind",
 }
 
 # What a change of a column is called; of any other column, altered.
@@ -86,6 +92,11 @@ class DatasetDiff:
     files: list[str]
     bump: Bump
 
+    @property
+    def reason(self) -> str:
+        """Why it calls for this bump."""
+        return DATASET_REASONS[self.bump]
+
 
 @dataclass(frozen=True, slots=True)
 class ModelDiff:
@@ -94,6 +105,11 @@ class ModelDiff:
     params: list[Change]
     files: list[str]
     bump: Bump
+
+    @property
+    def reason(self) -> str:
+        """Why it calls for this bump."""
+        return MODEL_REASONS[self.bump]
 
 
 def diff_datasets(old: DatasetVersion, new: DatasetVersion) -> DatasetDiff:

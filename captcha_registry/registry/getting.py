@@ -56,15 +56,15 @@ def get_version(published: Published, sources: Mapping[str, RemoteFile], target:
         missing = [path for path, checksum in wanted.checksums.items() if not checksum.fits(target / path)]
         _require_nothing_lost(published, missing, target)
 
-        def fetch(paths: list[str]) -> None:
-            sizes = {path: wanted.sizes.get(path, 0) for path in paths}
-            fetch_all(sizes, lambda path: sources[path].fetch(wanted.checksums[path], target / path))
+        def fetch(path: str) -> None:
+            sources[path].fetch(wanted.checksums[path], target / path)
 
-        fetch([path for path in missing if path != MANIFEST_NAME])
+        fetch_all({path: wanted.sizes.get(path, 0) for path in missing if path != MANIFEST_NAME}, fetch)
         if wanted.manifest:
             _note_splits(target, wanted.manifest, split)
-        # It says that the rest is there.
-        fetch([path for path in missing if path == MANIFEST_NAME])
+        if MANIFEST_NAME in missing:
+            # It says that the rest is there.
+            fetch(MANIFEST_NAME)
     size_bytes = sum((target / path).stat().st_size for path in wanted.checksums)
     return Received(len(wanted.checksums), len(missing), size_bytes, wanted.num_samples)
 

@@ -20,7 +20,7 @@ from captcha_registry.cache import hold_lock
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores, settle_user
-from captcha_registry.registry.diff import REASONS, Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
+from captcha_registry.registry.diff import Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.git import GIT_REMOTE, open_git, run_git
 from captcha_registry.registry.pushing import (
@@ -136,7 +136,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
         _require_bump(predecessor, version, difference)
     _require_clean_tree(root, commit)
     return Release(
-        str(published),
+        published.tag,
         commit,
         sorted(name_output(out) for out in find_outputs(repo, published.path)),
         measure_version(repo, published),
@@ -144,7 +144,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
         str(predecessor) if predecessor else None,
         difference.bump if difference else None,
         f"{_summarize_version(repo, here)}\n{_summarize_change(predecessor, difference)}",
-        str(published) in taken,
+        published.tag in taken,
     ), objects
 
 
@@ -284,12 +284,12 @@ def _find_predecessor(repo: Repo, published: Published, taken: Mapping[str, Remo
     name, version, root = published.name, published.version, Path(repo.root_dir)
     tags = {tag for tag, there in taken.items() if there.annotated}
     known = {other: commit for (artifact, other), commit in find_commits(repo).items() if artifact == name}
-    if unknown := sorted(tags - {str(published), *list_tags(root, f"{name}@v*")}):
+    if unknown := sorted(tags - {published.tag, *list_tags(root, f"{name}@v*")}):
         raise UserError(f"{GIT_REMOTE} has {unknown[0]}, which is not known here: run `git fetch --tags`")
     others = [other for other in known if make_tag(name, other) in tags and other != version and not other.prerelease]
     lower = [other for other in others if other < version]
     higher = [other for other in others if other > version and (other.major == version.major or not lower)]
-    if higher and str(published) not in tags:
+    if higher and published.tag not in tags:
         raise UserError(
             f"{name} {version} is lower than {max(higher)}, which is published, and what has changed between them could not be "
             "told from their numbers: choose a higher version"
@@ -311,12 +311,12 @@ def _require_bump(predecessor: Published, version: Version, difference: DatasetD
 
 
 def _summarize_version(repo: Repo, here: DatasetVersion | ModelVersion) -> str:
-    """Say in a line what the version holds."""
+    """Say in two lines what the version holds."""
     if isinstance(here, DatasetVersion):
-        return f"{here.manifest.spec.count:,} samples, dataset id {here.manifest.dataset_id}"
+        return f"{here.manifest.spec.count:,} samples\ndataset id {here.manifest.dataset_id}"
     name, dataset_id = here.card.get("dataset"), here.card.get("dataset_id")
     source = _find_dataset(repo, str(name), dataset_id) or name
-    return f"{here.card.get('family')}, trained on {source}, dataset id {dataset_id}"
+    return f"{here.card.get('family')}, trained on {source}\ndataset id {dataset_id}"
 
 
 def _find_dataset(repo: Repo, name: str, dataset_id: object) -> Published | None:
@@ -337,4 +337,4 @@ def _summarize_change(predecessor: Published | None, difference: DatasetDiff | M
         return "first version"
     samples = difference.samples if isinstance(difference, DatasetDiff) else {}
     changes = ", ".join(f"{len(ids):,} {kind}" for kind, ids in samples.items() if len(ids))
-    return f"since {predecessor}: {f'samples {changes}' if changes else REASONS[difference.bump]}"
+    return f"since {predecessor}: {f'samples {changes}' if changes else difference.reason}"

@@ -69,6 +69,11 @@ class Published:
     description: str | None
 
     def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def tag(self) -> str:
+        """The Git tag of the version."""
         return make_tag(self.name, self.version)
 
 
@@ -307,11 +312,11 @@ def read_artifact(repo: Repo, key: tuple[str, Version], revision: str) -> Publis
     with open_revision(repo, revision):
         artifact = repo.artifacts.read().get("dvc.yaml", {}).get(name)
     if artifact is None:
-        raise UserError(f"{make_tag(name, version)}: dvc.yaml there has no artifact {name!r}; it was tagged by mistake")
+        raise UserError(f"{name}@{version}: dvc.yaml there has no artifact {name!r}; it was tagged by mistake")
     try:
         path = TypeAdapter(InsidePath).validate_python(artifact.path)
     except ValidationError:
-        raise UserError(f"{make_tag(name, version)}: its path {artifact.path!r} does not stay inside the repository") from None
+        raise UserError(f"{name}@{version}: its path {artifact.path!r} does not stay inside the repository") from None
     return Published(name, version, revision, path, artifact.type, artifact.desc)
 
 

@@ -1,0 +1,80 @@
+"""What a run came to, in a table of 80 columns: `python -m captcha_registry.seeing.summary`.
+
+Reads the metrics and what Git says of them; says where the pictures are, and what is left to commit.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from captcha_registry.errors import report_errors
+from captcha_registry.recognition.card import read_card
+
+METRICS_DIR = Path("metrics")
+# What a run changes of what Git tracks, with the params that it ran with.
+TRACKED = ("dvc.lock", "metrics", "params.yaml")
+
+Metrics = dict[str, Any]
+
+
+def main(root: Path) -> None:
+    """Print the results of the project in a folder."""
+    found = {path.stem: json.loads(path.read_bytes()) for path in sorted((root / METRICS_DIR).glob("*.json"))}
+    print("\n".join(format_results(root, found)))
+
+
+def format_results(root: Path, found: dict[str, Metrics]) -> Iterator[str]:
+    """Lay out the metrics of datasets and models, and say what to look at and to do."""
+    datasets = {name: metrics for name, metrics in found.items() if "samples" in metrics}
+    models = {name: metrics for name, metrics in found.items() if "exact_match" in metrics}
+    rows = (_describe_dataset(name, metrics) for name, metrics in datasets.items())
+    yield from _lay_out(("dataset", "samples", "train", "test", "size", "texts"), rows, num_names=1)
+    yield ""
+    rows = (_describe_model(name, read_card(root / "models" / name).dataset, metrics) for name, metrics in models.items())
+    yield from _lay_out(("model", "dataset", "read right", "95 % interval", "characters", "parameters"), rows, num_names=2)
+    yield "Read right: share of the test texts with every character right."
+    yield ""
+    yield "Pictures:"
+    yield from (f"  {path.relative_to(root)}" for path in sorted((root / METRICS_DIR).rglob("*.png")))
+    yield ""
+    yield _say_what_to_commit(root)
+
+
+def _describe_dataset(name: str, metrics: Metrics) -> list[str]:
+    counts = (f"{metrics[key]:,}" for key in ("samples", "train_samples", "test_samples"))
+    return [name, *counts, f"{metrics['size_bytes'] / 1e6:,.0f} MB", f"{metrics['labels']:,}"]
+
+
+def _describe_model(name: str, dataset: str, metrics: Metrics) -> list[str]:
+    low, high = metrics["exact_match_low"], metrics["exact_match_high"]
+    shares = (f"{metrics['exact_match']:.2%}", f"{low:.2%} to {high:.2%}", f"{metrics['character_accuracy']:.2%}")
+    return [name, dataset, *shares, f"{metrics['parameters']:,}"]
+
+
+def _lay_out(head: Sequence[str], rows: Iterable[Sequence[str]], num_names: int) -> Iterator[str]:
+    """Align columns: the first ones, which are names, to the left, numbers to the right."""
+    table = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [
+            f"{cell:{'<' if place < num_names else '>'}{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells)
+
+
+def _say_what_to_commit(root: Path) -> str:
+    """Ask Git which of these results it does not have yet."""
+    command = ["git", "status", "--porcelain", "--", *(name for name in TRACKED if (root / name).exists())]
+    changed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    if not changed:
+        return "Git has these results already: nothing is left to commit."
+    names = [name for name in TRACKED if any(line[3:].strip('"').startswith(name) for line in changed.splitlines())]
+    return f"To keep these results: git add {' '.join(names)} && git commit"
+
+
+if __name__ == "__main__":
+    with report_errors():
+        main(Path())
