@@ -290,7 +290,7 @@ def add_model(checkout: Checkout, weights: bytes, dataset_id: str) -> None:
 def test_a_model_is_published_if_its_weights_are_those_of_its_card(checkout: Checkout) -> None:
     add_model(checkout, b"weights", "d")
     done = checkout.run("publish", "reader", "1.0.0")
-    assert (done.returncode, "cnn, trained on tiny, dataset id d" in done.stdout) == (0, True), done
+    assert (done.returncode, "  cnn, trained on tiny\n  dataset id d\n" in done.stdout) == (0, True), done
     (row,) = json.loads(checkout.run("list", "--json").stdout)
     assert (row["name"], row["samples"], row["dataset_id"]) == ("reader", None, "d")
     (checkout.root / "reader/model.keras").unlink()
