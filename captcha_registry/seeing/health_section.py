@@ -81,7 +81,7 @@ def _show_colours(dataset: CaptchaDataset) -> Table:
     rows = []
     for column in ("ink", "background"):
         colours = pc.unique(dataset.index[column]).to_pylist()
-        channels = np.array([tuple(bytes.fromhex(colour[1:])) for colour in colours])
+        channels = np.frombuffer(bytes.fromhex("".join(colours).replace("#", "")), np.uint8).reshape(-1, 3)
         rows.append(
             (
                 column,

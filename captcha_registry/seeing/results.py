@@ -15,6 +15,7 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.readings import describe_samples, read_readings
 from captcha_registry.params import read_params
 from captcha_registry.recognition.card import ModelCard, read_card, read_part
+from captcha_registry.recognition.tables import pair_characters
 
 ERRORS_NAME, HISTORY_NAME = "errors.parquet", "history.csv"
 
@@ -50,6 +51,11 @@ class ModelResult:
         """Its wrong readings, those first of which it was most certain."""
         wrong = self.readings[~self.readings["right"]]
         return wrong.sort_values(["confidence", "id"], ascending=[False, True])
+
+    @cached_property
+    def characters(self) -> pd.DataFrame:
+        """Each character of a label beside what was read, as `recognition.tables.pair_characters` has them."""
+        return pair_characters(self.readings)
 
     @cached_property
     def dataset(self) -> CaptchaDataset | None:

@@ -14,7 +14,6 @@ from captcha_registry.recognition.tables import (
     NOTHING,
     count_confusions,
     find_confusions,
-    pair_characters,
     score_by_character,
     score_by_ink,
     score_by_position,
@@ -240,7 +239,7 @@ def show_confusion(results: Sequence[ModelResult]) -> Section:
     """List which characters are taken for which, beside how often they occur."""
     parts: list[Part] = []
     for result in results:
-        counted = count_confusions(pair_characters(result.readings))
+        counted = count_confusions(result.characters)
         wrong = counted[counted["actual"] != counted["predicted"]].sort_values(["count", "actual"], ascending=[False, True])
         rows = [
             (_name(row["actual"]), _name(row["predicted"]), f"{row['count']:,}", *_compare_with_total(row["count"], row["total"]))
@@ -378,7 +377,7 @@ def show_slices(results: Sequence[ModelResult]) -> Section:
 
 def slice_readings(result: ModelResult) -> dict[str, list[dict[Any, Any]]]:
     """Compute the share of texts read right by luminance of the ink, and of characters by place and by what they are."""
-    pairs = pair_characters(result.readings)
+    pairs = result.characters
     slices = {"position of the character": score_by_position(pairs), "character": score_by_character(pairs)}
     if result.dataset is not None:
         index = result.dataset.index.select(["id", "ink_luminance"]).to_pandas()
