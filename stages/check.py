@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -38,7 +38,7 @@ URL_MODULES = ("captcha_registry.describing", "captcha_registry.generation.remot
 # Packages that decide what a stage comes to, besides those that drew or trained what it reads.
 SPLIT_PACKAGES = ("numpy", "pyarrow", "scikit-learn")
 DESCRIBE_PACKAGES = ("numpy", "pillow", "pyarrow", "zlib-ng")
-EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "pandas", "pillow", "pyarrow", "rapidfuzz")
+EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "captcha", "numba", "pandas", "pillow", "pyarrow", "rapidfuzz")
 REPORT_PACKAGES = ("jinja2", "numpy", "pandas", "pillow", "pyarrow", "rapidfuzz", "vl-convert-python")
 
 
@@ -138,6 +138,14 @@ def describe_training(model: ModelParams, spec: DatasetSpec) -> dict[str, dict[s
     return described | ({"fonts": hash_fonts(spec.fonts, read_fonts(spec))} if model.draws else {})
 
 
+def describe_evaluation(specs: Iterable[DatasetSpec]) -> dict[str, dict[str, str]]:
+    """Say what `evaluate` computes with; it draws misread samples again, in the fonts of their datasets."""
+    from captcha_registry.generation.drawing import hash_fonts, read_fonts  # noqa: PLC0415
+
+    fonts = [hash_fonts(spec.fonts, read_fonts(spec)) for spec in specs]
+    return describe_stage("evaluate", packages=EVALUATE_PACKAGES) | {"fonts": dict(sorted(ChainMap(*fonts).items()))}
+
+
 def describe_stage(
     stage: str, *modules: str, packages: Iterable[str], without: tuple[str, ...] = ()
 ) -> dict[str, dict[str, str]]:
@@ -191,7 +199,7 @@ def main() -> None:
     tools = check_datasets(specs, rule) | check_models(models, specs)
     tools["split"] = describe_stage("split", packages=SPLIT_PACKAGES)
     tools["describe"] = describe_stage("describe", packages=DESCRIBE_PACKAGES)
-    tools["evaluate"] = describe_stage("evaluate", packages=EVALUATE_PACKAGES)
+    tools["evaluate"] = describe_evaluation(specs.values())
     tools["report"] = describe_stage("report", packages=REPORT_PACKAGES)
     write_tools(tools)
 

@@ -1,12 +1,14 @@
 """Read the test split with a trained model and score it: `python -m stages.evaluate cnn`.
 
 Reads `models/<name>/` and the dataset that its card names; writes below `models/<name>/` what the model reads on every sample,
-`readings.parquet`, what onnxruntime reads with, `model.onnx`, and its card, `README.md`; further `metrics/<name>.json` and,
-below `metrics/plots/<name>/`, the tables of `recognition.tables`, `learning_curves.csv`, `errors.png` and `steps.png`.
+`readings.parquet`, what explains its errors, `errors.parquet`, what onnxruntime reads with, `model.onnx`, and its card,
+`README.md`; further `metrics/<name>.json` and, below `metrics/plots/<name>/`, the tables of `recognition.tables`,
+`learning_curves.csv`, `errors.png` and `steps.png`.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,12 +16,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.explanations import EXPLANATIONS_NAME, write_explanations
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.readings import READINGS_NAME
-from captcha_registry.errors import CommandLine, report_errors
+from captcha_registry.errors import CommandLine, UserError, report_errors
 from captcha_registry.recognition.onnx_network import ONNX_NAME
 from captcha_registry.seeing.plots import Steps, draw_errors, draw_steps, encode_sheet, open_captchas
 from captcha_registry.workspace import write_atomically
@@ -71,12 +76,33 @@ def open_pictures(test: CaptchaDataset, readings: pd.DataFrame) -> list[Image.Im
     return open_captchas([sample.image for sample in test[readings.index.to_numpy()].read_samples()])
 
 
+def explain(
+    name: str, dataset: CaptchaDataset, wrong: pa.Table, read: Callable[[npt.NDArray[np.uint8]], list[str]]
+) -> dict[str, float | int]:
+    """Write what explains the errors of a model, and return its sums.
+
+    Of a dataset that cannot be drawn again here, such as one that another version of the project drew, nothing is explained.
+    """
+    # What is compiled takes a second to load.
+    from captcha_registry.generation.drawing import make_drawer  # noqa: PLC0415
+    from captcha_registry.recognition.explaining import explain_errors, leave_unexplained, sum_up_explanations  # noqa: PLC0415
+
+    try:
+        drawer = make_drawer(dataset.manifest, "draw the dataset again")
+        explained = explain_errors(wrong, drawer, read)
+    except UserError as error:
+        print(f"warning: no error of {name} is explained: {error}", file=sys.stderr)
+        explained = leave_unexplained(wrong["id"].to_pylist())
+    write_explanations(Path("models") / name / EXPLANATIONS_NAME, explained)
+    return sum_up_explanations(explained, wrong)
+
+
 def main(name: str) -> None:
     """Evaluate the model `name`."""
     # TensorFlow takes seconds to start, which a mistake on the command line need not wait for.
     from captcha_registry.describing.model_card import write_model_card  # noqa: PLC0415
     from captcha_registry.recognition.onnx_conversion import convert_model  # noqa: PLC0415
-    from captcha_registry.recognition.reading import open_model, read_split  # noqa: PLC0415
+    from captcha_registry.recognition.reading import open_model, read_few, read_split  # noqa: PLC0415
     from captcha_registry.recognition.readings import write_readings  # noqa: PLC0415
     from captcha_registry.recognition.scoring import compute_metrics  # noqa: PLC0415
     from captcha_registry.recognition.steps import list_steps  # noqa: PLC0415
@@ -95,7 +121,10 @@ def main(name: str) -> None:
     test = dataset.split("test").with_readings(folder)
     readings = test.index.to_pandas()
 
-    metrics = compute_metrics(readings, card.spec.alphabet) | {"parameters": card.num_parameters}
+    wrong = test.index.filter(pc.not_equal(test.index["label"], test.index["text"]))
+    explained = explain(name, dataset, wrong, lambda images: read_few(model, images))
+
+    metrics = compute_metrics(readings, card.spec.alphabet) | {"parameters": card.num_parameters} | explained
     plots_dir = Path("metrics/plots") / name
     write_tables(plots_dir, readings)
     write_pictures(plots_dir, readings, test, find_steps)

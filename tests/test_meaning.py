@@ -287,7 +287,7 @@ def test_a_changed_bound_in_a_params_model_runs_what_reads_it(
         pytest.param("recognition/layers.py", "tuple[int, int] = 1", "tuple[int, int] = 2", {"cnn", "crnn"}, id="default"),
         pytest.param("recognition/optimizers.py", "alpha=recipe.final_rate", "alpha=0", {"cnn", "crnn"}, id="call"),
         pytest.param("recognition/scoring.py", "z: float = 1.959964", "z: float = 1", {"evaluate"}, id="scores"),
-        pytest.param("generation/pixels.py", "int16", "int32", {"generate", "cnn", "crnn"}, id="pixels"),
+        pytest.param("generation/pixels.py", "int16", "int32", {"generate", "cnn", "crnn", "evaluate"}, id="pixels"),
         pytest.param("generation/splitting.py", "MAX_TRIES = 100", "MAX_TRIES = 99", {"split"}, id="split"),
         pytest.param("describing/card.py", "To teach", "To learn", {"describe"}, id="card"),
         pytest.param("generation/remote.py", "CLAIM_SECONDS = 120", "CLAIM_SECONDS = 60", set(), id="URL"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -52,3 +53,11 @@ def read_samples(find_logits: FindLogits, samples: CaptchaDataset, *, family: st
             readings += decode(family, find_logits(images), alphabet)
             progress.update(len(images))
     return tabulate_readings(samples, readings)
+
+
+def read_few(model: CaptchaModel, images: npt.NDArray[np.uint8]) -> list[str]:
+    """Read the texts of up to 500 pictures `(number, height, width, 3)`."""
+    # A network is traced for seconds when a batch has another size.
+    batch = np.concatenate([images, np.zeros((BATCH_SIZE - len(images), *images.shape[1:]), np.uint8)])
+    logits = model.find_logits(batch)[: len(images)]
+    return [reading.text for reading in decode(model.card.family, logits, model.alphabet)]

@@ -110,5 +110,6 @@ def _load_errors(path: Path) -> pd.DataFrame:
     """Load what is known of each wrong reading; nothing, where nobody has looked for causes."""
     if path.exists():
         rows: pd.DataFrame = pq.read_table(path).to_pandas()
-        return rows
+        # Of a model with very many errors only some are explained.
+        return rows[rows["cured_by"].notna()]
     return pd.DataFrame({"id": [], "pair_text": [], "pair_pixels": [], "cured_by": []})
