@@ -103,8 +103,8 @@ def test_a_record_has_the_text_its_probability_its_characters_and_the_likeliest_
     )
 
     (row,) = csv.DictReader(io.StringIO(predict(picture, "--format", "csv", "--top", "2")[1]))
-    assert list(row) == ["path", "error", "text_1", "confidence_1", "text_2", "confidence_2"]
-    assert (row["error"], row["text_1"], row["text_2"]) == ("", *(text for text, _ in reading.alternatives[:2]))
+    assert list(row) == ["path", "error", "text", "confidence", "text_2", "confidence_2"]
+    assert (row["error"], row["text"], row["text_2"]) == ("", *(text for text, _ in reading.alternatives[:2]))
     assert predict(picture)[1] == f"{picture}: {reading.text} {reading.confidence:.4f}\n"
     assert predict(picture, "--top", 3)[1].count("  ") == 2
 
@@ -291,6 +291,6 @@ def test_pictures_of_the_stock_package_are_read_as_often_as_the_test_set_says(
     with pytest.raises(SystemExit, match="0"):
         main(["predict", str(tmp_path), "--model", name, "--format", "csv"])
     rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
-    num_right = sum(row["text_1"] == Path(row["path"]).stem[4:] for row in rows)
+    num_right = sum(row["text"] == Path(row["path"]).stem[4:] for row in rows)
     expected = json.loads((ROOT / f"metrics/{model_name}.json").read_text())["exact_match"]
     assert binom.cdf(num_right, 500, expected) > 1e-6

@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         # What Pillow finds odd about a picture.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         if arguments.format == "csv":
-            _print_row(["path", "error", *(f"{name}_{n}" for n in range(1, top + 1) for name in ("text", "confidence"))])
+            others = [f"{name}_{n}" for n in range(2, top + 1) for name in ("text", "confidence")]
+            _print_row(["path", "error", "text", "confidence", *others])
         with closing(read_pictures(model, list_places(arguments.places), resize=arguments.resize)) as batches:
             for batch in batches:
                 for record in batch:
