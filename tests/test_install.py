@@ -131,7 +131,7 @@ def test_a_pipeline_without_its_packages_names_them_and_what_brings_them(monkeyp
     ("package", "method", "requirement"),
     [
         pytest.param("tensorflow", lambda dataset: dataset.to_tf(batch_size=2), "tensorflow<2.22,>=2.21", id="to_tf"),
-        pytest.param("torch", CaptchaDataset.to_torch, "torch", id="to_torch"),
+        pytest.param("torch", CaptchaDataset.to_torch, "torch>=2.8", id="to_torch"),
         pytest.param("datasets", CaptchaDataset.to_huggingface, "datasets>=4", id="to_huggingface"),
     ],
 )
