@@ -45,6 +45,10 @@ def test_datasets_and_models_have_a_table_each_that_fits_80_columns(project: Pat
     assert datasets == ["letters", "1,000,000", "800,000", "200,000", "7,340", "MB", "99,999"]
     assert models == ["reader", "letters", "99.36%", "99.23%", "to", "99.46%", "99.84%", "3,157,317"]
     assert "  metrics/plots/letters/samples.png" in lines
+    assert not [line for line in lines if "report" in line]
+    (project / "models/report.html").touch()
+    main(project)
+    assert "Report, for a browser: models/report.html" in capsys.readouterr().out
 
 
 def test_what_is_not_committed_is_named_until_it_is(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,3 +58,9 @@ def test_what_is_not_committed_is_named_until_it_is(project: Path, capsys: pytes
     subprocess.run(f"{command} --quiet --message results", shell=True, cwd=project, check=True)  # noqa: S602 - as it says
     main(project)
     assert capsys.readouterr().out.splitlines()[-1] == "Git has these results already: nothing is left to commit."
+
+
+def test_a_project_without_models_has_the_table_of_its_datasets(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "metrics/reader.json").unlink()
+    main(project)
+    assert "interval" not in capsys.readouterr().out

@@ -13,6 +13,7 @@ from captcha_registry.errors import report_errors
 from captcha_registry.recognition.card import read_card
 
 METRICS_DIR = Path("metrics")
+REPORT_PATH = Path("models/report.html")
 # What a run changes of what Git tracks, with the params that it ran with.
 TRACKED = ("dvc.lock", "metrics", "params.yaml")
 
@@ -32,10 +33,13 @@ def format_results(root: Path, found: dict[str, Metrics]) -> Iterator[str]:
     rows = (_describe_dataset(name, metrics) for name, metrics in datasets.items())
     yield from _lay_out(("dataset", "samples", "train", "test", "size", "texts"), rows, num_names=1)
     yield ""
-    rows = (_describe_model(name, read_card(root / "models" / name).dataset, metrics) for name, metrics in models.items())
-    yield from _lay_out(("model", "dataset", "read right", "95 % interval", "characters", "parameters"), rows, num_names=2)
-    yield "Read right: share of the test texts with every character right."
-    yield ""
+    if models:
+        rows = (_describe_model(name, read_card(root / "models" / name).dataset, metrics) for name, metrics in models.items())
+        yield from _lay_out(("model", "dataset", "read right", "95 % interval", "characters", "parameters"), rows, num_names=2)
+        yield "Read right: share of the test texts with every character right."
+        yield ""
+    if (report := root / REPORT_PATH).is_file():
+        yield f"Report, for a browser: {report.relative_to(root)}"
     yield "Pictures:"
     yield from (f"  {path.relative_to(root)}" for path in sorted((root / METRICS_DIR).rglob("*.png")))
     yield ""
