@@ -140,6 +140,12 @@ def read_text(report: Report, anchor: str) -> str:
     return render_markdown(replace(report, sections=[section])).replace("<code>", "").replace("</code>", "")
 
 
+def test_a_project_without_models_has_a_report_that_says_so() -> None:
+    report = compose_report([])
+    assert "There is no model" in render_markdown(report)
+    assert "There is no model" in report_module.render_html(report).decode()
+
+
 def test_the_sections_come_in_the_order_in_which_people_ask(report_project: ReportProject) -> None:
     assert [section.anchor for section in compose(report_project).sections] == ANCHORS
 

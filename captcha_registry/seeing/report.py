@@ -63,6 +63,8 @@ def compose_report(results: Sequence[ModelResult], changes: Changes | None = Non
         changes: since another revision, where it is compared with one.
         commit: that the results belong to, in words; None where only dvc.lock knows.
     """
+    if not results:
+        return Report([Section("results", "Results", [Paragraph.of("There is no model, so nothing has been trained.")])], {})
     album = Album(MAX_PICTURE_BYTES)
     sections = [
         show_results(results),
