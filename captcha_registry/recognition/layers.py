@@ -117,7 +117,7 @@ class CompiledBidirectional(layers.Bidirectional):
     In float32, which is as fast for them.
     """
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
     def call(
         self,
         sequences: keras.KerasTensor,
