@@ -52,6 +52,11 @@ class ModelResult:
         wrong = self.readings[~self.readings["right"]]
         return wrong.sort_values(["confidence", "id"], ascending=[False, True])
 
+    @property
+    def explained(self) -> pd.DataFrame:
+        """Of `errors`, those whose causes somebody has looked for."""
+        return self.errors[self.errors["cured_by"].notna()]
+
     @cached_property
     def characters(self) -> pd.DataFrame:
         """Each character of a label beside what was read, as `recognition.tables.pair_characters` has them."""
