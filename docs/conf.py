@@ -82,6 +82,8 @@ def describe_parser(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield f"```text\n{' '.join(parser.format_usage().split())}\n```"
     formatter = parser.formatter_class(parser.prog)
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way to ask a parser what it takes
+        if action.help == argparse.SUPPRESS:
+            continue
         taken = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
         if action.choices:
             taken = "|".join(map(str, action.choices))
