@@ -232,7 +232,7 @@ def test_errors_are_aligned_and_say_what_cures_them(report_project: ReportProjec
     labels = tiny_dataset.split("test").index["label"].to_pylist()
     item = shown[report_project.ids[2]]
     assert (item.drawn, item.read) == align(labels[2], "AB")
-    assert item.remarks == ("50.0\N{NO-BREAK SPACE}% certain", "right without its curve", "right in full ink")
+    assert item.remarks == ("50.0\N{NO-BREAK SPACE}% certain", "right if: no curve, full ink")
 
 
 @settings(max_examples=20, deadline=None)

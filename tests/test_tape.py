@@ -201,6 +201,17 @@ def test_without_dots_or_curves_a_sample_is_that_of_a_spec_without_them() -> Non
         assert again._sketch_without("dots").noise == ([], again.sketch.noise.curves)  # noqa: SLF001 - the curves stay
 
 
+def test_by_chance_only_the_dots_move() -> None:
+    no_dots = STOCK.model_copy(update={"dots": 0})
+    assert redraw(no_dots, "chance", 1) == Drawer(no_dots).draw(1).pixels.tobytes()
+    again = Redrawing(Drawer(STOCK), 1)
+    moved = again._sketch_without("chance")  # noqa: SLF001 - what is painted
+    assert moved._replace(noise=again.sketch.noise) == again.sketch
+    assert moved.noise.curves == again.sketch.noise.curves
+    assert len(moved.noise.dots) == len(again.sketch.noise.dots)
+    assert not set(map(tuple, moved.noise.dots)) & set(map(tuple, again.sketch.noise.dots))
+
+
 @pytest.mark.parametrize("sizes", [(42, 50, 56), (20,), (70, 30, 90)], ids=str)
 def test_without_squeeze_a_text_fits_the_picture_in_the_largest_sizes_that_do(sizes: tuple[int, ...]) -> None:
     spec = STOCK.model_copy(update={"font_sizes": sizes})
@@ -246,4 +257,4 @@ def test_causes_are_told_apart() -> None:
     # Dark ink, and blanks, so that each of them has something to take away.
     spec = STOCK.model_copy(update={"ink": ChannelRange(min=10, max=200), "dots": 30})
     dark = next(n for n in range(99) if max(Drawer(spec).draw(n).ink) < 90 and Redrawing(Drawer(spec), n).sketch.width > 170)
-    assert len({redraw(spec, cause, dark) for cause in CAUSES} | {Drawer(spec).draw(dark).pixels.tobytes()}) == 7
+    assert len({redraw(spec, cause, dark) for cause in CAUSES} | {Drawer(spec).draw(dark).pixels.tobytes()}) == len(CAUSES) + 1

@@ -11,9 +11,12 @@ Of each of the `CAUSES` that make a text hard to read, the sample can be drawn w
   smallest size, if it fits in none. So a network sees nothing that it could not have met in training.
 - `ink`: the text is drawn as opaque as its ink is light (`generation.drawing`). Here the ink is as much lighter as it takes to be
   opaque, as far as the spec allows.
+- `chance`: nothing is taken away; the dots lie elsewhere. Some samples are so near to being read right that any change does it:
+  what cures no more of them than this does is no cause.
 """
 
 import math
+import random
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,7 +25,7 @@ from captcha_registry.generation.drawing import Captcha, Choices, Drawer, Sketch
 from captcha_registry.generation.pixels import OPACITIES
 from captcha_registry.generation.tape import Tape, number_of
 
-Cause = Literal["curve", "dots", "rotation", "warp", "squeeze", "ink"]
+Cause = Literal["curve", "dots", "rotation", "warp", "squeeze", "ink", "chance"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 # Of the luminances, the lowest whose text is opaque.
@@ -66,20 +69,29 @@ class Redrawing:
         sketch = self.sketch
         match cause:
             case "curve":
-                return sketch._replace(noise=sketch.noise._replace(curves=[]))
+                changed = sketch._replace(noise=sketch.noise._replace(curves=[]))
             case "dots":
-                return sketch._replace(noise=sketch.noise._replace(dots=[]))
+                changed = sketch._replace(noise=sketch.noise._replace(dots=[]))
             case "rotation":
-                return sketch._replace(glyphs=[glyph._replace(cosine=1.0, sine=0.0) for glyph in sketch.glyphs])
+                changed = sketch._replace(glyphs=[glyph._replace(cosine=1.0, sine=0.0) for glyph in sketch.glyphs])
             case "warp":
-                return sketch._replace(glyphs=[glyph._replace(corners=(0, 0, 0, 0)) for glyph in sketch.glyphs])
+                changed = sketch._replace(glyphs=[glyph._replace(corners=(0, 0, 0, 0)) for glyph in sketch.glyphs])
             case "squeeze":
-                return self._sketch_narrower()
+                changed = self._sketch_narrower()
             case "ink":
-                return self._sketch_opaque()
+                changed = self._sketch_opaque()
+            case "chance":
+                changed = sketch._replace(noise=sketch.noise._replace(dots=self._scatter_dots()))
+        return changed
 
     def _choose(self, tape: Tape) -> Sketch:
         return self._drawer.choose(Choices(tape.play()), self._drawer.spec.alphabet)
+
+    def _scatter_dots(self) -> list[tuple[int, int]]:
+        """Choose other places for the dots, the same ones every time."""
+        stream = random.Random(self.tape.numbers["ink.alpha"])  # noqa: S311 - pictures, not secrets
+        numbers = {name: stream.random() for name in self.tape.numbers if name.startswith("dot[")}
+        return self._choose(self.tape.replace(numbers)).noise.dots
 
     def _sketch_narrower(self) -> Sketch:
         """Leave out blanks and limit the size of characters, until the text fits."""

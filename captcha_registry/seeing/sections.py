@@ -49,7 +49,7 @@ TARGETS = (0.99, 0.995, 0.999, 0.9995, 1.0)
 # Points of a curve: more cannot be told apart.
 NUM_POINTS = 120
 NBSP = "\N{NO-BREAK SPACE}"
-PIXEL_LIMITS = (25, 50, 100, 200, 400, 800)
+PIXEL_LIMITS = (10, 30, 100, 200, 400)
 
 # What was drawn without, by the name that `cured_by` has for it.
 CURES = {
@@ -59,6 +59,17 @@ CURES = {
     "warp": "with unwarped characters",
     "squeeze": "without the squeeze to the picture's width",
     "ink": "in full ink",
+    "chance": "with its dots elsewhere, to compare with: any change cures some",
+}
+# The same in a caption.
+SHORT_CURES = {
+    "curve": "no curve",
+    "dots": "no dots",
+    "rotation": "upright",
+    "warp": "unwarped",
+    "squeeze": "unsqueezed",
+    "ink": "full ink",
+    "chance": "dots elsewhere",
 }
 
 
@@ -190,8 +201,8 @@ def show_readings(
     for row in rows.to_dict("records"):
         number = row["id"]
         certain = f"{percent(row['confidence'], 1)} certain"
-        cured = [f"right {CURES.get(name, name)}" for name in cures.get(number, ())]
-        words = (certain, *cured) if remarks is None else tuple(remarks[number])
+        cured = ", ".join(SHORT_CURES.get(name, name) for name in cures.get(number, ()))
+        words = (certain, *([f"right if: {cured}"] if cured else [])) if remarks is None else tuple(remarks[number])
         shown.append(Shown(number, keys.get(number), *align(row["label"], row["text"]), words))
     return shown
 
@@ -201,7 +212,8 @@ def show_pairs(results: Sequence[ModelResult], album: Album) -> Section:
     parts: list[Part] = [
         Paragraph.of(
             "Each wrong reading of the right length is drawn again with the characters that were read, and every other choice "
-            "as it was: that is the other picture of a pair. Where few pixels differ, hardly anybody could tell the two apart."
+            "as it was: that is the other picture of a pair. Pixels count that differ visibly, by more than 32 levels of 255. "
+            "Where few do, hardly anybody could tell the two apart."
         )
     ]
     for result in results:
@@ -219,7 +231,7 @@ def _count_pairs(result: ModelResult, pairs: pd.DataFrame) -> Table:
     below = [(limit, int((pairs["pair_pixels"] < limit).sum())) for limit in PIXEL_LIMITS]
     texts = dict(zip(result.readings["id"], result.readings["text"], strict=True))
     same = sum(pair_text == texts[number] for number, pair_text in zip(pairs["id"], pairs["pair_text"], strict=True))
-    rows = [(f"differ in fewer than {limit} pixels", f"{below:,}", percent(below / num, 1)) for limit, below in below]
+    rows = [(f"differ visibly in fewer than {limit} pixels", f"{below:,}", percent(below / num, 1)) for limit, below in below]
     rows.append(("are both read as the wrong text", f"{same:,}", percent(same / num, 1)))
     return Table.of(f"Of {count(num, 'pair')} of {result.name}", ("pairs that", "pairs", "share"), rows)
 
