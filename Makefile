@@ -56,10 +56,11 @@ docs: setup ## build the pages of docs/ and say where they are
 	@echo "open docs/build/index.html"
 
 pretrained: setup ## write the models of this checkout into the package, as ONNX files with their SHA-256
-	rm -rf captcha_registry/pretrained
-	$(BIN)/captcha-registry export models/cnn --format onnx --half --to captcha_registry/pretrained/digits.onnx
-	$(BIN)/captcha-registry export models/crnn --format onnx --half --to captcha_registry/pretrained/alnum.onnx
-	cd captcha_registry/pretrained && sha256sum *.onnx > SHA256SUMS
+	rm -rf .work/pretrained
+	$(BIN)/captcha-registry export models/cnn --format onnx --half --to .work/pretrained/digits.onnx
+	$(BIN)/captcha-registry export models/crnn --format onnx --half --to .work/pretrained/alnum.onnx
+	cd .work/pretrained && shasum -a 256 *.onnx > SHA256SUMS
+	mv .work/pretrained/* captcha_registry/pretrained
 
 test: setup ## run the tests, but for those that only CI has time for
 	$(BIN)/pytest

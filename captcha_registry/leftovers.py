@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
+
+from captcha_registry.workspace import write_atomically
 
 LOCK_PATH, PIPELINE_PATH = Path("dvc.lock"), Path("dvc.yaml")
 
@@ -110,11 +113,12 @@ def remove_leftover(leftover: Leftover) -> None:
         # As the file is written, which people edit.
         yaml.preserve_quotes, yaml.width = True, 4_096
         yaml.indent(mapping=2, sequence=4, offset=2)
-        pipeline = yaml.load(PIPELINE_PATH)
+        pipeline, content = yaml.load(PIPELINE_PATH), BytesIO()
         for artifact in leftover.artifacts:
             del pipeline["artifacts"][artifact]
         _remove_plots(pipeline, leftover.plots)
-        yaml.dump(pipeline, PIPELINE_PATH)
+        yaml.dump(pipeline, content)
+        write_atomically(PIPELINE_PATH, content.getvalue())
 
 
 def _forget_ignored(out: Path) -> None:
@@ -122,8 +126,9 @@ def _forget_ignored(out: Path) -> None:
     ignored = out.parent / ".gitignore"
     if ignored.is_file():
         lines = [line for line in ignored.read_text(encoding="utf-8").splitlines() if line != f"/{out.name}"]
-        ignored.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        if not lines:
+        if lines:
+            write_atomically(ignored, "".join(f"{line}\n" for line in lines).encode())
+        else:
             ignored.unlink()
     with suppress(OSError):
         out.parent.rmdir()

@@ -38,8 +38,8 @@ URL_MODULES = ("captcha_registry.describing", "captcha_registry.generation.remot
 # Packages that decide what a stage comes to, besides those that drew or trained what it reads.
 SPLIT_PACKAGES = ("numpy", "pyarrow", "scikit-learn")
 DESCRIBE_PACKAGES = ("numpy", "pillow", "pyarrow", "zlib-ng")
-EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "captcha", "numba", "pandas", "pillow", "pyarrow", "rapidfuzz")
-REPORT_PACKAGES = ("jinja2", "numpy", "pandas", "pillow", "pyarrow", "rapidfuzz", "vl-convert-python")
+EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "captcha", "numba", "onnx", "pandas", "pillow", "pyarrow", "rapidfuzz")
+REPORT_PACKAGES = ("captcha", "jinja2", "numba", "numpy", "pandas", "pillow", "pyarrow", "rapidfuzz", "vl-convert-python")
 
 
 def check_names(names: Iterable[object]) -> None:

@@ -89,10 +89,11 @@ def explain(
 
     try:
         drawer = make_drawer(dataset.manifest, "draw the dataset again")
-        explained = explain_errors(wrong, drawer, read)
     except UserError as error:
         print(f"warning: no error of {name} is explained: {error}", file=sys.stderr)
         explained = leave_unexplained(wrong["id"].to_pylist())
+    else:
+        explained = explain_errors(wrong, drawer, read)
     write_explanations(Path("models") / name / EXPLANATIONS_NAME, explained)
     return sum_up_explanations(explained, wrong)
 

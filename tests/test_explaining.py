@@ -23,6 +23,7 @@ from captcha_registry.generation.drawing import Drawer, describe_pixels
 from captcha_registry.generation.redrawing import CAUSES, Cause, Redrawing
 from captcha_registry.recognition import explaining
 from captcha_registry.recognition.explaining import explain_errors, leave_unexplained, sum_up_explanations
+from captcha_registry.recognition.model import BATCH_SIZE
 from captcha_registry.recognition.trained import save_model
 from captcha_registry.recognition.training import build_network
 from stages import evaluate
@@ -99,6 +100,10 @@ def test_an_error_is_cured_by_what_makes_the_model_right_when_it_is_taken_away(
     assert {name: share for name, share in sums.items() if "cured" in name} == {
         f"errors_cured_by_{each}": pytest.approx(np.mean([*had.values()]), abs=1e-6) if each == cause else 0 for each in CAUSES
     }
+
+
+def test_pictures_of_errors_that_are_explained_together_fit_into_one_batch() -> None:
+    assert explaining._AT_A_TIME * (len(CAUSES) + 1) <= BATCH_SIZE  # noqa: SLF001 - with a picture for each cause, and a pair
 
 
 def test_a_text_that_cannot_stand_in_the_place_of_the_label_has_no_pair(tiny_dataset: CaptchaDataset, drawer: Drawer) -> None:

@@ -163,6 +163,18 @@ def test_records_come_while_the_list_is_still_being_written(
         assert list(batches) == []
 
 
+def test_a_list_may_have_lines_as_windows_ends_them_and_places_below_home(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sorted(pictures.iterdir())[0]
+    (tmp_path / "list").write_bytes(f"~/{first.name}\r\n\r\n~/{first.name}".encode())
+    monkeypatch.setenv("HOME", str(pictures))
+    with (tmp_path / "list").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert list(list_places(["-"])) == [str(first)] * 2
+    assert list(list_places([f"~/{first.name}"])) == [str(first)]
+
+
 def test_what_is_not_wanted_any_more_is_not_named_on(model: CaptchaModel, pictures: Path) -> None:
     named = []
 
@@ -190,7 +202,8 @@ def test_an_error_of_what_names_pictures_is_not_lost(model: CaptchaModel) -> Non
     ("options", "problem"),
     [
         (["--top", "4"], "invalid choice: 4"),
-        (["--min-confidence", "1.5"], "1.5 is no probability; expected 0 to 1"),
+        (["--min-confidence", "1.5"], "'1.5' is no probability; expected a number from 0 to 1"),
+        (["--min-confidence", "high"], "'high' is no probability; expected a number from 0 to 1"),
         (["--format", "xml"], "invalid choice: 'xml'"),
     ],
 )

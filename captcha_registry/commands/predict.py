@@ -55,8 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _probability(text: str) -> float:
-    if not 0 <= (value := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no probability; expected 0 to 1")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no probability; expected a number from 0 to 1")
     return value
 
 

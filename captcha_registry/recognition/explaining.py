@@ -18,11 +18,12 @@ from captcha_registry.dataset.explanations import SCHEMA
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Captcha, Drawer, describe_pixels
 from captcha_registry.generation.redrawing import CAUSES, Redrawing
+from captcha_registry.recognition.model import BATCH_SIZE
 
-# The first by id, which are as good as any: 3 ms of drawing and seven readings each. A model that has not learned has 20,000.
+# The first by id, which are as good as any: up to eight pictures each. A model that has not learned has 20,000.
 MAX_EXPLAINED = 1_000
-# Errors whose pictures are drawn before they are read, up to 448.
-_AT_A_TIME = 64
+# Errors whose pictures are drawn before they are read: a pair, and one for each cause.
+_AT_A_TIME = BATCH_SIZE // (len(CAUSES) + 1)
 
 # Levels of 255 by which two pixels differ visibly. Of a pair almost every pixel of the character differs by some: 0 and O in 750.
 VISIBLE_LEVELS = 32
@@ -131,4 +132,4 @@ def sum_up_explanations(explained: pa.Table, wrong: pa.Table) -> dict[str, float
 
 
 def _share(hits: Iterable[bool]) -> float:
-    return round(mean(hits), 6)
+    return round(float(mean(hits)), 6)

@@ -56,6 +56,7 @@ def _require_file(path: Path) -> None:
     """Refuse what is no file before it is opened: a pipe would wait for a writer."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
+        os.scandir(path).close()  # it may be one that nobody may look into
         raise UserError(f"a folder without pictures; expected files named {' '.join(f'*{suffix}' for suffix in SUFFIXES)}")
     if not stat.S_ISREG(mode):
         raise UserError("neither a file nor a folder")
@@ -92,17 +93,24 @@ def list_pictures(place: str) -> Iterator[str]:
     if os.path.isdir(place):  # noqa: PTH112 - a text stays as it was typed, and need not be a path
         paths = _walk(place)
     elif has_magic(place) and not os.path.lexists(place):
-        paths = (path for match in sorted(glob(place, recursive=True)) for path in list_pictures(match))  # noqa: PTH207 - as above
+        paths = (path for match in _match(place) for path in list_pictures(match))
     else:
         paths = iter(())
     yield next(paths, place)
     yield from paths
 
 
+def _match(pattern: str) -> list[str]:
+    # No name of a file holds a NUL.
+    return [] if "\0" in pattern else sorted(glob(pattern, recursive=True))  # noqa: PTH207 - a text, as above
+
+
 def _walk(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
+    unreadable: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
         folders.sort()
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):  # noqa: PTH122 - a text, as above
                 yield os.path.join(parent, name)  # noqa: PTH118 - a text, as above
+    yield from (error.filename for error in unreadable)

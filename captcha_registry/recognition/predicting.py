@@ -43,7 +43,11 @@ def list_places(places: Iterable[str]) -> Iterator[str]:
     """Yield the paths that files, folders and patterns stand for, and for `-` those that the lines of standard input do."""
     for place in places:
         for line in _read_lines(sys.stdin.fileno() if sys.stdin else 0) if place == "-" else [place]:
-            yield from list_pictures(line)
+            yield from list_pictures(os.path.expanduser(line))  # noqa: PTH111 - a text stays as it was typed
+
+
+def _strip(line: bytes) -> bytes:
+    return line.removesuffix(b"\r")
 
 
 def _read_lines(descriptor: int) -> Iterator[str]:
@@ -54,8 +58,8 @@ def _read_lines(descriptor: int) -> Iterator[str]:
     rest = b""
     while chunk := os.read(descriptor, 65_536):
         *lines, rest = (rest + chunk).split(b"\n")
-        yield from (os.fsdecode(line) for line in lines if line)
-    if rest:
+        yield from (os.fsdecode(line) for line in map(_strip, lines) if line)
+    if rest := _strip(rest):
         yield os.fsdecode(rest)
 
 

@@ -1,4 +1,4 @@
-"""Files of a published version: read in place where the remote can seek, fetched and proved where they are needed whole."""
+"""Files of a published version: read in place where the remote can seek, fetched and verified where they are needed whole."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

@@ -130,7 +130,8 @@ def _require_folder(source: str | Path, kind: str) -> Path:
     if not folder.exists():
         raise UserError(
             f"there is no folder {folder}: `dvc repro` makes the {kind} of a project, `dvc pull --allow-missing` brings them "
-            "into a clone, and repo=URL or NAME@VERSION opens a published one"
+            "into a clone, and NAME@VERSION opens a published one, of the repository that `repo` names"
+            + (f"; {' and '.join(PRETRAINED)} come with the package" if kind == "models" else "")
         )
     return folder
 

@@ -89,10 +89,12 @@ def show_way(results: Sequence[ModelResult], changes: Changes | None, commit: st
     hashes = {
         r.name: md5((Path("models") / r.name / READINGS_NAME).read_bytes(), usedforsecurity=False).hexdigest() for r in results
     }
-    found = Code(f"git log -1 --format=%H -S{hashes[results[0].name]} -- dvc.lock")
+    found = Code(f"git log --reverse --format=%H -S{hashes[results[0].name]} -- dvc.lock")
     compare = f" --compare {changes.revision}" if changes else ""
     parts: list[Part] = [
-        Paragraph.of("The results are those of ", Code(commit), ".") if commit else Paragraph.of(found, " names the commit."),
+        Paragraph.of("The results are those of ", Code(commit), ".")
+        if commit
+        else Paragraph.of("The first that ", found, " names is the commit."),
         Paragraph.of(
             Code("git checkout COMMIT"),
             ", ",

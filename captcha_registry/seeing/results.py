@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.explanations import read_explanations
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.readings import describe_samples, read_readings
 from captcha_registry.params import read_params
@@ -108,13 +108,13 @@ def load_readings(path: Path) -> tuple[pd.DataFrame, str]:
     """
     table = read_readings(path)
     rows: pd.DataFrame = table.to_pandas()
-    return rows.assign(right=rows["label"] == rows["text"]), (table.schema.metadata or {})[b"drawing"].decode()
+    return rows.assign(right=rows["label"] == rows["text"]), (table.schema.metadata or {}).get(b"drawing", b"").decode()
 
 
 def _load_errors(path: Path) -> pd.DataFrame:
     """Load what is known of each wrong reading; nothing, where nobody has looked for causes."""
     if path.exists():
-        rows: pd.DataFrame = pq.read_table(path).to_pandas()
+        rows: pd.DataFrame = read_explanations(path).to_pandas()
         # Of a model with very many errors only some are explained.
         return rows[rows["cured_by"].notna()]
     return pd.DataFrame({"id": [], "pair_text": [], "pair_pixels": [], "cured_by": []})

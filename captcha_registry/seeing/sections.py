@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -313,7 +314,7 @@ def _answer(result: ModelResult, target: float) -> str:
         return f"At {percent(target, 1)} right {result.name} can answer no picture: no threshold of confidence gives that."
     return (
         f"At {percent(target, 1)} right {result.name} can answer {percent(share, 1)} of the pictures, those of which it is "
-        f"at least {percent(threshold, 1)} certain."
+        f"at least {percent(floor(threshold * 1e6) / 1e6, 4)} certain."
     )
 
 
