@@ -106,7 +106,8 @@ def test_a_folder_stands_for_its_pictures_by_name(tmp_path: Path) -> None:
 def test_a_pattern_stands_for_what_fits_it_unless_a_file_is_called_so(tmp_path: Path) -> None:
     for name in ("1.png", "2.png", "3.jpg", "[1].png"):
         (tmp_path / name).touch()
-    for pattern, names in {
+    fitting = {"[12].png": ["1.png", "2.png"], "[1].png": ["[1].png"], "*.gif": ["*.gif"], "none": ["none"], "*\0": ["*\0"]}
+    for pattern, names in fitting.items():
         "[12].png": ["1.png", "2.png"],
         "[1].png": ["[1].png"],
         "*.gif": ["*.gif"],

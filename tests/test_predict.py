@@ -166,7 +166,7 @@ def test_records_come_while_the_list_is_still_being_written(
 def test_a_list_may_have_lines_as_windows_ends_them_and_places_below_home(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = sorted(pictures.iterdir())[0]
+    first = min(pictures.iterdir())
     (tmp_path / "list").write_bytes(f"~/{first.name}\r\n\r\n~/{first.name}".encode())
     monkeypatch.setenv("HOME", str(pictures))
     with (tmp_path / "list").open() as stdin:
