@@ -168,13 +168,13 @@ def test_a_published_model_is_verified_and_reads_and_comes_with_its_readings(
     assert checkout.run("publish", "reader", "1.0.0").returncode == 0
 
     published = captcha_registry.load_model("reader", repo=checkout.origin, version="1.0.0")
-    assert repr(published).startswith("<CaptchaModel reader@v1.0.0: ")
+    assert repr(published).startswith("<CaptchaModel reader@1.0.0: ")
     picture = tiny_dataset[0].image
     require_alike(published.read(picture), model.read(picture))
     readings = captcha_registry.load_readings("reader@1.0.0", repo=checkout.origin)
     assert readings.equals(captcha_registry.load_readings(model_folder))
     checkout.run("publish", "tiny", "1.0.0")
-    with pytest.raises(UserError, match=r"tiny@v1.0.0 holds no model.json; it holds .*manifest.json"):
+    with pytest.raises(UserError, match=r"tiny@1.0.0 holds no model.json; it holds .*manifest.json"):
         captcha_registry.load_model("tiny", repo=checkout.origin)
 
 

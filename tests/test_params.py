@@ -326,7 +326,17 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
     assert "digits: 80,000 train and 20,000 test samples, by shard" in output
     assert "cnn: cnn of preset fast for digits, 624,008 parameters" in output
     assert {path.name for path in workplace.rglob("*.*")} == {
-        *("params.yaml", "digits.json", "alnum.json", "split.json", "describe.json", "cnn.json", "crnn.json", "evaluate.json")
+        *(
+            "params.yaml",
+            "digits.json",
+            "alnum.json",
+            "split.json",
+            "report.json",
+            "describe.json",
+            "cnn.json",
+            "crnn.json",
+            "evaluate.json",
+        )
     }
 
 

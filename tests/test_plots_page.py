@@ -171,6 +171,8 @@ def test_learning_curves_of_all_models_are_one_chart(visited: Visit) -> None:
 def test_a_chart_has_its_numbers_below_it(visited: Visit) -> None:
     numbers = visited.page.locator("details", has_text="Numbers: cnn: characters read right, by position")
     numbers.locator("summary").click()
+    # The rows are made when they are first asked for.
+    numbers.locator("tr").first.wait_for()
     rows = [row.split("\t") for row in numbers.locator("tr").all_inner_texts()]
     assert rows[0] == ["position", "accuracy", "low", "high", "samples", "rev"]
     assert ["1", "1.0", "121", "better"] in [[row[0], row[1], row[4], row[5]] for row in rows]

@@ -156,7 +156,7 @@ def test_a_clone_without_tags_says_what_its_origin_has_and_how_to_get_it(
     assert "origin may have others, but could not be asked" in clone.run("list").stderr
     clone.git("remote", "remove", "origin")
     done = clone.run("list")
-    assert (done.returncode, done.stderr) == (0, "nothing is published here: `captcha-registry publish NAME VERSION` does it\n")
+    assert (done.returncode, done.stderr) == (0, "nothing is published here: `captcha-registry publish NAME@VERSION` does it\n")
 
 
 def test_files_of_a_commit_are_never_read_through_a_stream_that_could_hang(
