@@ -45,7 +45,7 @@ def test_every_sample_is_the_one_that_was_drawn(tiny: CaptchaDataset, tiny_spec:
 @pytest.mark.parametrize(
     ("source", "repo", "message"),
     [
-        ("nowhere", None, "there is no folder nowhere: .* and repo=URL or NAME@VERSION opens a published one"),
+        ("nowhere", None, "there is no folder nowhere: .* and NAME@VERSION opens a published one, of the repository"),
         ("tiny@", "URL", r"'tiny@' names no version; expected NAME or NAME@VERSION"),
     ],
     ids=["no folder", "no version"],
