@@ -6,14 +6,12 @@ says what changed, too.
 
 import argparse
 import time
-from pathlib import Path
 
 from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.seeing.report import compose_report, render_html
 from captcha_registry.seeing.results import load_results
+from captcha_registry.seeing.summary import REPORT_PATH
 from captcha_registry.workspace import write_atomically
-
-REPORT_PATH = Path("models/report.html")
 
 
 def main() -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from captcha_registry.dataset.dataset import CaptchaDataset
-from captcha_registry.dataset.explanations import read_explanations
+from captcha_registry.dataset.explanations import EXPLANATIONS_NAME, read_explanations
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.readings import describe_samples, read_readings
 from captcha_registry.params import read_params
 from captcha_registry.recognition.card import ModelCard, read_card, read_part
-from captcha_registry.recognition.tables import pair_characters
+from captcha_registry.recognition.tables import pair_characters, worst_errors
 
-ERRORS_NAME, HISTORY_NAME = "errors.parquet", "history.csv"
+HISTORY_NAME = "history.csv"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ModelResult:
         card: its model.json.
         readings: one row per test sample, with the columns of `dataset.readings`, and `right`.
         drawing: a hash of what decided how these samples were drawn.
-        errors: one row per wrong reading, with `pair_text`, `pair_pixels` and `cured_by`; none where nobody looked for causes.
+        errors: one row per wrong reading whose causes somebody looked for, with `pair_text`, `pair_pixels` and `cured_by`.
         history: one row per epoch of its training.
         metrics: its file below `metrics/`.
     """
@@ -49,13 +49,7 @@ class ModelResult:
     @property
     def wrong(self) -> pd.DataFrame:
         """Its wrong readings, those first of which it was most certain."""
-        wrong = self.readings[~self.readings["right"]]
-        return wrong.sort_values(["confidence", "id"], ascending=[False, True])
-
-    @property
-    def explained(self) -> pd.DataFrame:
-        """Of `errors`, those whose causes somebody has looked for."""
-        return self.errors[self.errors["cured_by"].notna()]
+        return worst_errors(self.readings, len(self.readings))
 
     @cached_property
     def characters(self) -> pd.DataFrame:
@@ -94,7 +88,7 @@ def load_result(name: str) -> ModelResult:
         card=read_card(folder),
         readings=readings,
         drawing=drawing,
-        errors=_load_errors(folder / ERRORS_NAME),
+        errors=_load_errors(folder / EXPLANATIONS_NAME),
         history=list(csv.DictReader(read_part(folder / HISTORY_NAME).decode().splitlines())),
         metrics=json.loads(read_part(Path("metrics") / f"{name}.json")),
     )

@@ -167,7 +167,7 @@ def _summarize_errors(result: ModelResult) -> Paragraph:
 
 def _count_cures(result: ModelResult) -> list[Part]:
     """Count what cures wrong readings, where somebody has drawn them again."""
-    if (explained := result.explained).empty:
+    if (explained := result.errors).empty:
         return []
     cures = [list(names) for names in explained["cured_by"]]
     counts, num = Counter(name for names in cures for name in names), len(cures)
@@ -197,7 +197,7 @@ def show_readings(
         remarks: what is said of a reading, by id; without it, how certain it was and what cures it.
     """
     keys = album.add(result, rows["id"].tolist())
-    cures = dict(zip(result.explained["id"], result.explained["cured_by"], strict=True))
+    cures = dict(zip(result.errors["id"], result.errors["cured_by"], strict=True))
     shown = []
     for row in rows.to_dict("records"):
         number = row["id"]
