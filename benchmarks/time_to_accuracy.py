@@ -52,8 +52,10 @@ def override_params(overrides: Sequence[str], folder: Path) -> Path:
         key, equals, value = override.partition("=")
         *parents, last = key.split(".")
         section: Any = params
-        for name in parents:
-            section = section.get(name) if isinstance(section, dict) else None
+        for depth, name in enumerate(parents):
+            # Of a dataset or model only what differs from the defaults stands there.
+            made = {} if depth > 1 else None
+            section = section.setdefault(name, made) if isinstance(section, dict) else None
         if not (equals and parents and isinstance(section, dict)):
             raise ParamsError(
                 f"--set {override}: expected KEY=VALUE with a key of params.yaml, as models.crnn.fast.batch_size=256"

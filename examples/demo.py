@@ -128,14 +128,14 @@ def add_remotes(project: Path, place: Path) -> None:
 
 
 def change_params(path: Path, params: Mapping[str, object]) -> None:
-    """Set dotted keys of a params file and keep all else, comments too."""
+    """Set dotted keys of a params file and keep all else, comments too; sections that it does not have are made."""
     yaml = YAML()
     content = yaml.load(path)
     for key, value in params.items():
         *sections, name = key.split(".")
         section = content
         for part in sections:
-            section = section[part]
+            section = section.setdefault(part, {})
         section[name] = value
     yaml.dump(content, path)
 

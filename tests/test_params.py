@@ -19,7 +19,7 @@ from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.params import ParamsError, load_section, read_params
-from captcha_registry.recognition.recipe import CnnParams
+from captcha_registry.recognition.recipe import CnnParams, CrnnParams, load_model_params
 from stages import check
 
 GOOD = """\
@@ -64,7 +64,12 @@ def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None
     [
         pytest.param("count:", "cuont:", "datasets.tiny.cuont is not a known key; did you mean `count`?", id="typing error"),
         pytest.param("seed: 7", "seed: 7\n    hue: 1", "hue is not a known key; known keys: alphabet, length", id="unknown key"),
-        pytest.param("    count: 60\n", "", "datasets.tiny.count is missing; expected keys: alphabet, length", id="missing key"),
+        pytest.param(
+            '    alphabet: "0123456789"\n',
+            "",
+            "datasets.tiny.alphabet is missing; expected keys: alphabet, length",
+            id="missing key",
+        ),
         pytest.param(
             '"0123456789"', "0123456789", "alphabet is 123456789; expected text: put it in quotes", id="unquoted number"
         ),
@@ -142,6 +147,53 @@ def test_all_errors_of_a_section_are_told_at_once(write: Callable[[str], Path]) 
     assert [line.split(" is ")[0].split(".")[-1] for line in str(error.value).splitlines()] == ["width", "count"]
 
 
+SAID_OF_TINY = {"alphabet": "01", "count": 60}
+SAID_OF_SMALL: dict[str, dict[str, object]] = {
+    "cnn": {"family": "cnn", "dataset": "digits"},
+    "crnn": {"family": "crnn", "dataset": "alnum", "fast": {"emphasis": {"characters": "0O", "weight": 5, "until": 0.85}}},
+}
+
+
+def test_a_dataset_says_only_what_differs_from_the_defaults(write: Callable[[str], Path]) -> None:
+    spec = load_section(DatasetSpec, "datasets.tiny", write('datasets: {tiny: {alphabet: "01", count: 60}}'))
+    assert spec.model_dump(exclude_defaults=True) == SAID_OF_TINY
+    assert (spec.length, spec.width, spec.height, spec.shard_size, spec.seed) == (4, 128, 64, 5_000, 1)
+
+
+@pytest.mark.parametrize("name", ["cnn", "crnn"])
+def test_a_model_that_says_only_what_differs_is_the_one_that_says_all(name: str, tmp_path: Path) -> None:
+    """What params.yaml had when it said everything of every model."""
+    YAML().dump({"models": SAID_OF_SMALL}, tmp_path / "params.yaml")
+    short, complete = (
+        load_model_params(name, tmp_path / "params.yaml"),
+        load_model_params(name, ROOT / "tests/complete_models.yaml"),
+    )
+    assert short == complete == load_model_params(name, ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("said", "changed"),
+    [
+        ({"fast": {"epochs": 7}}, ("fast", "epochs", 7)),
+        ({"lab": {"batch_size": 7}}, ("lab", "batch_size", 7)),
+        ({"fast": None}, ("fast", "epochs", 14)),
+    ],
+    ids=["a preset", "the other preset", "a key without a value"],
+)
+def test_a_recipe_takes_what_it_does_not_say_from_its_family(said: dict[str, object], changed: tuple[str, str, object]) -> None:
+    model = {"family": "crnn", "dataset": "alnum"}
+    preset, key, value = changed
+    told, default = CrnnParams.model_validate(model | said), CrnnParams.model_validate(model)
+    assert getattr(getattr(told, preset), key) == value
+    assert told == default.model_copy(update={preset: getattr(default, preset).model_copy(update={key: value})})
+
+
+def test_a_recipe_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    YAML().dump({"models": {"cnn": {"family": "cnn", "dataset": "digits", "fast": 3}}}, tmp_path / "params.yaml")
+    with pytest.raises(ParamsError, match=r"models\.cnn\.fast is 3; expected"):
+        load_model_params("cnn", tmp_path / "params.yaml")
+
+
 def test_a_wrong_key_deep_in_a_model_is_compared_with_its_neighbours(tmp_path: Path) -> None:
     params = read_params(ROOT / "params.yaml")
     params["models"]["cnn"]["fast"]["epocs"] = params["models"]["cnn"]["fast"].pop("epochs")
@@ -201,7 +253,7 @@ def error_lines(stderr: str) -> list[str]:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        pytest.param("count: 60", "cuont: 60", "params.yaml: datasets.tiny.count is missing", id="unknown key"),
+        pytest.param("count: 60", "cuont: 60", "params.yaml: datasets.tiny.cuont is not a known key", id="unknown key"),
         pytest.param("count: 60", "count: [60", "params.yaml is not valid YAML: line 8", id="broken YAML"),
     ],
 )
@@ -349,7 +401,7 @@ def test_check_accepts_datasets_without_a_model(workplace: Path) -> None:
 
 def test_check_warns_of_what_is_hard_to_read_and_passes(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (workplace / "params.yaml").read_text(encoding="utf-8")
-    (workplace / "params.yaml").write_text(text.replace("height: 64", "height: 40"), encoding="utf-8")
+    (workplace / "params.yaml").write_text(text.replace("seed: 2024", "seed: 2024\n    height: 40"), encoding="utf-8")
     check.main()
     captured = capsys.readouterr()
     assert captured.err == (

@@ -83,12 +83,12 @@ class DatasetSpec(Section):
     """
 
     alphabet: Annotated[str, Field(min_length=2, max_length=94), AfterValidator(_check_alphabet)]
-    length: TextLength
-    width: int = Field(ge=16, le=1024)
-    height: int = Field(ge=16, le=1024)
-    count: int = Field(ge=1, le=MAX_COUNT)
-    shard_size: int = Field(ge=1, le=1_000_000)
-    seed: int = Field(ge=0, lt=2**63)
+    length: TextLength = 4
+    width: int = Field(default=128, ge=16, le=1024)
+    height: int = Field(default=64, ge=16, le=1024)
+    count: int = Field(default=100_000, ge=1, le=MAX_COUNT)
+    shard_size: int = Field(default=5_000, ge=1, le=1_000_000)
+    seed: int = Field(default=1, ge=0, lt=2**63)
     style: Literal["stock", "classic"] = "stock"
     fonts: tuple[FontName, ...] = Field(default=(), strict=False)
     font_sizes: Annotated[tuple[Annotated[int, Field(ge=8, le=500)], ...], Field(min_length=1, strict=False)] = (42, 50, 56)

@@ -1,7 +1,11 @@
-"""How a model is trained: the params models behind `models.<name>`, read without a framework."""
+"""How a model is trained: the params models behind `models.<name>`, read without a framework.
 
+A model says its family, its dataset, and what differs from the defaults of the family, which are below.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +15,42 @@ from captcha_registry.params import PARAMS_PATH, ParamsError, Section, load_sect
 
 # Packages that decide what a training comes to.
 TRAINING_PACKAGES = ("keras", "numpy", "tensorflow")
+
+
+# What a preset trains with where a model says nothing else: `fast` as it has worked best here, `lab` as in the lab note.
+FAST: Mapping[str, Any] = {
+    "batch_size": 128,
+    "fresh": 0.9,
+    "emphasis": {"characters": "", "weight": 1, "until": 0.0},
+    "epochs": 5,
+    "learning_rates": [4.0e-3],
+    "warmup": 0.1,
+    "final_rate": 0.01,
+    "beta_2": 0.98,
+    "weight_decay": 0.02,
+    "optimizer": "muon",
+    "amsgrad": False,
+    "patience": 5,
+    "precision": "auto",
+}
+LAB: Mapping[str, Any] = {
+    "batch_size": 64,
+    "fresh": 0.0,
+    "emphasis": {"characters": "", "weight": 1, "until": 0.0},
+    "epochs": 5,
+    "learning_rates": [1.0e-3],
+    "warmup": 0.0,
+    "final_rate": 1.0,
+    "beta_2": 0.999,
+    "weight_decay": 0.0,
+    "optimizer": "adamw",
+    "amsgrad": False,
+    "patience": 5,
+    "precision": "float32",
+}
+# Of the CRNN; the note draws all that it trains that on.
+CRNN_FAST = {**FAST, "epochs": 14, "learning_rates": [3.0e-3]}
+CRNN_LAB = {**LAB, "batch_size": 128, "fresh": 1.0, "epochs": 100, "learning_rates": [1.0e-3, 1.0e-4], "amsgrad": True}
 
 
 class Emphasis(Section):
@@ -52,13 +92,27 @@ class Recipe(Section):
 class ModelParams(Section):
     """What both families are told; `preset` picks the network and the recipe of the same name."""
 
+    # What the recipes of the family are where a model does not say otherwise.
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
     family: str
     dataset: str
-    preset: Literal["fast", "lab"]
-    validation_size: float = Field(gt=0, lt=1)
-    seed: int = Field(ge=0, lt=2**32)
+    preset: Literal["fast", "lab"] = "fast"
+    validation_size: float = Field(default=0.05, gt=0, lt=1)
+    seed: int = Field(default=1, ge=0, lt=2**32)
     fast: Recipe
     lab: Recipe
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_recipes(cls, told: Any) -> Any:
+        """Take what a recipe does not say from the family's; a key without a value, as `fast:` alone, says nothing."""
+        if not isinstance(told, dict):
+            return told
+        given = {preset: told.get(preset) or {} for preset in cls.recipes}
+        return told | {
+            name: {**cls.recipes[name], **recipe} if isinstance(recipe, dict) else recipe for name, recipe in given.items()
+        }
 
     @property
     def recipe(self) -> Recipe:
@@ -97,6 +151,8 @@ class ModelParams(Section):
 class CnnParams(ModelParams):
     """The params of a CNN."""
 
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"fast": FAST, "lab": LAB}
+
     family: Literal["cnn"]
 
     def require_one_length(self, spec: DatasetSpec) -> None:
@@ -115,8 +171,10 @@ class CnnParams(ModelParams):
 class CrnnParams(ModelParams):
     """The params of a CRNN."""
 
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"fast": CRNN_FAST, "lab": CRNN_LAB}
+
     family: Literal["crnn"]
-    recurrent: Literal["gru", "lstm"]
+    recurrent: Literal["gru", "lstm"] = "gru"
 
 
 def load_model_params(name: str, path: Path = PARAMS_PATH) -> CnnParams | CrnnParams:
