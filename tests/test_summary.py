@@ -32,6 +32,7 @@ def project(tmp_path: Path, tiny_spec: DatasetSpec) -> Path:
     card = ModelCard.model_validate({"family": "crnn", "preset": "fast"} | known)
     (tmp_path / "models/reader/model.json").write_text(card.model_dump_json())
     (tmp_path / "dvc.lock").write_text("schema: '2.0'")
+    (tmp_path / "params.yaml").write_text("datasets: {letters: {}}\nmodels: {reader: {}}\n")
     (tmp_path / ".gitignore").write_text("models")
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     return tmp_path
@@ -54,7 +55,7 @@ def test_datasets_and_models_have_a_table_each_that_fits_80_columns(project: Pat
 def test_what_is_not_committed_is_named_until_it_is(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(project)
     command = capsys.readouterr().out.splitlines()[-1].removeprefix("To keep these results: ")
-    assert command == "git add dvc.lock metrics && git commit"
+    assert command == "git add dvc.lock metrics params.yaml && git commit"
     subprocess.run(f"{command} --quiet --message results", shell=True, cwd=project, check=True)  # noqa: S602 - as it says
     main(project)
     assert capsys.readouterr().out.splitlines()[-1] == "Git has these results already: nothing is left to commit."
@@ -64,3 +65,14 @@ def test_a_project_without_models_has_the_table_of_its_datasets(project: Path, c
     (project / "metrics/reader.json").unlink()
     main(project)
     assert "interval" not in capsys.readouterr().out
+
+
+def test_what_params_do_not_name_any_more_is_no_result(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(project)
+    before = capsys.readouterr().out
+    for name, metrics in (("removed", MODEL), ("gone", DATASET)):
+        (project / f"metrics/{name}.json").write_text(json.dumps(metrics))
+        (project / f"metrics/plots/{name}").mkdir()
+        (project / f"metrics/plots/{name}/errors.png").touch()
+    main(project)
+    assert capsys.readouterr().out == before

@@ -1,6 +1,6 @@
 """What a run came to, in a table of 80 columns: `python -m captcha_registry.seeing.summary`.
 
-Reads the metrics and what Git says of them; says where the pictures are, and what is left to commit.
+Reads the metrics of what params.yaml names, and what Git says of them; says where the pictures are, and what is left to commit.
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captcha_registry.errors import report_errors
+from captcha_registry.params import PARAMS_PATH, read_params
 from captcha_registry.recognition.card import read_card
 
 METRICS_DIR = Path("metrics")
@@ -22,14 +23,18 @@ Metrics = dict[str, Any]
 
 def main(root: Path) -> None:
     """Print the results of the project in a folder."""
-    found = {path.stem: json.loads(path.read_bytes()) for path in sorted((root / METRICS_DIR).glob("*.json"))}
-    print("\n".join(format_results(root, found)))
+    params = read_params(root / PARAMS_PATH)
+    print("\n".join(format_results(root, *(_read_metrics(root, params[section]) for section in ("datasets", "models")))))
 
 
-def format_results(root: Path, found: dict[str, Metrics]) -> Iterator[str]:
+def _read_metrics(root: Path, names: Iterable[str]) -> dict[str, Metrics]:
+    """Read the metrics of those that have any; what was removed from params.yaml may have left some, too."""
+    paths = {name: root / METRICS_DIR / f"{name}.json" for name in sorted(names)}
+    return {name: json.loads(path.read_bytes()) for name, path in paths.items() if path.is_file()}
+
+
+def format_results(root: Path, datasets: dict[str, Metrics], models: dict[str, Metrics]) -> Iterator[str]:
     """Lay out the metrics of datasets and models, and say what to look at and to do."""
-    datasets = {name: metrics for name, metrics in found.items() if "samples" in metrics}
-    models = {name: metrics for name, metrics in found.items() if "exact_match" in metrics}
     rows = (_describe_dataset(name, metrics) for name, metrics in datasets.items())
     yield from _lay_out(("dataset", "samples", "train", "test", "size", "texts"), rows, num_names=1)
     yield ""
@@ -41,7 +46,10 @@ def format_results(root: Path, found: dict[str, Metrics]) -> Iterator[str]:
     if (report := root / REPORT_PATH).is_file():
         yield f"Report, for a browser: {report.relative_to(root)}"
     yield "Pictures:"
-    yield from (f"  {path.relative_to(root)}" for path in sorted((root / METRICS_DIR).rglob("*.png")))
+    pictures = (
+        path for name in sorted([*datasets, *models]) for path in sorted((root / METRICS_DIR / "plots" / name).glob("*.png"))
+    )
+    yield from (f"  {path.relative_to(root)}" for path in pictures)
     yield ""
     yield _say_what_to_commit(root)
 
