@@ -1,12 +1,13 @@
 """Tables say where a model errs, and count what they say it of."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from captcha_registry.recognition.scoring import find_calibration_error, wilson_interval
+from captcha_registry.recognition.scoring import find_bins, find_calibration_error, wilson_interval
 from captcha_registry.recognition.tables import (
     align_texts,
     count_confusions,
@@ -83,6 +84,20 @@ def test_a_reliability_diagram_counts_all_texts_and_is_off_by_the_calibration_er
     assert bins["samples"].sum() == len(scores)
     off = ((bins["accuracy"] - bins["confidence"]).abs() * bins["samples"]).sum() / len(scores)
     assert off == pytest.approx(find_calibration_error(confidence, right), abs=2e-6)
+
+
+def test_a_diagram_and_the_calibration_error_have_the_same_bins_in_either_precision() -> None:
+    edges = pd.Series(np.arange(1, 16) / 15, dtype=np.float32)
+    rows = pd.DataFrame({"label": "1", "text": "1", "confidence": edges})
+    bins = find_bins(edges)
+    assert bins.tolist() == find_bins(edges.astype(float)).tolist()
+    assert score_by_confidence(rows)["samples"].tolist() == bins.value_counts(sort=False).tolist()
+    # All in one bin, of which each is off by as much as by itself.
+    right = pd.Series([True] * 15)
+    for precision in (np.float32, np.float64):
+        assert find_calibration_error(edges.astype(precision), right) == pytest.approx(
+            (1 - edges.astype(float)).mean(), abs=1e-12
+        )
 
 
 def test_worst_errors_are_wrong_and_most_certain_first() -> None:

@@ -76,8 +76,13 @@ def find_calibration_error(confidence: pd.Series, right: pd.Series) -> float:
         confidence: 0 to 1, one per text.
         right: whether the text was read right.
     """
-    bins = np.ceil(confidence * CONFIDENCE_BINS).clip(lower=1)
-    return float((right - confidence).groupby(bins).sum().abs().sum() / len(confidence))
+    sure = confidence.astype(float)
+    return float((right - sure).groupby(find_bins(confidence)).sum().abs().sum() / len(sure))
+
+
+def find_bins(confidence: pd.Series) -> pd.Series:
+    """Find the bin of each confidence, 1 to 15; float32 and float64 of one number are in one bin."""
+    return (confidence.astype(float) * CONFIDENCE_BINS).apply(np.ceil).clip(lower=1)
 
 
 def _wrong(readings: pd.DataFrame) -> Iterable[tuple[str, str]]:

@@ -13,11 +13,10 @@ The first four have the columns `accuracy` (the share that was read right), `low
 
 from itertools import pairwise, zip_longest
 
-import numpy as np
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
-from captcha_registry.recognition.scoring import CONFIDENCE_BINS, wilson_interval
+from captcha_registry.recognition.scoring import find_bins, wilson_interval
 
 # Stands in a confusion for a character that was left out of a reading, or put in.
 NOTHING = "none"
@@ -77,9 +76,8 @@ def score_by_confidence(readings: pd.DataFrame) -> pd.DataFrame:
 
     The key is `confidence`, the mean of a bin. Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599
     """
-    confidence = readings["confidence"].astype(float)
-    bins = (confidence * CONFIDENCE_BINS).apply(np.ceil).clip(lower=1)
-    scores = _score(readings["label"] == readings["text"], bins.rename("bin"))
+    confidence, bins = readings["confidence"].astype(float), find_bins(readings["confidence"]).rename("bin")
+    scores = _score(readings["label"] == readings["text"], bins)
     return scores.assign(bin=confidence.groupby(bins).mean().round(6).to_numpy()).rename(columns={"bin": "confidence"})
 
 
