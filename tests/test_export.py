@@ -1,5 +1,6 @@
 """What is exported is read by the tool that it is for, record for record; bytes are equal, and nothing is left half-written."""
 
+import ast
 import hashlib
 import json
 import re
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from captcha_registry.dataset.manifest import read_fetched_splits
 from captcha_registry.dataset.records import DamagedRecordError, iterate_records
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.dataset.verify import verify_dataset
+from captcha_registry.describing.export_card import describe_reader
 from captcha_registry.errors import UserError
 from captcha_registry.export import FORMATS, Format, export_dataset
 
@@ -113,6 +116,24 @@ def test_every_export_carries_its_licence_and_a_line_that_reads_it(
     labels = samples["labels"] if export_format == "numpy" else samples["label"]
     expected = (dataset.split("train") if dataset.manifest.split else dataset).index["label"].to_pylist()
     assert [str(label) for label in labels] == expected
+
+
+@pytest.mark.parametrize("export_format", FORMATS)
+def test_the_line_that_reads_an_export_works_whatever_its_path(
+    tiny_dataset: CaptchaDataset, tmp_path: Path, export_format: Format
+) -> None:
+    folder = tmp_path / """it's "quoted", [1] {split} \\ ü"""
+    export_dataset(tiny_dataset, export_format, folder)
+    line = describe_reader(export_format, str(folder), "test")
+    texts = [node.value for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    if export_format == "webdataset":
+        (tars,) = [text for text in texts if text.endswith(".tar")]
+        assert sorted(glob(tars)) == sorted(map(str, folder.glob("test-*.tar")))  # noqa: PTH207 - as in the line
+    else:
+        assert texts[0] == str(folder / "test.npz" if export_format == "numpy" else folder)
+    if export_format in {"tfrecord", "numpy"}:
+        read = eval(line, {"captcha_registry": captcha_registry, "numpy": np})  # noqa: S307 - what a reader would type
+        assert len(read if export_format == "tfrecord" else read["labels"]) >= len(tiny_dataset.split("test"))
 
 
 def test_texts_of_digits_stay_texts_in_pandas(generate: Callable[..., CaptchaDataset], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """README.md in an exported folder: what it is, its licence, and the line that reads it."""
 
+import glob
+import json
 from collections.abc import Mapping
 
 from captcha_registry.dataset.manifest import Manifest
@@ -13,14 +15,14 @@ PLACE = "path/to/folder"
 
 # What reads a split of each form, and the modules that this takes.
 READERS = {
-    "tfrecord": ("captcha_registry", 'captcha_registry.load("{path}")'),
+    "tfrecord": ("captcha_registry", "captcha_registry.load({folder})"),
     "webdataset": (
         "glob, webdataset",
-        'webdataset.WebDataset(sorted(glob.glob("{path}/{split}-*.tar")), shardshuffle=False).decode("pil")',
+        'webdataset.WebDataset(sorted(glob.glob({tars})), shardshuffle=False).decode("pil")',
     ),
-    "huggingface": ("datasets", 'datasets.load_dataset("{path}", split="{name}")'),
-    "images": ("datasets", 'datasets.load_dataset("{path}", split="{name}")'),
-    "numpy": ("numpy", 'numpy.load("{path}/{split}.npz")'),
+    "huggingface": ("datasets", 'datasets.load_dataset({folder}, split="{name}")'),
+    "images": ("datasets", 'datasets.load_dataset({folder}, split="{name}")'),
+    "numpy": ("numpy", "numpy.load({arrays})"),
 }
 # Where `datasets` finds the files of a split; the other forms it does not read.
 PATTERNS = {"webdataset": "{split}-*.tar", "huggingface": "data/{split}-*.parquet", "images": "{split}/*"}
@@ -37,7 +39,9 @@ CONTENTS = {
 def describe_reader(export_format: str, path: str, split: str) -> str:
     """Write the line that reads a split of an export."""
     _, line = READERS[export_format]
-    return line.format(path=path, split=split, name=name_split(split))
+    places = {"folder": path, "tars": f"{glob.escape(path)}/{split}-*.tar", "arrays": f"{path}/{split}.npz"}
+    # What JSON writes of a text is one of Python's, too, whatever quotes are in it.
+    return line.format(name=name_split(split), **{name: json.dumps(place, ensure_ascii=False) for name, place in places.items()})
 
 
 def name_split(split: str) -> str:
