@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from conftest import as_another_user
+from PIL import ExifTags, Image
 
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.pictures import MAX_PIXELS, list_pictures, open_picture
@@ -41,6 +42,30 @@ def test_pixels_are_read_as_they_are_in_any_format_that_keeps_them(tmp_path: Pat
 def test_pictures_of_other_modes_become_red_green_blue(tmp_path: Path, mode: str, name: str) -> None:
     image = open_picture(save(tmp_path / name, mode), 8, 6)
     assert (image.shape, image.dtype) == ((6, 8, 3), np.uint8)
+
+
+def test_sixteen_bits_a_channel_become_eight(tmp_path: Path) -> None:
+    grey = COLOURS[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "a.tiff")
+    for name in ("a.png", "a.tiff"):
+        assert (open_picture(tmp_path / name, 8, 6) == grey[..., None]).all()
+    Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / "float.tiff")
+    with pytest.raises(UserError, match="its pixels have 32 bits; expected 8 bits a channel, or 16"):
+        open_picture(tmp_path / "float.tiff", 8, 6)
+
+
+def test_a_picture_is_read_the_way_up_that_its_camera_has_noted(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the camera was turned to the right
+    Image.fromarray(np.rot90(COLOURS)).save(tmp_path / "turned.png", exif=exif)
+    assert (open_picture(tmp_path / "turned.png", 8, 6) == COLOURS).all()
+    Image.fromarray(COLOURS).save(tmp_path / "as_if_turned.png", exif=exif)
+    for name in ("as_if_turned.png", "lying.png"):
+        Image.fromarray(np.rot90(COLOURS)).save(tmp_path / "lying.png")
+        with pytest.raises(UserError, match="6x8 pixels; the model reads 8x6"):
+            open_picture(tmp_path / name, 8, 6)
+        assert open_picture(tmp_path / name, 8, 6, resize=True).shape == (6, 8, 3)
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
@@ -103,9 +128,37 @@ def test_a_folder_stands_for_its_pictures_by_name(tmp_path: Path) -> None:
     assert listed == ["c.webp", "a/x.jpeg", "b/10.PNG", "b/2.png"]
 
 
+def test_links_are_followed_but_in_no_circle(tmp_path: Path) -> None:
+    for name in ("top/a/1.png", "top/b/2.png", "other/3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "top/4.png").symlink_to("../other/3.png")
+    (tmp_path / "top/5.png").symlink_to("nowhere.png")
+    (tmp_path / "top/6.png").symlink_to("6.png")
+    (tmp_path / "top/c").symlink_to("../other")
+    (tmp_path / "top/a/up").symlink_to("../..")
+    (tmp_path / "top/b/beside").symlink_to("../a")
+    (tmp_path / "link").symlink_to("top")
+    # What links of folders lead to stands there, too, but not again in itself.
+    inside = ["4.png", "5.png", "6.png", "a/1.png", "a/up/other/3.png", "b/2.png", "b/beside/1.png", "b/beside/up/other/3.png"]
+    inside += ["c/3.png"]
+    assert list(list_pictures(str(tmp_path / "top"))) == [f"{tmp_path}/top/{name}" for name in inside]
+    assert list(list_pictures(str(tmp_path / "link")))[:4] == [f"{tmp_path}/link/{name}" for name in inside[:4]]
+
+
+def test_a_folder_that_nobody_may_look_into_is_named(public_folder: Path) -> None:
+    (public_folder / "closed").mkdir(mode=0o000)
+    (public_folder / "open.png").touch()
+    with as_another_user():
+        assert list(list_pictures(str(public_folder))) == [f"{public_folder}/open.png", f"{public_folder}/closed"]
+
+
 def test_a_pattern_stands_for_what_fits_it_unless_a_file_is_called_so(tmp_path: Path) -> None:
     for name in ("1.png", "2.png", "3.jpg", "[1].png"):
         (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/4.png").touch()
+    assert len(list(list_pictures(f"{tmp_path}/**"))) == 5
     fitting = {"[12].png": ["1.png", "2.png"], "[1].png": ["[1].png"], "*.gif": ["*.gif"], "none": ["none"], "*\0": ["*\0"]}
     for pattern, names in fitting.items():
         assert list(list_pictures(f"{tmp_path}/{pattern}")) == [f"{tmp_path}/{name}" for name in names]

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "places",
         metavar="PATH",
         nargs="+",
-        help="picture, folder, pattern, or - for a list of them on standard input, one a line",
+        help="picture, folder with all folders in it, pattern, or - for a list of them on standard input, one a line; links are "
+        "followed",
     )
     parser.add_argument(
         "--model",

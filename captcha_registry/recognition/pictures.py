@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captcha_registry.errors import UserError
 
@@ -20,7 +20,7 @@ MAX_PIXELS = 2**24
 
 
 def open_picture(path: Path, width: int, height: int, *, resize: bool = False) -> npt.NDArray[np.uint8]:
-    """Decode a picture, on white where it is transparent; of an animation the first frame.
+    """Decode a picture as it is shown: the way up that a camera noted, on white; of an animation the first frame.
 
     Args:
         path: of the file.
@@ -37,8 +37,10 @@ def open_picture(path: Path, width: int, height: int, *, resize: bool = False) -
     try:
         _require_file(path)
         with Image.open(path, formats=FORMATS) as picture:
-            require_size(picture.size, (width, height), resize=resize)
-            shown = flatten(picture)
+            if picture.size != (height, width):  # of a picture that lies on its side, maybe
+                require_size(picture.size, (width, height), resize=resize)
+            shown = flatten(ImageOps.exif_transpose(picture))
+            require_size(shown.size, (width, height), resize=resize)
             return np.asarray(shown if shown.size == (width, height) else shown.resize((width, height), Image.Resampling.BICUBIC))
     except UserError:
         raise
@@ -78,7 +80,16 @@ def require_size(found: tuple[int, int], expected: tuple[int, int], *, resize: b
 
 
 def flatten(picture: Image.Image) -> Image.Image:
-    """Turn a picture into RGB, on white where it is transparent."""
+    """Turn a picture into RGB, on white where it is transparent.
+
+    Raises:
+        UserError: nobody can tell which of its values is white.
+    """
+    if picture.mode in {"I", "F"}:
+        raise UserError("its pixels have 32 bits; expected 8 bits a channel, or 16 in a grey or coloured PNG or TIFF")
+    if picture.mode.startswith("I;16"):
+        # Pillow makes white of all that is above 255.
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     layer = picture.convert("RGBA")
@@ -88,12 +99,15 @@ def flatten(picture: Image.Image) -> Image.Image:
 def list_pictures(place: str) -> Iterator[str]:
     """Yield the paths that a file, a folder or a pattern stands for: files with the suffix of a picture, however deep, by name.
 
+    Links to files and folders are followed, but for those that lead back to a folder that they are in.
+
     What stands for nothing is yielded as it is, so that `open_picture` tells what is wrong with it.
     """
     if os.path.isdir(place):  # noqa: PTH112 - a text stays as it was typed, and need not be a path
         paths = _walk(place)
     elif has_magic(place) and not os.path.lexists(place):
-        paths = (path for match in _match(place) for path in list_pictures(match))
+        # `**` fits a folder and what is in it.
+        paths = iter(dict.fromkeys(path for match in _match(place) for path in list_pictures(match)))
     else:
         paths = iter(())
     yield next(paths, place)
@@ -106,11 +120,23 @@ def _match(pattern: str) -> list[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    unreadable: list[OSError] = []
-    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
-        folders.sort()
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):  # noqa: PTH122 - a text, as above
-                yield os.path.join(parent, name)  # noqa: PTH118 - a text, as above
-    yield from (error.filename for error in unreadable)
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while waiting:
+        parent, above = waiting.pop()
+        try:
+            with os.scandir(parent) as entries:
+                found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            status = os.stat(parent)  # noqa: PTH116 - a text, as above
+        except OSError:
+            yield parent  # so that it is told why
+            continue
+        if (place := (status.st_dev, status.st_ino)) in above:
+            continue
+        folders = {entry.path: (entry.path, above | {place}) for entry in found if _is_folder(entry)}
+        yield from (entry.path for entry in found if entry.path not in folders and entry.name.lower().endswith(SUFFIXES))
+        waiting += reversed(folders.values())
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # An entry that is a link would raise an error where it leads in a circle.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112 - a text, as above
