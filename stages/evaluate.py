@@ -1,9 +1,9 @@
 """Read the test split with a trained model and score it: `python -m stages.evaluate cnn`.
 
 Reads `models/<name>/` and the dataset that its card names; writes below `models/<name>/` what the model reads on every sample,
-`readings.parquet`, what explains its errors, `errors.parquet`, what onnxruntime reads with, `model.onnx`, and its card,
-`README.md`; further `metrics/<name>.json` and, below `metrics/plots/<name>/`, the tables of `recognition.tables`,
-`learning_curves.csv`, `errors.png` and `steps.png`.
+`readings.parquet`, what explains its errors, `errors.parquet`, what onnxruntime reads with, `model.onnx`, its checksum,
+`SHA256SUMS`, and its card, `README.md`; further `metrics/<name>.json` and, below `metrics/plots/<name>/`, the tables of
+`recognition.tables`, `learning_curves.csv`, `errors.png` and `steps.png`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from captcha_registry.dataset.explanations import EXPLANATIONS_NAME, write_expla
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.readings import READINGS_NAME
 from captcha_registry.errors import CommandLine, UserError, report_errors
-from captcha_registry.recognition.onnx_network import ONNX_NAME
+from captcha_registry.recognition.onnx_network import write_onnx
 from captcha_registry.seeing.plots import Steps, draw_errors, draw_steps, encode_sheet, open_captchas
 from captcha_registry.workspace import write_atomically
 
@@ -117,7 +117,7 @@ def main(name: str) -> None:
     model = open_model(folder, name)
     card = model.card
     dataset = open_folder(Path("data") / card.dataset)
-    write_atomically(folder / ONNX_NAME, convert_model(folder))
+    write_onnx(folder, convert_model(folder))
     write_readings(folder / READINGS_NAME, read_split(model, dataset, "test"))
     test = dataset.split("test").with_readings(folder)
     readings = test.index.to_pandas()

@@ -4,15 +4,20 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 from captcha.image import ImageCaptcha
 from conftest import ROOT
+from packaging.requirements import Requirement
 from PIL import Image
 from scipy.stats import binom
 from test_model import model_folder  # noqa: F401 - a fixture
@@ -26,8 +31,9 @@ from captcha_registry.export import export_dataset
 from captcha_registry.recognition import predicting
 from captcha_registry.recognition.model import CaptchaModel
 from captcha_registry.recognition.onnx_conversion import convert_model
-from captcha_registry.recognition.onnx_network import ONNX_NAME, open_onnx
+from captcha_registry.recognition.onnx_network import CHECKSUMS, ONNX_NAME, open_onnx
 from captcha_registry.recognition.predicting import list_places, read_pictures
+from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.registry import loading
 
 Predict = Callable[..., tuple[int, str]]
@@ -255,41 +261,83 @@ finally:
 
 def test_where_tensorflow_is_not_installed_onnxruntime_reads(
     predict: Predict,
-    onnx_file: Path,
     model_folder: Path,  # noqa: F811 - as above
     pictures: Path,
-    tmp_path: Path,
 ) -> None:
-    for name, content in (("model.json", (model_folder / "model.json").read_bytes()), (ONNX_NAME, onnx_file.read_bytes())):
-        (tmp_path / name).write_bytes(content)
     command = [sys.executable, "-c", PREDICT, "predict", str(pictures), "--model"]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, str(model_folder)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == predict(pictures)[1]
 
 
-def test_where_there_is_nothing_to_read_a_model_with_it_says_what_to_do(
+@pytest.fixture
+def folder_without_tensorflow(
     model_folder: Path,  # noqa: F811 - as above
-    onnx_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> Path:
+    """A copy of a model that may be damaged, where TensorFlow is not installed."""
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    (tmp_path / "model.json").write_bytes((model_folder / "model.json").read_bytes())
+    return Path(shutil.copytree(model_folder, tmp_path / "reader"))
+
+
+def test_where_there_is_nothing_to_read_a_model_with_it_says_what_to_do(
+    folder_without_tensorflow: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder_without_tensorflow / ONNX_NAME).unlink()
     with pytest.raises(
         captcha_registry.UserError, match=r"holds no model\.onnx to read without TensorFlow: `.*tensorflow.*`.*export`"
     ):
-        loading.load_model(tmp_path)
-    (tmp_path / ONNX_NAME).write_bytes(onnx_file.read_bytes())
-    assert loading.load_model(tmp_path).name == tmp_path.name
-    (tmp_path / "model.json").write_text((tmp_path / "model.json").read_text().replace('"model_sha256": "', '"model_sha256": "0'))
-    with pytest.raises(captcha_registry.UserError, match=r"model\.onnx was made of another network than model\.json tells of"):
-        loading.load_model(tmp_path)
+        loading.load_model(folder_without_tensorflow)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(
-        captcha_registry.UserError, match=r"needs the package onnxruntime, which is not installed: `.*onnxruntime>=1\.22"
-    ):
+    with pytest.raises(captcha_registry.UserError, match=r"needs the package onnxruntime, which is not installed: `") as raised:
         loading.load_model(onnx_file)
+    (command,) = re.findall("`(.*)`", str(raised.value))
+    program, *words = shlex.split(command)
+    assert (program, words[:-1]) in (
+        (sys.executable, ["-m", "pip", "install"]),
+        ("uv", ["pip", "install", "--python", sys.executable]),
+    )
+    # As typed, `>` redirects nothing, and what it names is what is installed here.
+    need = Requirement(words[-1])
+    assert (need.name, version("onnxruntime") in need.specifier) == ("onnxruntime", True)
+
+
+def test_an_onnx_file_with_other_bytes_than_its_checksum_says_is_refused(folder_without_tensorflow: Path) -> None:
+    assert loading.load_model(folder_without_tensorflow).name == "reader"
+    path = folder_without_tensorflow / ONNX_NAME
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(captcha_registry.UserError, match=rf"model\.onnx has other bytes than {CHECKSUMS} says: run `dvc repro`"):
+        loading.load_model(folder_without_tensorflow)
+    path.with_name(CHECKSUMS).unlink()
+    with pytest.raises(captcha_registry.UserError, match=rf"{CHECKSUMS} is missing: run `dvc repro`"):
+        loading.load_model(folder_without_tensorflow)
+
+
+def test_an_onnx_file_of_an_earlier_training_is_refused_and_keras_reads_the_new_one(
+    model_folder: Path,  # noqa: F811 - as above
+    pictures: Path,
+    tiny_dataset: CaptchaDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from captcha_registry.recognition import trained  # noqa: PLC0415 - TensorFlow takes seconds
+
+    folder = Path(shutil.copytree(model_folder, tmp_path / "reader"))
+    network, _ = trained.load_model(folder)
+    network.set_weights([weights * 1.5 for weights in network.get_weights()])
+    params, history = load_model_params("crnn", ROOT / "params.yaml"), trained.read_history(folder)
+    trained.save_model(folder, network, history, params, tiny_dataset.manifest)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorflow", None)
+        with pytest.raises(
+            captcha_registry.UserError, match=r"model\.onnx was made of another network than model\.json tells of"
+        ):
+            loading.load_model(folder)
+    of_onnx = open_onnx((folder / ONNX_NAME).read_bytes(), "old").read(pictures / "00.png")
+    assert loading.load_model(folder).read(pictures / "00.png") != of_onnx
 
 
 @pytest.mark.parametrize(("name", "model_name"), [("digits", "cnn"), ("alnum", "crnn")])

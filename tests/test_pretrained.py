@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.recognition import pretrained
-from captcha_registry.recognition.onnx_network import open_onnx
-from captcha_registry.recognition.pretrained import CHECKSUMS, FOLDER, PRETRAINED, read_pretrained
+from captcha_registry.recognition.onnx_network import CHECKSUMS, open_onnx
+from captcha_registry.recognition.pretrained import FOLDER, PRETRAINED, read_pretrained
 
 MODELS = {"digits": "cnn", "alnum": "crnn"}
 

@@ -1,5 +1,8 @@
 """Logits of an ONNX file that `onnx_conversion` made, by onnxruntime: without TensorFlow, and without Keras."""
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 
 from captcha_registry.errors import UserError
@@ -7,9 +10,37 @@ from captcha_registry.extras import needs
 from captcha_registry.machine import count_usable_cores
 from captcha_registry.recognition.card import CARD_NAME, ModelCard
 from captcha_registry.recognition.model import CaptchaModel, Images, Logits
+from captcha_registry.workspace import write_atomically
 
 # What `evaluate` calls such a file, in the folder of the model.
 ONNX_NAME = "model.onnx"
+# Lies beside such a file, as `sha256sum` writes and checks it.
+CHECKSUMS = "SHA256SUMS"
+
+
+def write_onnx(folder: Path, content: bytes) -> None:
+    """Write the ONNX file of a model into its folder, and its checksum."""
+    write_atomically(folder / ONNX_NAME, content)
+    write_atomically(folder / CHECKSUMS, f"{_write_checksum(content, ONNX_NAME)}\n".encode())
+
+
+def read_onnx(path: Path, cure: str) -> bytes:
+    """Read an ONNX file and compare it with the checksum beside it.
+
+    Raises:
+        UserError: one of them is missing, or the file has other bytes; `cure` says what to do.
+    """
+    try:
+        content, lines = path.read_bytes(), path.with_name(CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing: {cure}") from None
+    if _write_checksum(content, path.name) not in lines:
+        raise UserError(f"{path} has other bytes than {CHECKSUMS} says: {cure}")
+    return content
+
+
+def _write_checksum(content: bytes, name: str) -> str:
+    return f"{hashlib.sha256(content).hexdigest()}  {name}"
 
 
 def open_onnx(content: bytes, name: str) -> CaptchaModel:

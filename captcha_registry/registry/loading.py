@@ -16,7 +16,7 @@ from captcha_registry.extras import advise_install, needs
 from captcha_registry.machine import expand_home
 from captcha_registry.recognition.card import CARD_NAME, read_card, read_part
 from captcha_registry.recognition.model import CaptchaModel
-from captcha_registry.recognition.onnx_network import ONNX_NAME, open_onnx
+from captcha_registry.recognition.onnx_network import CHECKSUMS, ONNX_NAME, open_onnx, read_onnx
 from captcha_registry.recognition.pretrained import PRETRAINED, read_pretrained
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def load_model(source: str | Path, *, repo: str | None = None, version: str | No
     """Open a trained model, which reads pictures: `load_model("models/crnn").read("captcha.png")[0].text`.
 
     The network is compared with the SHA-256 in the model's card before it is loaded, and one that carries code is refused. Where
-    TensorFlow is not installed, onnxruntime reads what `evaluate` or an export has made of it.
+    TensorFlow is not installed, onnxruntime reads what `evaluate` has made of it, which is compared with the SHA-256 beside it.
 
     Args:
         source: `digits` or `alnum`, which come with the package; a folder, such as `models/crnn`; an ONNX file that was exported;
@@ -79,15 +79,16 @@ def load_model(source: str | Path, *, repo: str | None = None, version: str | No
 
 def _load_exported(source: str | Path, repo: str | None, version: str | None) -> CaptchaModel:
     """Open the ONNX file that lies beside a network."""
-    name, folder = _find_model(source, repo, version, (CARD_NAME, ONNX_NAME))
+    name, folder = _find_model(source, repo, version, (CARD_NAME, ONNX_NAME, CHECKSUMS))
     if not (folder / ONNX_NAME).is_file():
         raise UserError(
             f"{folder} holds no {ONNX_NAME} to read without TensorFlow: {advise_install('keras', 'tensorflow')}, "
-            "or make it elsewhere with `dvc repro` or `captcha-registry export`"
+            "or make one elsewhere with `captcha-registry export`, and name that file"
         )
-    model = open_onnx((folder / ONNX_NAME).read_bytes(), name)
+    content = read_onnx(folder / ONNX_NAME, cure="run `dvc repro`, or in a clone `dvc pull --allow-missing`")
+    model = open_onnx(content, name)
     if model.card != read_card(folder):
-        raise UserError(f"{folder / ONNX_NAME} was made of another network than {CARD_NAME} tells of: export it again")
+        raise UserError(f"{folder / ONNX_NAME} was made of another network than {CARD_NAME} tells of: run `dvc repro`")
     return model
 
 
@@ -127,6 +128,10 @@ def _is_published(source: str | Path, repo: str | None, version: str | None) -> 
 
 def _require_folder(source: str | Path, kind: str) -> Path:
     folder = expand_home(source)
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; expected the folder of one of the {kind}, such as {folder.parent}")
+    if (near := Path("models" if kind == "models" else "data") / folder).is_dir() and not folder.exists():
+        raise UserError(f"there is no folder {folder}: did you mean {near}?")
     if not folder.exists():
         raise UserError(
             f"there is no folder {folder}: `dvc repro` makes the {kind} of a project, `dvc pull --allow-missing` brings them "
