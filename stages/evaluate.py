@@ -103,7 +103,7 @@ def main(name: str) -> None:
     # TensorFlow takes seconds to start, which a mistake on the command line need not wait for.
     from captcha_registry.describing.model_card import write_model_card  # noqa: PLC0415
     from captcha_registry.recognition.onnx_conversion import convert_model  # noqa: PLC0415
-    from captcha_registry.recognition.reading import open_model, read_few, read_split  # noqa: PLC0415
+    from captcha_registry.recognition.reading import open_model, read_split  # noqa: PLC0415
     from captcha_registry.recognition.readings import write_readings  # noqa: PLC0415
     from captcha_registry.recognition.scoring import compute_metrics  # noqa: PLC0415
     from captcha_registry.recognition.steps import list_steps  # noqa: PLC0415
@@ -123,7 +123,7 @@ def main(name: str) -> None:
     readings = test.index.to_pandas()
 
     wrong = test.index.filter(pc.not_equal(test.index["label"], test.index["text"]))
-    explained = explain(name, dataset, wrong, lambda images: read_few(model, images))
+    explained = explain(name, dataset, wrong, lambda images: [reading.text for reading in model.read_batch(images)])
 
     metrics = compute_metrics(readings, card.spec.alphabet) | {"parameters": card.num_parameters} | explained
     plots_dir = Path("metrics/plots") / name

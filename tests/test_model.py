@@ -17,12 +17,16 @@ import captcha_registry
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.readings import READINGS_NAME
 from captcha_registry.errors import UserError
+from captcha_registry.recognition import trained
 from captcha_registry.recognition.frameworks import keras
 from captcha_registry.recognition.model import CaptchaModel
-from captcha_registry.recognition.readings import Reading
+from captcha_registry.recognition.reading import find_logits_with
+from captcha_registry.recognition.readings import Reading, decode
 from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.recognition.trained import save_model
 from captcha_registry.recognition.training import build_network
+from captcha_registry.registry import loading
+from captcha_registry.seeing import results
 from stages import evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -181,7 +185,29 @@ def test_a_published_model_is_verified_and_reads_and_comes_with_its_readings(
 def test_what_is_no_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no folder .*none: `dvc repro` makes the models of a project"):
         captcha_registry.load_model(tmp_path / "none")
+    (tmp_path / "models/reader").mkdir(parents=True)
+    with chdir(tmp_path), pytest.raises(UserError, match=r"there is no folder reader: did you mean models/reader\?"):
+        captcha_registry.load_model("reader")
+    (tmp_path / "model.keras").touch()
+    with pytest.raises(UserError, match=rf"model\.keras is a file; expected the folder of one of the models, such as {tmp_path}"):
+        captcha_registry.load_model(tmp_path / "model.keras")
     with pytest.raises(UserError, match=r"model\.json is missing: run `dvc repro`"):
         captcha_registry.load_model(tmp_path)
     with pytest.raises(UserError, match=r"readings\.parquet is missing: run `dvc repro`"):
         captcha_registry.load_readings(tmp_path)
+
+
+def test_a_network_is_traced_once_for_batches_of_any_few_pictures(model_folder: Path, tiny_dataset: CaptchaDataset) -> None:
+    network, card = trained.load_model(model_folder)
+    model, (images, _) = CaptchaModel("it", card, find_logits_with(network)), tiny_dataset.to_numpy()
+    images = np.concatenate([images, images])[:64]
+    expected = decode(card.family, np.asarray(network(images, training=False)), model.alphabet)
+    for number in (1, 3, 7, 64):
+        require_alike(model.read(images[:number]), expected[:number])
+    assert network.predict_function.experimental_get_tracing_count() == 1
+    require_alike(model.read(images[:0]), [])
+
+
+def test_files_of_a_model_have_one_name_with_and_without_keras() -> None:
+    """What names them for Keras imports it."""
+    assert (loading.NETWORK_NAME, results.HISTORY_NAME) == (trained.MODEL_NAME, trained.HISTORY_NAME)

@@ -15,12 +15,12 @@ import numpy as np
 
 from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores
-from captcha_registry.recognition.model import CaptchaModel, Images
+from captcha_registry.recognition.model import BATCH_SIZE, CaptchaModel, Images
 from captcha_registry.recognition.pictures import list_pictures, open_picture
 from captcha_registry.recognition.readings import Reading
 
 # Of a batch; and batches that are decoded ahead.
-MAX_PICTURES, MAX_BYTES = 250, 32_000_000
+MAX_PICTURES, MAX_BYTES = BATCH_SIZE // 2, 32_000_000
 BATCHES_AHEAD = 4
 
 Decoded = Images | UserError
