@@ -157,6 +157,12 @@ def test_revisions_differ_by_shape(visited: Visit) -> None:
     assert len(shapes) == len(REVISIONS)
 
 
+@pytest.mark.parametrize("name", ["cnn: characters read right, by position", "crnn: texts read right, by confidence"])
+def test_a_revision_stands_in_the_legend_once(visited: Visit, name: str) -> None:
+    legend = find_chart(visited, name).locator(".role-legend-label text")
+    assert legend.all_text_contents() == list(REVISIONS)
+
+
 def test_confusion_has_totals_of_its_rows(visited: Visit) -> None:
     texts = find_chart(visited, "crnn: what characters are read as").locator(".mark-text.role-mark text").all_text_contents()
     assert texts.count("of 22") == len(ALPHABET) * len(REVISIONS)

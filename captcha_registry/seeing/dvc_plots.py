@@ -5,7 +5,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from captcha_registry.seeing import charts
@@ -15,7 +14,6 @@ from captcha_registry.workspace import write_atomically
 PAGE_NAME = "plots.html"
 TEMPLATES: dict[str, Callable[[], charts.Spec]] = {
     "accuracy": charts.draw_accuracy,
-    "accuracy_of_ranges": partial(charts.draw_accuracy, key_width=56),
     "confusion_shares": charts.draw_confusion,
     "learning": charts.draw_learning,
     "reliability": charts.draw_reliability,

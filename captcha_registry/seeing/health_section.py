@@ -1,6 +1,6 @@
 """The section of the report that says whether the data are sound."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from itertools import pairwise
 
@@ -12,8 +12,8 @@ from PIL import Image
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.errors import UserError
+from captcha_registry.seeing.charts import draw_counts
 from captcha_registry.seeing.document import Chart, Code, Heading, Heatmap, Paragraph, Part, Section, Table
-from captcha_registry.seeing.report_charts import chart_bars
 from captcha_registry.seeing.results import ModelResult
 from captcha_registry.seeing.sections import percent
 
@@ -96,14 +96,14 @@ def _show_luminance(dataset: CaptchaDataset) -> Chart:
     """Count samples by the luminance of their ink."""
     edges = np.arange(0, 256 + LUMINANCE_STEP, LUMINANCE_STEP)
     counts, _ = np.histogram(dataset.index["ink_luminance"].to_numpy(), bins=edges)
-    rows: list[Mapping[str, object]] = [
+    rows = [
         {"range": f"{low} to {high - 1}", "samples": int(num)}
         for (low, high), num in zip(pairwise(edges.tolist()), counts, strict=True)
         if num
     ]
     title = f"{dataset.manifest.name}: luminance of the ink; dark ink is drawn faint"
     numbers = Table.of(title, ("luminance", "samples"), [(str(row["range"]), f"{row['samples']:,}") for row in rows])
-    return Chart(title, chart_bars(rows, x_title="luminance of the ink"), numbers)
+    return Chart(title, draw_counts(rows, "luminance of the ink"), numbers)
 
 
 def _show_ink(dataset: CaptchaDataset) -> Part:

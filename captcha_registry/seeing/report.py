@@ -20,6 +20,7 @@ from captcha_registry.dataset.readings import READINGS_NAME
 from captcha_registry.params import read_params
 from captcha_registry.seeing.album import Album
 from captcha_registry.seeing.change_section import show_changes
+from captcha_registry.seeing.charts import PALETTE
 from captcha_registry.seeing.comparing import Changes
 from captcha_registry.seeing.document import Code, Gallery, Heading, Paragraph, Part, Section, Table
 from captcha_registry.seeing.health_section import show_health
@@ -33,7 +34,7 @@ from captcha_registry.seeing.sections import (
     show_results,
     show_slices,
 )
-from captcha_registry.seeing.svg import SERIES, draw_svg
+from captcha_registry.seeing.svg import DARK_PALETTE, draw_svg
 
 # Of a file of 3 MB: base64 makes a third more of pictures, and the rest are tables and charts.
 MAX_PICTURE_BYTES = 1_400_000
@@ -136,7 +137,7 @@ def _flatten(section: Mapping[str, object], prefix: str = "") -> list[tuple[str,
 def render_html(report: Report) -> bytes:
     """Write a report as one HTML file."""
     template = _make_environment().get_template("report.html.j2")
-    return template.render(report=report, series=SERIES, folded=NUM_ROWS_OPEN).encode()
+    return template.render(report=report, light=PALETTE, dark=DARK_PALETTE, folded=NUM_ROWS_OPEN).encode()
 
 
 def render_markdown(report: Report) -> str:

@@ -1,9 +1,8 @@
 """The sections of the report that speak of models, each made of the results of all of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from math import floor
 from typing import Any
 
@@ -16,12 +15,13 @@ from captcha_registry.recognition.tables import (
     count_confusions,
     find_confusions,
     score_by_character,
+    score_by_confidence,
     score_by_ink,
     score_by_position,
 )
 from captcha_registry.seeing.album import Album
+from captcha_registry.seeing.charts import draw_accuracy, draw_lines, draw_reliability
 from captcha_registry.seeing.document import Chart, Code, Gallery, Heading, Paragraph, Part, Section, Shown, Table, align
-from captcha_registry.seeing.report_charts import chart_intervals, chart_lines, chart_reliability
 from captcha_registry.seeing.results import ModelResult
 
 NUM_ERRORS_SHOWN, NUM_PAIRS_SHOWN, NUM_CONFUSIONS_SHOWN = 24, 12, 12
@@ -45,7 +45,7 @@ RECORDS: Mapping[str, Sequence[Record]] = {
     ),
 }
 
-CONFIDENCE_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)
+SHARE_HEAD = ("right", "95 % interval", "how many")
 TARGETS = (0.99, 0.995, 0.999, 0.9995, 1.0)
 # Points of a curve: more cannot be told apart.
 NUM_POINTS = 120
@@ -75,11 +75,13 @@ SHORT_CURES = {
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """Write a share as people do; what is not all is never rounded to all."""
-    rounded = f"{share:.{digits}%}"
-    if share < 1 and float(rounded[:-1]) == 100:  # noqa: PLR2004 - per cent
-        return f"> {100 - 10.0**-digits:.{digits}f}{NBSP}%"
-    return f"{rounded[:-1]}{NBSP}%"
+    """Write a share as people do; what is not all is never rounded to all, nor what is not nothing to nothing."""
+    rounded, least = round(100 * share, digits), 10.0**-digits
+    if rounded == 100 and share < 1:  # noqa: PLR2004 - per cent
+        return f"> {100 - least:.{digits}f}{NBSP}%"
+    if rounded == 0 and share > 0:
+        return f"< {least:.{digits}f}{NBSP}%"
+    return f"{100 * share:.{digits}f}{NBSP}%"
 
 
 def interval(num_right: int, num_samples: int) -> str:
@@ -279,13 +281,17 @@ def show_calibration(results: Sequence[ModelResult]) -> Section:
     numbers = Table.of(
         "Pictures that can be answered", ("model", *(f"at {percent(target, 2)} right" for target in TARGETS)), targets
     )
-    axes = {"x": {"field": "answered", "title": "share of pictures answered, the most certain first", "axis": {"format": "~%"}}}
-    axes["y"] = {"field": "wrong", "title": "share of answers that are wrong", "axis": {"format": "~%"}}
-    parts.append(Chart("How much can be answered, and how much of that is wrong", chart_lines(curves, **axes), numbers))
-    for result in results:
-        rows = score_confidence(result.readings)
-        title = f"{result.name}: confidence (bar) and what share was right (point, with its 95 % interval)"
-        parts.append(Chart(title, chart_reliability(rows), _tabulate(title, "confidence", rows)))
+    spec = draw_lines(
+        curves,
+        x={"field": "answered", "title": "share of pictures answered, the most certain first", "axis": {"format": "~%"}},
+        y={"field": "wrong", "title": "share of answers that are wrong", "axis": {"format": "~%"}},
+    )
+    parts.append(Chart("How much can be answered, and how much of that is wrong", spec, numbers))
+    bins = pd.concat([score_by_confidence(result.readings).assign(rev=result.name) for result in results])
+    title = "What share was right of the texts of a confidence; on the line is a model that is right as often as it says"
+    lines = [(Code(row["rev"]), percent(row["confidence"]), *_describe_share(row)) for row in bins.to_dict("records")]
+    numbers = Table.of(title, ("model", "confidence", *SHARE_HEAD), lines)
+    parts.append(Chart(title, draw_reliability(bins.to_dict("records")), numbers))
     return Section("calibration", "Calibration, and what can be answered", parts)
 
 
@@ -327,49 +333,11 @@ def find_risk_curve(result: ModelResult) -> Iterator[dict[str, object]]:
     ordered = result.readings.sort_values("confidence", ascending=False)
     wrong, num = (~ordered["right"]).to_numpy().cumsum(), len(ordered)
     for answered in np.unique(np.linspace(1, num, min(NUM_POINTS, num)).astype(int)).tolist():
-        yield {"model": result.name, "answered": answered / num, "wrong": float(wrong[answered - 1] / answered)}
+        yield {"rev": result.name, "answered": answered / num, "wrong": float(wrong[answered - 1] / answered)}
 
 
-def score_shares(names: Iterable[tuple[str, Any]], right: pd.Series, column: str) -> list[dict[str, Any]]:
-    """Compute the share of right readings in groups, with its interval; groups without one are left out.
-
-    Args:
-        names: of each group, and its mask over the readings.
-        right: whether a reading is right.
-        column: what the names are called.
-    """
-    rows = []
-    for name, chosen in names:
-        if num := int(chosen.sum()):
-            num_right = int(right[chosen].sum())
-            low, high = wilson_interval(num_right, num)
-            rows.append({column: name, "share": num_right / num, "low": low, "high": high, "right": num_right, "samples": num})
-    return rows
-
-
-def score_confidence(readings: pd.DataFrame) -> list[dict[str, Any]]:
-    """Compute what share was right in ranges of confidence, beside the mean confidence there."""
-    confidence = readings["confidence"]
-    bins = {
-        f"{100 * low:g} to {100 * high:g} %": (confidence >= low) & ((confidence < high) | (high == 1))
-        for low, high in pairwise(CONFIDENCE_EDGES)
-    }
-    rows = score_shares(bins.items(), readings["right"], "range")
-    return [row | {"confidence": float(confidence[bins[row["range"]]].mean())} for row in rows]
-
-
-def _tabulate(caption: str, name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Write shares and their intervals as a table; the first column of a row is the name."""
-    lines = [
-        (
-            str(next(iter(row.values()))),
-            percent(row["share"]),
-            f"{percent(row['low'])} to {percent(row['high'])}",
-            f"{row['samples']:,}",
-        )
-        for row in rows
-    ]
-    return Table.of(caption, (name, "right", "95 % interval", "pictures"), lines)
+def _describe_share(row: Mapping[Any, Any]) -> tuple[str, str, str]:
+    return percent(row["accuracy"]), f"{percent(row['low'])} to {percent(row['high'])}", f"{row['samples']:,}"
 
 
 def show_slices(results: Sequence[ModelResult]) -> Section:
@@ -377,10 +345,11 @@ def show_slices(results: Sequence[ModelResult]) -> Section:
     parts: list[Part] = []
     for result in results:
         parts.append(Heading(result.name))
-        for name, rows in slice_readings(result).items():
+        for name, table in slice_readings(result).items():
             title = f"{result.name}: share read right by {name}, with 95 % intervals"
-            spec = chart_intervals(rows, y="slice", x_title="share read right", y_title=name)
-            parts.append(Chart(title, spec, _tabulate(title, name, rows)))
+            key, rows = table.columns[0], table.assign(rev=result.name).to_dict("records")
+            numbers = Table.of(title, (name, *SHARE_HEAD), [(str(row[key]), *_describe_share(row)) for row in rows])
+            parts.append(Chart(title, draw_accuracy(rows, key=key, key_label=name, label="share read right"), numbers))
         if result.dataset is None:
             parts.append(
                 Paragraph.of("By ink: the index of the dataset is not here, ", Code(f"dvc pull data/{result.card.dataset}"), ".")
@@ -388,17 +357,14 @@ def show_slices(results: Sequence[ModelResult]) -> Section:
     return Section("slices", "Slices", parts)
 
 
-def slice_readings(result: ModelResult) -> dict[str, list[dict[Any, Any]]]:
+def slice_readings(result: ModelResult) -> dict[str, pd.DataFrame]:
     """Compute the share of texts read right by luminance of the ink, and of characters by place and by what they are."""
     pairs = result.characters
     slices = {"position of the character": score_by_position(pairs), "character": score_by_character(pairs)}
-    if result.dataset is not None:
-        index = result.dataset.index.select(["id", "ink_luminance"]).to_pandas()
-        slices = {"luminance of the ink": score_by_ink(result.readings.merge(index, on="id"))} | slices
-    return {
-        name: table.rename(columns={table.columns[0]: "slice", "accuracy": "share"}).to_dict("records")
-        for name, table in slices.items()
-    }
+    if result.dataset is None:
+        return slices
+    index = result.dataset.index.select(["id", "ink_luminance"]).to_pandas()
+    return {"luminance of the ink": score_by_ink(result.readings.merge(index, on="id"))} | slices
 
 
 def show_learning_curves(results: Sequence[ModelResult]) -> Section:
@@ -407,11 +373,11 @@ def show_learning_curves(results: Sequence[ModelResult]) -> Section:
     for result in results:
         for number, epoch in enumerate(result.history, 1):
             share = float(epoch["val_exact_match"])
-            points.append({"model": result.name, "epoch": number, "exact_match": share})
+            points.append({"rev": result.name, "epoch": number, "exact_match": share})
             losses = (f"{float(epoch['loss']):.4f}", f"{float(epoch['val_loss']):.4f}")
             rows.append((Code(result.name), str(number), percent(share), percent(float(epoch["exact_match"])), *losses))
     title = "Exact match on the validation part after each epoch"
-    spec = chart_lines(
+    spec = draw_lines(
         points,
         x={"field": "epoch", "title": "epoch", "axis": {"tickMinStep": 1}},
         y={"field": "exact_match", "title": "exact match", "axis": {"format": "~%"}, "scale": {"zero": False}},

@@ -8,24 +8,25 @@ import vl_convert
 
 from captcha_registry.seeing.charts import FAINT, GREY, PALETTE, STYLE, Spec
 
-# What the page has a variable for, which is another colour in the dark.
-SERIES = PALETTE[:4]
+# In place of the palette where the ground is dark.
+DARK_PALETTE = ("#56b4e9", "#f08a4b", "#2fc99a", "#e0a3c4", "#ffffff", "#f0e442", "#4a90d9")
+# What the page has a variable for.
 VARIABLES = {"#222222": "currentColor", GREY: "currentColor", FAINT: "var(--line)"}
-VARIABLES |= {colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, 1)}
+VARIABLES |= {colour: f"var(--series-{number})" for number, colour in enumerate(PALETTE, 1)}
 
 # The one style, on the ground of the page, as narrow as a phone.
 CONFIG: Spec = STYLE | {
     "aria": False,
     "background": None,
-    **{mark: {"color": SERIES[0]} for mark in ("bar", "line", "point", "rule")},
-    "tick": {"color": SERIES[1]},
+    "bar": {"color": PALETTE[0]},
     "legend": STYLE["legend"] | {"labelColor": "#222222"},
 }
 
 
 def draw_svg(spec: Mapping[str, object], title: str) -> str:
     """Draw a Vega-Lite chart; equal charts have equal bytes."""
-    svg: str = vl_convert.vegalite_to_svg({**spec, "config": CONFIG})
+    # The page has the title.
+    svg: str = vl_convert.vegalite_to_svg({**spec, "config": CONFIG, "title": None})
     svg = re.sub(r'(fill|stroke)="(#[0-9a-f]{6})"', lambda found: f'{found[1]}="{VARIABLES.get(found[2], found[2])}"', svg)
     # What it shows is said by its label and by the table beside it.
     svg = re.sub(r' (role|aria-[a-z]+)="[^"]*"', "", svg)
