@@ -39,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     with needs("report", "report"):
         from captcha_registry.seeing.report import compose_report, render_html, render_markdown  # noqa: PLC0415
         from captcha_registry.seeing.results import load_results  # noqa: PLC0415
-        from captcha_registry.seeing.revision import describe_commit, find_changes  # noqa: PLC0415
+        from captcha_registry.seeing.revision import describe_origin, find_changes  # noqa: PLC0415
 
     results = load_results()
     changes = find_changes(arguments.compare, results) if arguments.compare else None
-    report = compose_report(results, changes, describe_commit())
+    report = compose_report(results, changes, describe_origin(results))
     if arguments.format == "markdown" and arguments.output is None:
         print(render_markdown(report))
         return 0

@@ -7,7 +7,6 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import md5
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +23,7 @@ from captcha_registry.seeing.charts import PALETTE
 from captcha_registry.seeing.comparing import Changes
 from captcha_registry.seeing.document import Code, Gallery, Heading, Paragraph, Part, Section, Table
 from captcha_registry.seeing.health_section import show_health
-from captcha_registry.seeing.results import ModelResult
+from captcha_registry.seeing.results import ModelResult, hash_md5
 from captcha_registry.seeing.sections import (
     show_calibration,
     show_confusion,
@@ -56,13 +55,13 @@ class Report:
     pictures: Mapping[str, bytes]
 
 
-def compose_report(results: Sequence[ModelResult], changes: Changes | None = None, commit: str | None = None) -> Report:
+def compose_report(results: Sequence[ModelResult], changes: Changes | None = None, origin: Paragraph | None = None) -> Report:
     """Say all that there is to say.
 
     Args:
         results: of each model.
         changes: since another revision, where it is compared with one.
-        commit: that the results belong to, in words; None where only dvc.lock knows.
+        origin: the commit that the results are of, in words; None where only dvc.lock knows.
     """
     if not results:
         return Report([Section("results", "Results", [Paragraph.of("There is no model, so nothing has been trained.")])], {})
@@ -77,7 +76,7 @@ def compose_report(results: Sequence[ModelResult], changes: Changes | None = Non
         show_slices(results),
         show_learning_curves(results),
         show_health(results),
-        show_way(results, changes, commit),
+        show_way(results, changes, origin),
     ]
     if album.lacking:
         errors = sections[2]
@@ -85,17 +84,13 @@ def compose_report(results: Sequence[ModelResult], changes: Changes | None = Non
     return Report(sections, album.pictures)
 
 
-def show_way(results: Sequence[ModelResult], changes: Changes | None, commit: str | None) -> Section:
+def show_way(results: Sequence[ModelResult], changes: Changes | None, origin: Paragraph | None) -> Section:
     """Say how to come to the same results."""
-    hashes = {
-        r.name: md5((Path("models") / r.name / READINGS_NAME).read_bytes(), usedforsecurity=False).hexdigest() for r in results
-    }
+    hashes = {r.name: hash_md5(Path("models") / r.name / READINGS_NAME) for r in results}
     found = Code(f"git log --reverse --format=%H -S{hashes[results[0].name]} -- dvc.lock")
     compare = f" --compare {changes.revision}" if changes else ""
     parts: list[Part] = [
-        Paragraph.of("The results are those of ", Code(commit), ".")
-        if commit
-        else Paragraph.of("The first that ", found, " names is the commit."),
+        origin or Paragraph.of("The first that ", found, " names is the commit."),
         Paragraph.of(
             Code("git checkout COMMIT"),
             ", ",

@@ -1,10 +1,11 @@
 """What a model came to, read from the files that `train` and `evaluate` left; no framework is needed for that."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,11 @@ import pandas as pd
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.explanations import EXPLANATIONS_NAME, read_explanations
 from captcha_registry.dataset.folder import open_folder
-from captcha_registry.dataset.readings import describe_samples, read_readings
+from captcha_registry.dataset.index import INDEX_NAME
+from captcha_registry.dataset.manifest import MANIFEST_NAME
+from captcha_registry.dataset.readings import READINGS_NAME, describe_samples, read_readings
 from captcha_registry.params import read_params
-from captcha_registry.recognition.card import ModelCard, read_card, read_part
+from captcha_registry.recognition.card import CARD_NAME, ModelCard, read_card, read_part
 from captcha_registry.recognition.tables import pair_characters, worst_errors
 
 HISTORY_NAME = "history.csv"
@@ -47,6 +50,14 @@ class ModelResult:
         return self.card.spec.alphabet
 
     @property
+    def files(self) -> list[Path]:
+        """The files that it was read from, and those that describe its dataset."""
+        folder, dataset = Path("models") / self.name, Path("data") / self.card.dataset
+        own = [folder / name for name in (CARD_NAME, HISTORY_NAME, READINGS_NAME, EXPLANATIONS_NAME)]
+        others = [Path("metrics") / f"{self.name}.json", dataset / MANIFEST_NAME, dataset / INDEX_NAME]
+        return [path for path in (*own, *others) if path.exists()]
+
+    @property
     def wrong(self) -> pd.DataFrame:
         """Its wrong readings, those first of which it was most certain."""
         return worst_errors(self.readings, len(self.readings))
@@ -60,10 +71,16 @@ class ModelResult:
     def dataset(self) -> CaptchaDataset | None:
         """The dataset that it was tested on, or None where that is not here, or is drawn otherwise by now."""
         root = Path("data") / self.card.dataset
-        if not (root / "manifest.json").exists() or not (root / "index.parquet").exists():
+        if not (root / MANIFEST_NAME).exists() or not (root / INDEX_NAME).exists():
             return None
         dataset = open_folder(root)
         return dataset if describe_samples(dataset.manifest)["drawing"] == self.drawing else None
+
+
+def hash_md5(path: Path) -> str:
+    """Hash a file as DVC does."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def load_results() -> list[ModelResult]:
