@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browsers import visit
-from checkouts import Checkout
+from checkouts import OUTPUTS, Checkout
 from conftest import ROOT, hash_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,13 +27,16 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.readings import SCHEMA, describe_samples
 from captcha_registry.recognition.card import ModelCard
 from captcha_registry.seeing import report as report_module
+from captcha_registry.seeing.change_section import write_p
+from captcha_registry.seeing.charts import PALETTE, SHAPES
 from captcha_registry.seeing.comparing import mcnemar
 from captcha_registry.seeing.document import GAP, Code, Paragraph, Section, Table, align
 from captcha_registry.seeing.health_section import find_ink
 from captcha_registry.seeing.report import MARKER, Report, compose_report, render_markdown
 from captcha_registry.seeing.results import load_results
-from captcha_registry.seeing.revision import find_changes
+from captcha_registry.seeing.revision import describe_origin, find_changes
 from captcha_registry.seeing.sections import find_answerable, percent
+from captcha_registry.seeing.svg import DARK_PALETTE
 
 ANCHORS = ["results", "changes", "errors", "pairs", "confusion", "calibration", "slices", "learning", "health", "way"]
 # What is read wrong, by the number of the sample in the test split.
@@ -111,7 +114,7 @@ def report_project(tiny_dataset: CaptchaDataset, tmp_path_factory: pytest.TempPa
         tracked = outs if tag == "ancient" else [*outs, *new_outs]
         for name in new_outs if tag == "ancient" else ():
             (root / name).unlink()
-        made = {"cmd": "true", "outs": ["data/tiny"]}
+        made = {"cmd": "true", "outs": [f"data/tiny/{name}" for name in OUTPUTS[:4]]}
         YAML().dump({"stages": {"make": made, "evaluate": stage | {"outs": tracked}}}, root / "dvc.yaml")
         checkout.dvc("commit", "--force", "--quiet")
         checkout.commit(tag)
@@ -131,7 +134,7 @@ def html(report_project: ReportProject, tmp_path_factory: pytest.TempPathFactory
 def compose(project: ReportProject, revision: str | None = None) -> Report:
     with chdir(project.checkout.root):
         results = load_results()
-        return compose_report(results, find_changes(revision, results) if revision else None, "commit")
+        return compose_report(results, find_changes(revision, results) if revision else None)
 
 
 def read_text(report: Report, anchor: str) -> str:
@@ -205,6 +208,40 @@ def test_readings_of_pictures_that_were_drawn_otherwise_are_not_compared(report_
     assert "other pictures" in changes.lacking["reader"]
 
 
+def say_origin(project: ReportProject) -> str:
+    with chdir(project.checkout.root):
+        origin = describe_origin(load_results())
+    assert origin is not None
+    return "".join(origin.parts)
+
+
+def test_results_are_of_a_commit_only_if_it_records_them(
+    report_project: ReportProject, tiny_dataset: CaptchaDataset, tmp_path: Path
+) -> None:
+    copy = report_project.checkout.copy_to(tmp_path)
+    project, commit = replace(report_project, checkout=copy), copy.git("rev-parse", "HEAD")
+    (copy.root / "dvc.yaml").write_text(f"{(copy.root / 'dvc.yaml').read_text()}# no result\n")
+    assert say_origin(project) == f"The results are those of {commit}."
+    write_results(copy.root, tiny_dataset, {1: "222"})
+    (copy.root / "models/reader/errors.parquet").unlink()
+    changed = "models/reader/readings.parquet, metrics/reader.json"
+    assert say_origin(project) == f"These results are not committed: {changed} are not what {commit} has."
+    copy.git("restore", "metrics")
+    copy.dvc("checkout", "--force", "--quiet")
+    assert say_origin(project) == f"The results are those of {commit}."
+    with (copy.root / "params.yaml").open("a") as file:
+        file.write("more: 1\n")
+    assert say_origin(project) == f"These results are not committed: params.yaml is not what {commit} has."
+    assert f"params.yaml is not what {commit} has" in re.sub("<.*?>", "", copy.run("report", "--format", "markdown").stdout)
+    # A branch was changed, and its results were not brought.
+    copy.git("restore", "params.yaml", "dvc.yaml")
+    copy.git("checkout", "--quiet", "before")
+    assert "not committed: models/reader/readings.parquet, models/reader/errors.parquet are" in say_origin(project)
+    copy.git("rm", "--quiet", "--cached", "dvc.lock")
+    copy.git("commit", "--quiet", "--message", "no lock")
+    assert "not committed: models/reader/model.json, " in say_origin(project)
+
+
 def test_an_unknown_revision_is_named(report_project: ReportProject) -> None:
     done = report_project.run("--compare", "nowhere")
     assert (done.returncode, "there is no revision 'nowhere' here" in done.stderr) == (2, True)
@@ -260,9 +297,37 @@ def test_as_many_are_answered_as_the_target_allows(
     assert find_answerable(readings, target) == pytest.approx(expected)
 
 
-def test_what_is_not_all_is_never_rounded_to_all() -> None:
-    assert percent(0.999999).replace("\N{NO-BREAK SPACE}", " ") == "> 99.99 %"
-    assert percent(1.0).replace("\N{NO-BREAK SPACE}", " ") == "100.00 %"
+@pytest.mark.parametrize(
+    ("share", "written"),
+    [
+        (1.0, "100.00 %"),
+        (0.999999, "> 99.99 %"),
+        (0.9999, "99.99 %"),
+        (0.5, "50.00 %"),
+        (0.0001, "0.01 %"),
+        (1e-6, "< 0.01 %"),
+        (0.0, "0.00 %"),
+    ],
+)
+def test_what_is_not_all_is_never_rounded_to_all_nor_something_to_nothing(share: float, written: str) -> None:
+    assert percent(share).replace("\N{NO-BREAK SPACE}", " ") == written
+
+
+def test_a_column_of_numbers_or_ranges_is_one_whatever_else_begins_with_a_digit() -> None:
+    columns = {"5": True, "99.86\N{NO-BREAK SPACE}%": True, "1.00 % to > 99.99 %": True, "40-79": True, "-": False}
+    columns |= {"90 % drawn meanwhile": False, "< 0.01 %": True, "12,800": True, Code("12"): False, "192x64": False}
+    table = Table.of("caption", list(columns), [list(columns)])
+    assert [number in table.numeric for number in range(len(columns))] == list(columns.values())
+
+
+def test_chance_is_never_said_to_be_impossible() -> None:
+    assert [write_p(value) for value in (1.0, 0.012345, 2e-15, 1e-16, 0.0)] == [
+        "p = 1",
+        "p = 0.012",
+        "p = 2e-15",
+        "p < 1e-15",
+        "p < 1e-15",
+    ]
 
 
 def test_ink_is_found_where_pixels_differ_from_the_ground(tiny_dataset: CaptchaDataset) -> None:
@@ -329,6 +394,28 @@ def test_markdown_of_any_size_fits_into_a_comment() -> None:
     assert "kept" in text
     assert re.search(r"The last \d+ sections do not fit here", text)
     assert "@" not in text
+
+
+def measure_contrast(one: str, other: str) -> float:
+    """Compute the contrast of two colours. Source: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio."""
+    channels = [[int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)] for colour in (one, other)]
+    linear = [[c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour] for colour in channels]
+    dark, light = sorted(0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_every_series_stands_out_from_the_ground_by_day_and_by_night(html: Path) -> None:
+    grounds = re.findall(r"--paper: (#[0-9a-f]{6})", html.read_text())
+    assert grounds == ["#ffffff", "#14181d", "#ffffff"]
+    for palette, ground in ((PALETTE, grounds[0]), (DARK_PALETTE, grounds[1])):
+        assert len(set(palette)) == len(PALETTE) == len(SHAPES)
+        assert [colour for colour in palette if measure_contrast(colour, ground) < 3] == []
+
+
+def test_charts_take_all_colours_from_the_page(html: Path) -> None:
+    charts = re.findall(r'<svg role="img".*?</svg>', html.read_text(), re.DOTALL)
+    colours = {colour for chart in charts for colour in re.findall(r'(?:fill|stroke)="([^"]+)"', chart)}
+    assert colours == {"none", "currentColor", "var(--line)", "var(--series-1)"}
 
 
 @pytest.mark.peers

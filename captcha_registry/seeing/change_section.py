@@ -14,6 +14,8 @@ from captcha_registry.seeing.sections import interval, percent, show_readings
 NUM_CHANGED_SHOWN = 12
 # So small a p is hardly chance, as is usual.
 SIGNIFICANT = 0.05
+# The digits of a smaller one mean nothing.
+TINY = 1e-15
 
 
 def show_changes(results: Sequence[ModelResult], changes: Changes | None, album: Album) -> Section:
@@ -70,13 +72,18 @@ def _show_comparison(result: ModelResult, comparison: Comparison, revision: Code
     otherwise = ~rows["right_old"] & ~rows["right_new"] & (rows["text_old"] != rows["text_new"])
     words = Paragraph.of(
         f"{len(fixed):,} fixed, {len(broken):,} broken, {int(otherwise.sum()):,} wrong on both sides in different ways. "
-        f"Exact McNemar p = {comparison.p_value:.2g}: {_judge(comparison)}."
+        f"Exact McNemar {write_p(comparison.p_value)}: {_judge(comparison)}."
     )
     galleries = [
         _show(result, album, "Fixed: read wrong there, right here", fixed, "old"),
         _show(result, album, "Broken: read right there, wrong here", broken, "new"),
     ]
     return [table, words, *(gallery for gallery in galleries if gallery.items)]
+
+
+def write_p(value: float) -> str:
+    """Write how likely chance is; it is never impossible."""
+    return f"p = {value:.2g}" if value >= TINY else f"p < {TINY:g}"
 
 
 def _judge(comparison: Comparison) -> str:

@@ -1,10 +1,13 @@
 """What a report is made of, whatever it is written as: sections of paragraphs, tables, charts and pictures."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from captcha_registry.recognition.tables import align_texts
 
+# A number with its sign and unit, and maybe the other end of a range.
+NUMBER = re.compile(r"[<>+-]?\s?\d[\d,.]*(\s?%)?((-| to )[<>]?\s?\d[\d,.]*(\s?%)?)?")
 # Stands where an alignment has no character.
 GAP = "\N{MIDDLE DOT}"
 
@@ -45,10 +48,13 @@ class Table:
 
     @classmethod
     def of(cls, caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-        """Make a table; a column holds numbers if each of its cells begins with a digit or a sign."""
-        columns = range(len(head))
-        numeric = {n for n in columns if rows and all(row[n][:1] in set("0123456789+-<") and row[n] != "-" for row in rows)}
-        return cls(caption, head, rows, frozenset(n for n in numeric if not any(isinstance(row[n], Code) for row in rows)))
+        """Make a table; a column holds numbers if each of its cells is one, or a range of them."""
+
+        def is_number(cell: str) -> bool:
+            return not isinstance(cell, Code) and NUMBER.fullmatch(cell) is not None
+
+        numeric = (n for n in range(len(head)) if rows and all(is_number(row[n]) for row in rows))
+        return cls(caption, head, rows, frozenset(numeric))
 
 
 @dataclass(frozen=True, slots=True)
