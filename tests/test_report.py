@@ -42,7 +42,7 @@ ANCHORS = ["results", "changes", "errors", "pairs", "confusion", "calibration", 
 # What is read wrong, by the number of the sample in the test split.
 WRONG_BEFORE = {0: "111", 1: "222", 2: "AB"}
 WRONG_NOW = {2: "AB", 3: "<A>"}
-MODEL = {"family": "cnn", "dataset": "tiny", "preset": "fast", "seed": 1, "fast": {"epochs": 2}, "lab": {"epochs": 9}}
+MODEL = {"family": "cnn", "dataset": "tiny", "seed": 1}
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,13 @@ def test_readings_of_pictures_that_were_drawn_otherwise_are_not_compared(report_
         changes = find_changes("before", results)
     assert not changes.comparisons
     assert "other pictures" in changes.lacking["reader"]
+
+
+def test_parameters_are_listed_with_those_that_params_yaml_leaves_out(report_project: ReportProject) -> None:
+    rows = {row[0]: row[1] for part in compose(report_project).sections[-1].parts if part.kind == "table" for row in part.rows}
+    expected = {"preset": "fast", "fast.epochs": "2", "fast.optimizer": "muon", "datasets.tiny.width": "48"}
+    assert {name: rows[name] for name in expected} == expected
+    assert not any(name.startswith("lab.") for name in rows)
 
 
 def say_origin(project: ReportProject) -> str:

@@ -16,7 +16,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from captcha_registry.dataset.readings import READINGS_NAME
-from captcha_registry.params import read_params
+from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.params import load_section
+from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.seeing.album import Album
 from captcha_registry.seeing.change_section import show_changes
 from captcha_registry.seeing.charts import PALETTE
@@ -108,11 +110,10 @@ def show_way(results: Sequence[ModelResult], changes: Changes | None, origin: Pa
             ],
         ),
     ]
-    params = read_params()
     for result in results:
-        model = params["models"][result.name]
+        model = load_model_params(result.name).model_dump(mode="json")
         of_preset = {key: value for key, value in model.items() if key not in {"fast", "lab"} or key == model["preset"]}
-        dataset = params["datasets"][result.card.dataset]
+        dataset = load_section(DatasetSpec, f"datasets.{result.card.dataset}").model_dump(mode="json")
         rows = [
             (Code(key), Code(value))
             for key, value in [*_flatten(of_preset), *_flatten(dataset, f"datasets.{result.card.dataset}.")]
