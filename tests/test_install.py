@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import os
 import re
 import shlex
@@ -165,6 +166,26 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"captcha-registry \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
+def run_apart(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command that finds nothing of this checkout."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the package, which does for every Python."""
+    place = tmp_path_factory.mktemp("wheel")
+    (place / "source").mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, place / "source")
+    shutil.copytree(PACKAGE, place / "source/captcha_registry", ignore=shutil.ignore_patterns("__pycache__"))
+    done = run_apart([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", ".", "./source"], place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = place.glob("*.whl")
+    return built
+
+
 @dataclass(frozen=True)
 class Base:
     """An environment with the wheel and its dependencies alone, in a folder far from the checkout."""
@@ -172,28 +193,21 @@ class Base:
     place: Path
 
     @classmethod
-    def create(cls, python: str, place: Path) -> "Base":
-        """Build the wheel and install it with the releases of the lock file."""
+    def create(cls, python: str, place: Path, wheel: Path) -> "Base":
+        """Install the wheel with the releases of the lock file."""
         base = cls(place)
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
-            (place / "source").mkdir(exist_ok=True)
-            shutil.copy(ROOT / name, place / "source")
-        shutil.copytree(PACKAGE, place / "source/captcha_registry", ignore=shutil.ignore_patterns("__pycache__"))
         subprocess.run([python, "-m", "venv", place / "venv"], check=True)
         locked = re.sub(r"( \\\n +--hash=\S+)+", "", (ROOT / "requirements.lock").read_text(encoding="utf-8"))
         (place / "constraints.txt").write_text(locked)
-        base.run_ok("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", ".", "./source")
-        wheel = next(place.glob("*.whl")).name
         # What is imported is compiled then, the rest never.
         install = ("install", "--quiet", "--no-compile", "--constraint", "constraints.txt")
-        base.run_ok("python", "-m", "pip", *install, f"./{wheel}")
+        base.run_ok("python", "-m", "pip", *install, str(wheel))
         return base
 
     def run(self, program: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment."""
-        environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}}
-        command = [self.place / "venv/bin" / program, *arguments]
-        return subprocess.run(command, cwd=cwd or self.place, env=environment, capture_output=True, text=True, check=False)
+        command = [str(self.place / "venv/bin" / program), *arguments]
+        return run_apart(command, cwd or self.place)
 
     def run_ok(self, program: str, *arguments: str, cwd: Path | None = None) -> str:
         done = self.run(program, *arguments, cwd=cwd)
@@ -206,6 +220,16 @@ SIZE = """
 from importlib.metadata import distributions
 files = [f for d in distributions() if d.name not in {"pip", "setuptools"} for f in d.files or () if f.suffix != ".pyc"]
 print(sum(f.locate().stat().st_size for f in files if f.locate().is_file()))
+"""
+# One start for many commands; two more below are started by their program.
+RUN_ALL = """
+import json, sys
+from captcha_registry.cli import main
+for command in json.loads(sys.argv[1]):
+    try:
+        main(command)
+    except SystemExit as end:
+        assert not end.code, command
 """
 LOAD = """
 import sys
@@ -223,22 +247,24 @@ assert not {"tensorflow", "keras", "numba", "pandas", "sklearn", "captcha"} & se
 @pytest.mark.slow
 @pytest.mark.parametrize("python", ["the one of this run", "the newest"])
 def test_the_base_install_reads_verifies_fetches_publishes_and_exports(
-    python: str, published: Checkout, tiny_dataset: CaptchaDataset, tmp_path: Path
+    python: str, wheel: Path, published: Checkout, tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
     newest = os.environ.get("NEWEST_PYTHON")
     if python == "the newest" and not newest:
         pytest.skip("no Python beside this one; name one in NEWEST_PYTHON")
-    base = Base.create(str(newest) if python == "the newest" else sys.executable, tmp_path)
+    base = Base.create(str(newest) if python == "the newest" else sys.executable, tmp_path, wheel)
     assert 100e6 < int(base.run_ok("python", "-c", SIZE)) < 400e6
 
     base.run_ok("captcha-registry", "--help")
     base.run_ok("captcha-registry", "--version")
-    for command in (["list"], ["show", "tiny@1.0.0"], ["get", "tiny@1.0.0"], ["diff", "tiny@1.0.0", "tiny@1.1.0"]):
-        base.run_ok("captcha-registry", *command, "--repo", published.origin)
-    for depth in ("quick", "full", "deep"):
-        base.run_ok("captcha-registry", "verify", "tiny", "--depth", depth)
-    for kind in ("images", "numpy", "webdataset", "tfrecord", "huggingface"):
-        base.run_ok("captcha-registry", "export", "tiny", "--format", kind, "--to", kind)
+    asked = (["list"], ["show", "tiny@1.0.0"], ["get", "tiny@1.0.0"], ["diff", "tiny@1.0.0", "tiny@1.1.0"])
+    calls = [[*command, "--repo", published.origin] for command in asked]
+    calls += [["verify", "tiny", "--depth", depth] for depth in ("quick", "full", "deep")]
+    calls += [
+        ["export", "tiny", "--format", kind, "--to", kind]
+        for kind in ("images", "numpy", "webdataset", "tfrecord", "huggingface")
+    ]
+    base.run_ok("python", "-c", RUN_ALL, json.dumps(calls))
     base.run_ok("python", "-c", LOAD, "tiny", published.origin)
 
     (tmp_path / "own").mkdir()
