@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_recognition import read_all, small_params
+from test_recognition import read_all, small_params, uncompiled  # noqa: F401 - a fixture
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
@@ -171,7 +171,8 @@ def test_a_training_without_the_drawing_packages_names_what_is_missing(
         assert loaded.num_steps == 4
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option is set")
 def test_a_training_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(
     tiny_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,14 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, spec in SPECS.items():
         draw_and_split(name, spec, folder)
     return folder
+
+
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """TensorFlow runs a few steps sooner than it compiles a network, which other tests have it do."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def draw_and_split(name: str, spec: DatasetSpec, folder: Path) -> None:
@@ -450,7 +459,8 @@ def test_weights_that_do_not_fit_on_the_disk_are_an_error_that_names_them(tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option is set")
 def test_patience_ends_a_phase_and_the_next_starts_from_the_best_weights(datasets: Path, tmp_path: Path) -> None:
     params = small_params("cnn", preset="lab", learning_rates=(1e-3, 1e-9), epochs=9, patience=1)
     _, history = train_model(params, open_folder(datasets / "digits"), tmp_path)
