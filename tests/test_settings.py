@@ -104,7 +104,7 @@ for name in sys.argv[3:]:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_trainings_have_equal_bytes_under_load_in_any_order_with_any_settings_of_others(
     datasets: Path,  # noqa: F811 - the fixture
     tmp_path: Path,
