@@ -108,6 +108,16 @@ def test_a_bare_repository_is_found_where_git_finds_it(
     assert captcha_registry.load("tiny", repo=str(odd), version="1.0.0")[3].label
 
 
+def test_a_bare_repository_in_a_folder_of_another_project_is_not_taken_for_that_project(
+    published: Checkout, tmp_path: Path
+) -> None:
+    run_git(tmp_path, "init")
+    (tmp_path / ".dvc").mkdir()
+    shutil.copytree(published.root.parent / "origin.git", tmp_path / ".work/registry.git")
+    done = Checkout(tmp_path / ".work").run("list", "--repo", "registry.git")
+    assert (done.returncode, done.stdout.count("tiny")) == (0, 2), done.stderr
+
+
 def test_a_project_and_its_remotes_may_lie_in_any_folder(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
     checkout = Checkout.create(tmp_path / ODD, "/none")
     # DVC reads an umlaut here, but cannot write one.

@@ -151,6 +151,8 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
         root = find_root() if url is None else Path(Repo.find_root(str(expand_home(url))))
     except NotDvcRepoError:
         return None
+    if url is not None and _is_in_another_repository(expand_home(url).resolve(), root.resolve()):
+        return None
     try:
         scm = open_git(root)
     except SCMError:
@@ -166,6 +168,12 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
     if (config := root / ".dvc" / "config").is_file():
         _check_config(Config.load_file(config), where)
     return Repo.open(str(root), scm=scm, config=_configure())
+
+
+def _is_in_another_repository(path: Path, root: Path) -> bool:
+    """Tell whether a folder below a DVC project is, or is in, a Git repository of its own, such as a bare one."""
+    folders = [folder for folder in (path, *path.parents) if root in folder.parents]
+    return any((f / ".git").exists() or all((f / name).exists() for name in ("HEAD", "objects", "refs")) for f in folders)
 
 
 @contextmanager
