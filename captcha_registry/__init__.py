@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from captcha_registry.dataset.front_door import CaptchaDataset
+    from captcha_registry.dataset.dataset import CaptchaDataset
+    from captcha_registry.dataset.front_door import LoadedDataset
     from captcha_registry.errors import UserError
     from captcha_registry.recognition.model import CaptchaModel
     from captcha_registry.registry.loading import load, load_model, load_readings
 
-__all__ = ["CaptchaDataset", "CaptchaModel", "UserError", "__version__", "load", "load_model", "load_readings"]
+__all__ = ["CaptchaDataset", "CaptchaModel", "LoadedDataset", "UserError", "__version__", "load", "load_model", "load_readings"]
 __version__ = "0.1.0"
 
 
@@ -29,9 +30,13 @@ def __getattr__(name: str) -> object:
 
             return CaptchaModel
         case "CaptchaDataset":
-            from captcha_registry.dataset.front_door import CaptchaDataset  # noqa: PLC0415
+            from captcha_registry.dataset.dataset import CaptchaDataset  # noqa: PLC0415
 
             return CaptchaDataset
+        case "LoadedDataset":
+            from captcha_registry.dataset.front_door import LoadedDataset  # noqa: PLC0415
+
+            return LoadedDataset
         case "UserError":
             from captcha_registry.errors import UserError  # noqa: PLC0415
 

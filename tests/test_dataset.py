@@ -105,10 +105,6 @@ def test_a_number_outside_is_an_index_error(tiny: CaptchaDataset, number: int) -
         tiny[[number]]
 
 
-def test_a_dataset_shows_what_it_is_in_a_line(tiny: CaptchaDataset) -> None:
-    assert repr(tiny[:5]) == "<CaptchaDataset tiny: 5 of 60 samples>"
-
-
 def test_a_shard_that_was_not_fetched_is_named_with_what_to_do(dataset_copy: Path) -> None:
     samples = captcha_registry.load(dataset_copy)
     (dataset_copy / samples.index["shard"][3].as_py()).unlink()

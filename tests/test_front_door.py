@@ -17,17 +17,17 @@ from conftest import ROOT
 from PIL import Image
 
 import captcha_registry
-from captcha_registry import CaptchaDataset, UserError
+from captcha_registry import CaptchaDataset, LoadedDataset, UserError
 from captcha_registry.dataset import read_ahead as read_ahead_module
 from captcha_registry.dataset.files import Files
 from captcha_registry.dataset.front_door import CaptchaSample
 from captcha_registry.dataset.records import DamagedRecordError
 
-OFFERS = {"CaptchaDataset", "UserError", "__version__", "load", "load_model"}
+OFFERS = {"CaptchaDataset", "LoadedDataset", "UserError", "__version__", "load", "load_model"}
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_dataset: CaptchaDataset) -> CaptchaDataset:
+def tiny(tiny_dataset: CaptchaDataset) -> LoadedDataset:
     return captcha_registry.load(tiny_dataset.root)
 
 
@@ -44,6 +44,7 @@ def test_help_explains_what_the_package_offers() -> None:
     text = pydoc.plain(pydoc.render_doc(captcha_registry))
     for name in (
         "class CaptchaDataset",
+        "class LoadedDataset(captcha_registry.dataset.dataset.CaptchaDataset)",
         "class UserError",
         "load(source: str",
         "load_model(source: str",
@@ -52,7 +53,7 @@ def test_help_explains_what_the_package_offers() -> None:
         assert name in text
 
 
-def test_a_column_is_an_array(tiny: CaptchaDataset) -> None:
+def test_a_column_is_an_array(tiny: LoadedDataset) -> None:
     rows = tiny.index.to_pylist()
     assert tiny.labels.tolist() == tiny["label"].tolist() == [row["label"] for row in rows]
     assert tiny["ink_luminance"].dtype == np.uint8
@@ -65,12 +66,27 @@ def test_a_column_that_says_nothing_of_some_samples_holds_none(generated_dataset
     assert captcha_registry.load(generated_dataset.root)["split"].tolist() == [None] * 60
 
 
-def test_a_name_that_is_no_column_is_refused_with_those_that_are(tiny: CaptchaDataset) -> None:
+def test_a_name_that_is_no_column_is_refused_with_those_that_are(tiny: LoadedDataset) -> None:
     with pytest.raises(UserError, match=r"'image' is no column of tiny; expected one of id, label, .*dataset\[0\]\.image"):
         tiny["image"]
 
 
-def test_a_dataset_says_what_is_in_it(tiny: CaptchaDataset, generated_dataset: CaptchaDataset) -> None:
+def test_a_split_that_is_taken_for_a_column_is_named_with_what_selects_it(tiny: LoadedDataset) -> None:
+    with pytest.raises(UserError, match=r"'test' is a split, not a column: tiny\.split\('test'\) selects its samples"):
+        tiny["test"]
+
+
+def test_a_sample_is_read_by_names_like_a_dict(tiny: LoadedDataset) -> None:
+    sample = tiny[3]
+    assert (sample["label"], sample["id"]) == (sample.label, 3)
+    assert sample["image"] is sample.image
+    with pytest.raises(KeyError, match="a sample has image, label, id, no 'text'"):
+        sample["text"]
+    with pytest.raises(TypeError, match="not iterable"):
+        _image, _label = sample
+
+
+def test_a_dataset_says_what_is_in_it(tiny: LoadedDataset, generated_dataset: CaptchaDataset) -> None:
     assert (tiny.name, tiny.version) == ("tiny", None)
     assert tiny.splits == {"train": 48, "test": 12}
     assert list(tiny.splits) == ["train", "test"]
@@ -79,7 +95,7 @@ def test_a_dataset_says_what_is_in_it(tiny: CaptchaDataset, generated_dataset: C
     assert tiny.features == {"image": "uint8 (32, 48, 3)"} | {field.name: str(field.type) for field in tiny.index.schema}
 
 
-def test_a_seed_decides_the_order_of_a_shuffle(tiny: CaptchaDataset) -> None:
+def test_a_seed_decides_the_order_of_a_shuffle(tiny: LoadedDataset) -> None:
     one, again, other = (tiny.shuffle(seed)["id"].tolist() for seed in (1, 1, 2))
     assert one == again != other
     assert sorted(one) == sorted(other) == list(range(60)) != one
@@ -87,19 +103,26 @@ def test_a_seed_decides_the_order_of_a_shuffle(tiny: CaptchaDataset) -> None:
         tiny.shuffle(-1)
 
 
-def test_select_takes_samples_in_the_order_of_their_numbers(tiny: CaptchaDataset) -> None:
+def test_select_takes_samples_in_the_order_of_their_numbers(tiny: LoadedDataset) -> None:
     assert tiny.select(range(5, 2, -1))["id"].tolist() == tiny.select(np.array([5, 4, 3]))["id"].tolist() == [5, 4, 3]
     with pytest.raises(TypeError):
         tiny.select(3)
 
 
-def test_a_selection_keeps_what_the_dataset_is(tiny: CaptchaDataset) -> None:
-    named = CaptchaDataset.of(tiny, version="1.2.0")
+def test_a_selection_keeps_what_the_dataset_is(tiny: LoadedDataset) -> None:
+    named = LoadedDataset.of(tiny, version="1.2.0")
     selections = [named[:3], named.split("test"), named.filter("id < 3"), named.shuffle(1), named.select([1])]
-    assert [(type(chosen), chosen.version) for chosen in selections] == [(CaptchaDataset, "1.2.0")] * 5
+    assert [(type(chosen), chosen.version) for chosen in selections] == [(LoadedDataset, "1.2.0")] * 5
 
 
-def test_a_sample_shows_its_text_and_size_in_a_line(tiny: CaptchaDataset) -> None:
+def test_a_dataset_shows_what_it_is_in_a_line(tiny: LoadedDataset, tiny_dataset: CaptchaDataset) -> None:
+    assert repr(tiny[:5]) == "<LoadedDataset tiny: 5 of 60 samples>"
+    assert repr(LoadedDataset.of(tiny, version="1.2.0")) == "<LoadedDataset tiny@1.2.0: 60 of 60 samples>"
+    # What the pipeline reads.
+    assert repr(tiny_dataset) == "<CaptchaDataset tiny: 60 of 60 samples>"
+
+
+def test_a_sample_shows_its_text_and_size_in_a_line(tiny: LoadedDataset) -> None:
     assert repr(tiny[3]) == f"<CaptchaSample 3: {str(tiny.labels[3])!r}, 48x32>"
 
 
@@ -116,11 +139,11 @@ class CountedFiles:
 
 
 @pytest.fixture
-def counted(tiny: CaptchaDataset) -> CaptchaDataset:
+def counted(tiny: LoadedDataset) -> LoadedDataset:
     return replace(tiny, files=CountedFiles(tiny.files, []))
 
 
-def test_records_that_lie_side_by_side_are_read_at_once(counted: CaptchaDataset) -> None:
+def test_records_that_lie_side_by_side_are_read_at_once(counted: LoadedDataset) -> None:
     samples = list(counted)
     assert [sample.id for sample in samples] == list(range(60))
     assert [sample.label for sample in samples] == counted.labels.tolist()
@@ -129,7 +152,7 @@ def test_records_that_lie_side_by_side_are_read_at_once(counted: CaptchaDataset)
 
 
 @pytest.mark.parametrize("run", [1, 7, 64])
-def test_samples_come_in_the_order_of_the_selection(tiny: CaptchaDataset, monkeypatch: pytest.MonkeyPatch, run: int) -> None:
+def test_samples_come_in_the_order_of_the_selection(tiny: LoadedDataset, monkeypatch: pytest.MonkeyPatch, run: int) -> None:
     monkeypatch.setattr(read_ahead_module, "RUN_SAMPLES", run)
     chosen = tiny[[*tiny.shuffle(3)["id"], 5, 5, 6]]
     for place, sample in enumerate(chosen):
@@ -137,7 +160,7 @@ def test_samples_come_in_the_order_of_the_selection(tiny: CaptchaDataset, monkey
         np.testing.assert_array_equal(sample.image, tiny[int(sample.id)].image)
 
 
-def test_large_pictures_are_read_ahead_in_small_numbers(counted: CaptchaDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_are_read_ahead_in_small_numbers(counted: LoadedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ahead_module, "RUN_BYTES", 48 * 32 * 3)
     iterator = iter(counted)
     assert next(iterator).id == 0
@@ -145,7 +168,7 @@ def test_large_pictures_are_read_ahead_in_small_numbers(counted: CaptchaDataset,
     assert len(counted.files.reads) <= read_ahead_module.RUNS_AHEAD + 1
 
 
-def test_a_loop_that_is_left_leaves_no_thread(tiny: CaptchaDataset) -> None:
+def test_a_loop_that_is_left_leaves_no_thread(tiny: LoadedDataset) -> None:
     before = threading.active_count()
     for _ in tiny:
         break
@@ -161,7 +184,7 @@ def test_a_damaged_record_ends_the_loop(dataset_copy: Path) -> None:
         list(samples)
 
 
-def test_a_sample_shows_its_picture(tiny: CaptchaDataset) -> None:
+def test_a_sample_shows_its_picture(tiny: LoadedDataset) -> None:
     sample = tiny[3]
     np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(sample._repr_png_()))), sample.image)
     html = sample._repr_html_()
@@ -170,8 +193,8 @@ def test_a_sample_shows_its_picture(tiny: CaptchaDataset) -> None:
     assert base64.b64decode(source) == sample._repr_png_()
 
 
-def test_a_dataset_shows_its_facts_and_some_pictures(tiny: CaptchaDataset) -> None:
-    html = CaptchaDataset.of(tiny, version="1.2.0")[:20]._repr_html_()
+def test_a_dataset_shows_its_facts_and_some_pictures(tiny: LoadedDataset) -> None:
+    html = LoadedDataset.of(tiny, version="1.2.0")[:20]._repr_html_()
     for fact in ("<b>tiny</b> 1.2.0", "20 of 60 (train ", "48x32", "3 characters of <code>0123456789AB</code>", "ink_luminance"):
         assert fact in html
     assert re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", html) == tiny.labels[:12].tolist()
@@ -181,7 +204,7 @@ def test_a_dataset_shows_its_facts_and_some_pictures(tiny: CaptchaDataset) -> No
     assert "the first 12 samples" not in tiny[:12]._repr_html_()
 
 
-def test_what_a_text_holds_is_no_html(tiny: CaptchaDataset) -> None:
+def test_what_a_text_holds_is_no_html(tiny: LoadedDataset) -> None:
     sample = CaptchaSample(tiny[0].image, '<b>&"', 7)
     assert "&lt;b&gt;&amp;&quot;</figcaption>" in sample._repr_html_()
     assert "<b>" not in sample._repr_html_()

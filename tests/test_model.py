@@ -123,6 +123,15 @@ def test_what_is_no_picture_is_refused(model: CaptchaModel, tmp_path: Path) -> N
         model.read(tmp_path / "bomb.png")
 
 
+def test_a_model_that_is_taken_for_a_dataset_is_named_with_what_opens_it(
+    model_folder: Path, tiny_dataset: CaptchaDataset
+) -> None:
+    with pytest.raises(UserError, match="is a model, which `load_model` opens; expected a dataset"):
+        captcha_registry.load(model_folder)
+    with pytest.raises(UserError, match="is a dataset, which `load` opens; expected a model"):
+        captcha_registry.load_model(tiny_dataset.root)
+
+
 def test_a_model_says_what_it_reads(model: CaptchaModel, tiny_dataset: CaptchaDataset) -> None:
     assert repr(model) == ("<CaptchaModel reader: read(images or paths) of 48x32 pixels with 3 characters of '0123456789AB'>")
     assert (model.spec, model.alphabet) == (tiny_dataset.manifest.spec, "0123456789AB")

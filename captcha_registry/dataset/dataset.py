@@ -62,6 +62,8 @@ class DecodedSample:
 class CaptchaDataset:
     """Some or all samples of a dataset, in an order; selecting gives another one and reads no record.
 
+    The pipeline reads this class. `captcha_registry.load` gives a `LoadedDataset`, which has columns and pictures, too.
+
     Attributes:
         files: where shards are read.
         manifest: of the whole dataset.

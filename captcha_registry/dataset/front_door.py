@@ -1,11 +1,11 @@
-"""A dataset as people meet it: what `captcha_registry.load` gives.
+"""What `captcha_registry.load` gives: a dataset with what people reach for at a prompt or in a notebook.
 
     digits = captcha_registry.load("digits@1.1.0", repo=URL)
     digits  # in a notebook a wall of pictures with the facts; digits[0] is a picture with its text
     digits.labels, digits["ink_luminance"], digits.splits, digits.features
     for sample in digits.split("test").shuffle(seed=1): ...
 
-Trainings read the class below this one, in `dataset.dataset`: what is only shown or named here makes no model stale.
+Trainings read the class above it, `CaptchaDataset`: what is only shown or named here makes no model stale.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captcha_registry.dataset import dataset
-from captcha_registry.dataset.dataset import DecodedSample
+from captcha_registry.dataset.dataset import CaptchaDataset, DecodedSample
 from captcha_registry.dataset.notebook import encode_png, show_dataset, show_sample
 from captcha_registry.dataset.read_ahead import read_ahead
 from captcha_registry.dataset.records import Sample
@@ -30,6 +29,18 @@ class CaptchaSample(DecodedSample):
     """One captcha: pixels `(height, width, 3)` uint8, the text on it, and its number in the dataset."""
 
     __slots__ = ()
+    # Else Python would try the numbers from 0.
+    __iter__ = None
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the image, the label or the id, as other libraries have them in a dict.
+
+        Raises:
+            KeyError: it is called otherwise.
+        """
+        if name not in self.__dataclass_fields__:
+            raise KeyError(f"a sample has {', '.join(self.__dataclass_fields__)}, no {name!r}")
+        return getattr(self, name)
 
     def __repr__(self) -> str:
         height, width, _ = self.image.shape
@@ -43,8 +54,8 @@ class CaptchaSample(DecodedSample):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CaptchaDataset(dataset.CaptchaDataset):
-    """Some or all samples of a dataset, in an order; selecting gives another one and reads no record.
+class LoadedDataset(CaptchaDataset):
+    """Some or all samples of a dataset, in an order, as `load` gives them; selecting gives another one and reads no record.
 
     Attributes:
         files: where shards are read.
@@ -56,17 +67,21 @@ class CaptchaDataset(dataset.CaptchaDataset):
     version: str | None = None
 
     @classmethod
-    def of(cls, samples: dataset.CaptchaDataset, version: str | None = None) -> "CaptchaDataset":
-        """Open the samples of another class' dataset."""
+    def of(cls, samples: CaptchaDataset, version: str | None = None) -> "LoadedDataset":
+        """Give to samples what people reach for."""
         return cls(samples.files, samples.manifest, samples.index, version)
+
+    def __repr__(self) -> str:
+        version = f"@{self.version}" if self.version else ""
+        return f"<LoadedDataset {self.name}{version}: {len(self):,} of {self.manifest.spec.count:,} samples>"
 
     @overload
     def __getitem__(self, key: int) -> CaptchaSample: ...
     @overload
     def __getitem__(self, key: str) -> npt.NDArray[Any]: ...
     @overload
-    def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[np.integer[Any] | np.bool_]) -> "CaptchaDataset": ...
-    def __getitem__(self, key: Any) -> "CaptchaSample | npt.NDArray[Any] | CaptchaDataset":
+    def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[np.integer[Any] | np.bool_]) -> "LoadedDataset": ...
+    def __getitem__(self, key: Any) -> "CaptchaSample | npt.NDArray[Any] | LoadedDataset":
         """Read one sample by its place, a column of the index by its name, or select samples.
 
         Samples are selected by a slice, a list of numbers, or a mask with a truth value for each. Negative numbers count from
@@ -107,11 +122,11 @@ class CaptchaDataset(dataset.CaptchaDataset):
         spec = self.manifest.spec
         return {"image": f"uint8 ({spec.height}, {spec.width}, 3)"} | {f.name: str(f.type) for f in self.index.schema}
 
-    def select(self, numbers: Iterable[int]) -> "CaptchaDataset":
+    def select(self, numbers: Iterable[int]) -> "LoadedDataset":
         """Select the samples at some places, in the order in which they are given."""
         return self[numbers if isinstance(numbers, np.ndarray) else list(numbers)]
 
-    def shuffle(self, seed: int) -> "CaptchaDataset":
+    def shuffle(self, seed: int) -> "LoadedDataset":
         """Put the samples into an order that the seed decides, and no machine.
 
         Raises:
@@ -123,6 +138,8 @@ class CaptchaDataset(dataset.CaptchaDataset):
 
     def _read_column(self, name: str) -> npt.NDArray[Any]:
         """Return a column of the index as an array: of texts or numbers if each sample has one, else of objects."""
+        if name in self.splits:
+            raise UserError(f"{name!r} is a split, not a column: {self.name}.split({name!r}) selects its samples")
         if name not in self.index.column_names:
             raise UserError(
                 f"{name!r} is no column of {self.name}; expected one of {', '.join(self.index.column_names)}. Pictures come "

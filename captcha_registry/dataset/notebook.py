@@ -11,7 +11,7 @@ from captcha_registry.errors import UserError
 
 if TYPE_CHECKING:
     from captcha_registry.dataset.dataset import DecodedSample
-    from captcha_registry.dataset.front_door import CaptchaDataset
+    from captcha_registry.dataset.front_door import LoadedDataset
 
 # So many pictures stand on a dataset's wall.
 NUM_PICTURES = 12
@@ -40,13 +40,13 @@ def show_sample(sample: "DecodedSample") -> str:
     )
 
 
-def show_dataset(dataset: "CaptchaDataset") -> str:
+def show_dataset(dataset: "LoadedDataset") -> str:
     """Compose the HTML of a dataset: its facts, and its first pictures on a wall."""
     facts = "".join(f'<dt style="opacity:.7">{name}</dt><dd style="margin:0">{fact}</dd>' for name, fact in list_facts(dataset))
     return f'<div><dl style="{_FACTS}">{facts}</dl>{_show_wall(dataset)}</div>'
 
 
-def list_facts(dataset: "CaptchaDataset") -> list[tuple[str, str]]:
+def list_facts(dataset: "LoadedDataset") -> list[tuple[str, str]]:
     """List what is worth knowing of a dataset at first sight, as HTML."""
     spec = dataset.manifest.spec
     chosen = f" of {spec.count:,}" if len(dataset) != spec.count else ""
@@ -61,7 +61,7 @@ def list_facts(dataset: "CaptchaDataset") -> list[tuple[str, str]]:
     ]
 
 
-def _show_wall(dataset: "CaptchaDataset") -> str:
+def _show_wall(dataset: "LoadedDataset") -> str:
     """Show the first pictures, or say why they cannot be read."""
     try:
         figures = "".join(map(show_sample, dataset[:NUM_PICTURES]))

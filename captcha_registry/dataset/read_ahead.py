@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from captcha_registry.dataset.files import Files
 
 if TYPE_CHECKING:
-    from captcha_registry.dataset.front_door import CaptchaDataset, CaptchaSample
+    from captcha_registry.dataset.front_door import CaptchaSample, LoadedDataset
 
 # A run is so many samples, or fewer if their pictures are large.
 RUN_SAMPLES, RUN_BYTES = 64, 2**22
@@ -44,7 +44,7 @@ class RecordsInMemory:
         return self.files.make_local(paths)
 
 
-def read_ahead(dataset: "CaptchaDataset") -> Iterator["CaptchaSample"]:
+def read_ahead(dataset: "LoadedDataset") -> Iterator["CaptchaSample"]:
     """Yield all samples in their order, read, verified and decoded in threads.
 
     Raises:
@@ -63,7 +63,7 @@ def read_ahead(dataset: "CaptchaDataset") -> Iterator["CaptchaSample"]:
         executor.shutdown(cancel_futures=True)
 
 
-def _read_run(part: "CaptchaDataset") -> list["CaptchaSample"]:
+def _read_run(part: "LoadedDataset") -> list["CaptchaSample"]:
     records = dict(_read_records(part.files, part.index.select(["shard", "offset", "length"]).to_pylist()))
     part = replace(part, files=RecordsInMemory(part.files, records))
     return [part[number] for number in range(len(part))]

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from captcha_registry.dataset.dataset import make_dataset
 from captcha_registry.dataset.folder import open_folder
-from captcha_registry.dataset.front_door import CaptchaDataset
+from captcha_registry.dataset.front_door import LoadedDataset
 from captcha_registry.dataset.index import read_index
+from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.readings import READINGS_NAME, read_readings
 from captcha_registry.errors import UserError
 from captcha_registry.extras import advise_install, needs
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 NETWORK_NAME = "model.keras"
 
 
-def load(source: str | Path, *, repo: str | None = None, version: str | None = None, split: str | None = None) -> CaptchaDataset:
+def load(source: str | Path, *, repo: str | None = None, version: str | None = None, split: str | None = None) -> LoadedDataset:
     """Open a dataset.
 
     Args:
@@ -43,7 +44,7 @@ def load(source: str | Path, *, repo: str | None = None, version: str | None = N
     if _is_published(source, repo, version):
         dataset = _load_published(str(source), repo, version)
     else:
-        dataset = CaptchaDataset.of(open_folder(_require_folder(source, "datasets")))
+        dataset = LoadedDataset.of(open_folder(_require_folder(source, "datasets")))
     return dataset.split(split) if split else dataset
 
 
@@ -93,7 +94,7 @@ def _load_exported(source: str | Path, repo: str | None, version: str | None) ->
 
 
 def load_readings(source: str | Path, *, repo: str | None = None, version: str | None = None) -> pa.Table:
-    """Open what a model read on the test samples of its dataset, for `CaptchaDataset.with_readings`.
+    """Open what a model read on the test samples of its dataset, for `LoadedDataset.with_readings`.
 
     Args:
         source: the model, as for `load_model`.
@@ -138,6 +139,10 @@ def _require_folder(source: str | Path, kind: str) -> Path:
             "into a clone, and NAME@VERSION opens a published one, of the repository that `repo` names"
             + (f"; {' and '.join(PRETRAINED)} come with the package" if kind == "models" else "")
         )
+    if kind == "datasets" and (folder / CARD_NAME).is_file():
+        raise UserError(f"{folder} is a model, which `load_model` opens; expected a dataset")
+    if kind == "models" and (folder / MANIFEST_NAME).is_file():
+        raise UserError(f"{folder} is a dataset, which `load` opens; expected a model")
     return folder
 
 
@@ -158,10 +163,10 @@ def _find_version(reference: str, repo: str | None, version: str | None) -> "tup
         return published, find_files(opened, published)
 
 
-def _load_published(reference: str, repo: str | None, version: str | None) -> CaptchaDataset:
+def _load_published(reference: str, repo: str | None, version: str | None) -> LoadedDataset:
     from captcha_registry.registry.fetching import open_files  # noqa: PLC0415
 
     published, sources = _find_version(reference, repo, version)
     files, manifest = open_files(published, sources)
     index_path = files.make_local([manifest.index.path]) / manifest.index.path
-    return CaptchaDataset.of(make_dataset(files, manifest, read_index(index_path)), str(published.version))
+    return LoadedDataset.of(make_dataset(files, manifest, read_index(index_path)), str(published.version))
