@@ -4,6 +4,8 @@ Reads `data/digits`, which `make repro` or `dvc pull` makes.
 
 - Batches, on all cores: `to_tf` beside plain tf.data, with interleaved shards whose records nothing but their checksums verifies.
   *cold* reads and decodes every picture, *cached* shuffles pictures that an epoch before has decoded and kept in memory.
+- A loop over samples, which reads ahead, beside one sample after the other: from this disk, and from files of which each read
+  takes 20 ms, as at a remote, in the order of the index and in another.
 - Random samples, on one core: the baseline is a folder with one PNG file per sample, read with Pillow and not checked; ours
   reads a record out of its shard, checks both its checksums and the hash of its pixels.
 """
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -36,7 +39,9 @@ from timing import (
 )
 
 import captcha_registry
+from captcha_registry import LoadedDataset
 from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.quiet_tensorflow import tf
 from captcha_registry.errors import UserError, report_errors
 from captcha_registry.export import export_dataset
@@ -44,7 +49,11 @@ from captcha_registry.registry.diff import DatasetVersion, diff_datasets
 from captcha_registry.registry.versions import read_folder
 
 DATASET = Path("data/digits")
+# What a read takes at a remote.
+DELAY_SECONDS = 0.02
 DEFAULT_SAMPLES, MIN_SAMPLES = 5_000, 10
+# So many samples are read there, and so many of them one by one.
+MAX_REMOTE_SAMPLES, MAX_ALONE = 2_000, 100
 BATCH_SIZE, CACHED_EPOCHS = 128, 5
 OPEN = """
 import sys, time
@@ -55,6 +64,34 @@ load("data/digits")
 print(imported - started, time.perf_counter() - imported)
 assert not {"tensorflow", "pandas"} & set(sys.modules)
 """
+
+
+class SlowFiles(LocalFiles):
+    """The files of a dataset, as if they were at a remote."""
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        """Read some bytes of a file."""
+        time.sleep(DELAY_SECONDS)
+        return super().read(path, offset, length)
+
+
+def plan_loops(samples: LoadedDataset) -> dict[str, dict[str, Way]]:
+    """Name the ways of reading one sample after the other."""
+    away = replace(samples[:MAX_REMOTE_SAMPLES], files=SlowFiles(samples.root, samples.manifest.entries))
+
+    def compare(chosen: LoadedDataset, num_alone: int) -> dict[str, Way]:
+        alone = partial(read_samples, chosen, list(range(num_alone)))
+        return {
+            "one by one": partial(time_images, alone, num_alone),
+            "loop": partial(time_images, partial(deque, chosen, 0), len(chosen)),
+        }
+
+    num_alone = min(len(samples), MAX_ALONE)
+    return {
+        "disk": compare(samples, len(samples)),
+        "remote": compare(away, num_alone),
+        "remote, any order": compare(away.shuffle(seed=1), num_alone),
+    }
 
 
 def plan_batches(samples: CaptchaDataset) -> dict[str, dict[str, Way]]:
@@ -153,7 +190,8 @@ def main() -> None:
     if not DATASET.is_dir():
         raise UserError(f"{DATASET} is not here: run `make repro`, or `dvc pull --allow-missing`, in the project's folder")
     dataset = captcha_registry.load(DATASET)
-    rounds = dict(measure_in_turn(plan_batches(dataset[: arguments.samples]), arguments.pairs))
+    chosen = dataset[: arguments.samples]
+    rounds = dict(measure_in_turn(plan_batches(chosen) | plan_loops(chosen), arguments.pairs))
     # One core, as the goal says.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     numbers = np.random.default_rng(1).permutation(len(dataset))[: arguments.samples].tolist()

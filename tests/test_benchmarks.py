@@ -206,6 +206,9 @@ def test_access_benchmark_reads_opens_and_compares_a_dataset(tiny_dataset: Captc
     assert {step: list(ways) for step, ways in rates.items()} == {
         "cold": ["plain", "ours"],
         "cached": ["plain", "ours"],
+        "disk": ["one by one", "loop"],
+        "remote": ["one by one", "loop"],
+        "remote, any order": ["one by one", "loop"],
         "random": ["files", "ours"],
     }
     assert result["rows"] == 60
