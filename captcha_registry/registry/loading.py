@@ -119,6 +119,8 @@ def _find_model(source: str | Path, repo: str | None, version: str | None, parts
     from captcha_registry.registry.fetching import fetch_parts  # noqa: PLC0415
 
     published, sources = _find_version(str(source), repo, version)
+    if MANIFEST_NAME in sources:
+        raise UserError(f"{published} is a dataset, which `load` opens; expected a model")
     return str(published), fetch_parts(published, sources, parts)
 
 
