@@ -147,10 +147,10 @@ def test_what_holds_no_explanations_is_named(tmp_path: Path) -> None:
         read_explanations(tmp_path)
     path = tmp_path / "errors.parquet"
     path.write_bytes(b"no Parquet")
-    with pytest.raises(UserError, match=r"errors\.parquet holds no explanations of errors"):
+    with pytest.raises(UserError, match=r"errors\.parquet is not a readable Parquet file"):
         read_explanations(path)
     pq.write_table(pa.table({"id": [1]}), path)
-    with pytest.raises(UserError, match=r"errors\.parquet holds no explanations of errors"):
+    with pytest.raises(UserError, match=r"errors\.parquet has the columns \['id'\]; expected one of them to be"):
         read_explanations(path)
 
 

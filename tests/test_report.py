@@ -74,7 +74,7 @@ def write_results(root: Path, dataset: CaptchaDataset, wrong: dict[int, str]) ->
     errors = {
         "id": pa.array([test.index["id"][number].as_py() for number in wrong], pa.int64()),
         "pair_text": pa.array(pairs, pa.string()),
-        "pair_pixels": pa.array([pair and 40 for pair in pairs], pa.int64()),
+        "pair_pixels": pa.array([pair and 40 for pair in pairs], pa.int32()),
         "cured_by": pa.array([["curve", "ink"] if number == 2 else None for number in wrong], pa.list_(pa.string())),
     }
     pq.write_table(pa.table(errors), folder / "errors.parquet")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captcha_registry.errors import UserError
+from captcha_registry.dataset.parquet import read_rows
 from captcha_registry.workspace import open_atomically
 
 EXPLANATIONS_NAME = "errors.parquet"
@@ -43,13 +43,6 @@ def read_explanations(path: Path) -> pa.Table:
         path: the file, or the folder of the model.
 
     Raises:
-        UserError: the file is missing, or is none of these.
+        UserError: the file is missing, is no Parquet, or lacks a column of `SCHEMA`.
     """
-    path = path / EXPLANATIONS_NAME if path.is_dir() else path
-    try:
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
-            return file.read(columns=SCHEMA.names).cast(SCHEMA)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `dvc repro`, or in a clone `dvc pull --allow-missing`") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} holds no explanations of errors: {error}") from error
+    return read_rows(path / EXPLANATIONS_NAME if path.is_dir() else path, SCHEMA)

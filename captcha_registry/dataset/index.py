@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captcha_registry.errors import UserError
+from captcha_registry.dataset.parquet import read_rows
 from captcha_registry.workspace import open_atomically
 
 INDEX_NAME = "index.parquet"
@@ -83,21 +83,5 @@ def write_index(path: Path, rows: pa.Table) -> None:
 
 
 def read_index(path: Path) -> pa.Table:
-    """Read index rows; columns that a later release may have added are kept.
-
-    Raises:
-        UserError: the file is missing, is no Parquet, or lacks a column of `SCHEMA`.
-    """
-    try:
-        # `pq.read_table` would import pandas, which takes as long as the reading; to Arrow all paths are UTF-8.
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
-            rows = file.read()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `dvc repro`, or in a clone `dvc pull --allow-missing`") from None
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
-    for field in SCHEMA:
-        found = rows.schema.field(field.name) if rows.schema.names.count(field.name) == 1 else None
-        if found is None or not found.equals(field):
-            raise UserError(f"{path} has the columns {rows.schema.names}; expected one of them to be {field}")
-    return rows
+    """Read index rows, as `dataset.parquet` reads any."""
+    return read_rows(path, SCHEMA)

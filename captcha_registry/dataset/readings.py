@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from captcha_registry.dataset.manifest import Manifest
+from captcha_registry.dataset.parquet import read_rows
 from captcha_registry.errors import UserError
 
 READINGS_NAME = "readings.parquet"
@@ -60,20 +60,7 @@ def read_readings(path: Path) -> pa.Table:
     Raises:
         UserError: the file is missing, is no Parquet, or lacks a column of `SCHEMA`.
     """
-    path = path / READINGS_NAME if path.is_dir() else path
-    try:
-        # `pq.read_table` would import pandas, which takes as long as the reading.
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
-            rows = file.read()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `dvc repro`, or in a clone `dvc pull --allow-missing`") from None
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
-    for field in SCHEMA:
-        found = rows.schema.field(field.name) if rows.schema.names.count(field.name) == 1 else None
-        if found is None or found.type != field.type:
-            raise UserError(f"{path} has the columns {rows.schema.names}; expected one of them to be {field}")
-    return rows
+    return read_rows(path / READINGS_NAME if path.is_dir() else path, SCHEMA)
 
 
 def join_readings(index: pa.Table, readings: pa.Table, manifest: Manifest) -> pa.Table:

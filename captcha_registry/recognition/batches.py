@@ -65,24 +65,14 @@ def load_training_batches(
     """
     (validation, train), recipe = divide_train_split(dataset, params), params.recipe
     size = min(recipe.batch_size, len(train))
-    num_steps, num_fresh = len(train) // size, round(size * recipe.fresh)
+    num_fresh = round(size * recipe.fresh)
     kept_bytes = validation.images_bytes + (train.images_bytes if num_fresh < size else 0)
     cache = True if kept_bytes < available_memory_bytes() * CACHE_MEMORY_SHARE else cache_dir
     encode = _class_encoder(dataset.manifest.spec, first_class)
-    stored = _StoredPart(train, params.seed, num_steps, size - num_fresh, cache)
-
-    with _open_fresh_pictures(dataset, params, num_fresh) as fresh:
-
-        def train_from(epoch: int, epoch_of_phase: int) -> tf.data.Dataset:
-            parts = [stored.read_from(epoch)] if stored.num_stored else []
-            if fresh:
-                part = _FreshPart(fresh, dataset.manifest.spec, recipe, num_steps, num_fresh)
-                parts.append(part.draw_from(epoch, epoch_of_phase))
-            return _read_ahead(_mix(parts, size).map(encode))
-
+    with _open_parts(train, params, size=size, num_fresh=num_fresh, cache=cache) as parts:
         yield TrainingBatches(
-            train_from=train_from,
-            num_steps=num_steps,
+            train_from=lambda *epochs: _read_ahead(_mix([part.begin(*epochs) for part in parts], size).map(encode)),
+            num_steps=len(train) // size,
             validation=_read_ahead(validation.to_tf(batch_size=recipe.batch_size, cache=cache).map(encode)),
             num_train=len(train),
             num_validation=len(validation),
@@ -106,19 +96,23 @@ def divide_train_split(dataset: CaptchaDataset, params: ModelParams) -> tuple[Ca
 
 
 @contextmanager
-def _open_fresh_pictures(dataset: CaptchaDataset, params: ModelParams, num_fresh: int) -> Iterator["FreshPictures | None"]:
-    """Open what draws, if anything is to be drawn."""
+def _open_parts(
+    train: CaptchaDataset, params: ModelParams, *, size: int, num_fresh: int, cache: bool | Path
+) -> Iterator[list["_StoredPart | _FreshPart"]]:
+    """Open what each batch of `size` is made of: samples of the train split, pictures that are drawn, or both."""
+    num_steps = len(train) // size
+    stored = [_StoredPart(train, params.seed, num_steps, size - num_fresh, cache)] if num_fresh < size else []
     if not num_fresh:
-        yield None
+        yield [*stored]
         return
     with needs("a training with `fresh` above 0.0", extra="draw"):
         from captcha_registry.generation.fresh import open_fresh_pictures  # noqa: PLC0415
 
-    with open_fresh_pictures(dataset.manifest, params.seed) as fresh:
+    with open_fresh_pictures(train.manifest, params.seed) as pictures:
         try:
-            yield fresh
+            yield [*stored, _FreshPart(pictures, train.manifest.spec, params.recipe, num_steps, num_fresh)]
         except tf.errors.OpError as error:
-            raise fresh.error or error from None
+            raise pictures.error or error from None
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ class _StoredPart:
     num_stored: int
     cache: bool | Path
 
-    def read_from(self, epoch: int) -> tf.data.Dataset:
+    def begin(self, epoch: int, _: int) -> tf.data.Dataset:
         """Read batches without end, from the start of an epoch on, each epoch in an order of its own."""
         read = self.samples.to_tf(
             batch_size=self.num_stored, shuffle=True, seed=self.seed, epoch=epoch, cache=self.cache, drop_remainder=True
@@ -143,18 +137,18 @@ class _StoredPart:
 class _FreshPart:
     """The part of every batch that is drawn."""
 
-    fresh: "FreshPictures"
+    pictures: "FreshPictures"
     spec: DatasetSpec
     recipe: Recipe
     num_steps: int
     num_fresh: int
 
-    def draw_from(self, epoch: int, epoch_of_phase: int) -> tf.data.Dataset:
+    def begin(self, epoch: int, epoch_of_phase: int) -> tf.data.Dataset:
         """Draw batches without end, from the first step of an epoch on; every iteration begins there."""
         shape = (self.num_fresh, self.spec.height, self.spec.width, 3)
         signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape[:1], tf.string))
         return tf.data.Dataset.from_generator(
-            lambda: self.fresh.draw_batches(self._list_steps(epoch, epoch_of_phase)), output_signature=signature
+            lambda: self.pictures.draw_batches(self._list_steps(epoch, epoch_of_phase)), output_signature=signature
         )
 
     def _list_steps(self, epoch: int, epoch_of_phase: int) -> Iterator[tuple[range, str]]:
