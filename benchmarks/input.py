@@ -5,6 +5,7 @@ Reads the datasets of all models, which `make repro` or `dvc pull` makes.
 cold    reads and decodes every sample of the train split
 cached  shuffles pictures that are decoded and in memory: what `fresh: 0.0` trains on from the first step
 fresh   draws every picture: `fresh: 1.0`
+recipe  what the model trains on: as many of both as its own `fresh` says
 """
 
 import argparse
@@ -54,7 +55,7 @@ def plan_steps(name: str, num_samples: int) -> dict[str, dict[str, Way]]:
     params = load_model_params(name)
     samples = open_folder(Path("data") / params.dataset).split("train")[:num_samples]
     num_steps = max(1, num_samples // params.recipe.batch_size)
-    ways = {"cached": change_fresh(params, 0.0), "fresh": change_fresh(params, 1.0)}
+    ways = {"cached": change_fresh(params, 0.0), "fresh": change_fresh(params, 1.0), "recipe": params}
     return {
         f"{name}, {ALONE}": {
             "cold": partial(read_cold, samples, params.recipe.batch_size),

@@ -38,7 +38,7 @@ from captcha_registry.generation.generating import assemble_dataset, describe_to
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.machine import count_workers, own_temporary_dir
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
-from captcha_registry.recognition.recipe import load_model_params
+from captcha_registry.recognition.recipe import ModelParams, load_model_params
 from captcha_registry.workspace import fingerprint
 
 # The first step compiles, another is timed.
@@ -67,6 +67,24 @@ def override_params(overrides: Sequence[str], folder: Path) -> Path:
     path = folder / PARAMS_PATH.name
     YAML(typ="safe").dump(params, path)
     return path
+
+
+def require_heeded(overrides: Sequence[str], model: str, params: ModelParams) -> None:
+    """Refuse values that change nothing: what is decided by the budget and the seeds, and what is of others.
+
+    Raises:
+        ParamsError: names the override.
+    """
+    recipe = f"models.{model}.{params.preset}"
+    decided = (f"{recipe}.epochs", f"{recipe}.patience", f"models.{model}.seed")
+    heeded = (f"models.{model}.", f"datasets.{params.dataset}.", "split.")
+    for override in overrides:
+        if override.partition("=")[0] in decided:
+            raise ParamsError(
+                f"--set {override} changes nothing here: {', '.join(decided)} are decided by --views or --seconds, and --seeds"
+            )
+        if not override.startswith(heeded):
+            raise ParamsError(f"--set {override} changes nothing here; expected a key that starts with {', '.join(heeded)}")
 
 
 def draw_samples(name: str, spec: DatasetSpec) -> CaptchaDataset:
@@ -107,9 +125,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         params = load_model_params(arguments.model, path)
         spec = load_section(DatasetSpec, f"datasets.{params.dataset}", path)
         rule = load_section(SplitRule, "split", path)
-    heeded = (f"models.{arguments.model}.", f"datasets.{params.dataset}.", "split.")
-    if foreign := [override for override in arguments.set if not override.startswith(heeded)]:
-        raise ParamsError(f"--set {foreign[0]} changes nothing here; expected a key that starts with {', '.join(heeded)}")
+    require_heeded(arguments.set, arguments.model, params)
     size, drawn = params.recipe.batch_size, params.recipe.fresh == 1
     # What draws all that it trains on takes no more than the spec of a dataset.
     train_spec = spec.model_copy(update={"count": 4 * size, "shard_size": size}) if drawn else spec

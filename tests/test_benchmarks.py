@@ -241,6 +241,7 @@ def test_verify_benchmark_measures_every_depth_and_a_repair_and_leaves_the_datas
 TINY_TASK = ["width=40", "height=24", "length=2", "font_sizes=[12]", "dots=0", "count=60", "shard_size=10", 'alphabet="0O1"']
 TIMED = ["cnn", "--views", "65", "--points", "2", "--set", "models.cnn.fast.batch_size=16"]
 TIMED += ["models.cnn.validation_size=0.2", *(f"datasets.digits.{override}" for override in TINY_TASK)]
+DECIDED = "models.cnn.fast.epochs, models.cnn.fast.patience, models.cnn.seed are decided by --views or --seconds, and --seeds"
 
 
 def import_benchmark(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> ModuleType:
@@ -317,11 +318,11 @@ def test_input_benchmark_tells_rates_and_how_long_a_network_waits(
     monkeypatch.setattr(sys, "argv", ["input.py", "--samples", "40", "--pairs", "1"])
     result = benchmark.main(parse_arguments("", default_samples=40, min_samples=40))
     alone, waiting = result["medians"].values()
-    assert list(alone) == ["cold", "cached", "fresh"]
-    assert list(waiting) == ["cached", "fresh"]
+    assert list(alone) == ["cold", "cached", "fresh", "recipe"]
+    assert list(waiting) == ["cached", "fresh", "recipe"]
     assert all(rate > 0 for rate in alone.values())
     assert all(0 <= share <= 100 for share in waiting.values())
-    assert benchmark.format_result(result).count("\n| cnn, ") == 5
+    assert benchmark.format_result(result).count("\n| cnn, ") == 7
 
 
 def test_the_error_of_the_pair_is_that_of_its_characters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -340,8 +341,11 @@ def test_the_error_of_the_pair_is_that_of_its_characters(monkeypatch: pytest.Mon
         ("models.cnn.seed", "--set models.cnn.seed: expected KEY=VALUE"),
         ("models.cnn.seed=[", "--set models.cnn.seed=[: the value is not valid YAML"),
         ("models.crnn.seed=3", "--set models.crnn.seed=3 changes nothing here; expected a key that starts with models.cnn., "),
+        ("models.cnn.fast.epochs=9", f"--set models.cnn.fast.epochs=9 changes nothing here: {DECIDED}"),
+        ("models.cnn.fast.patience=9", f"--set models.cnn.fast.patience=9 changes nothing here: {DECIDED}"),
+        ("models.cnn.seed=9", f"--set models.cnn.seed=9 changes nothing here: {DECIDED}"),
     ],
-    ids=["unknown", "wrong type", "unknown section", "no value", "no YAML", "another model"],
+    ids=["unknown", "wrong type", "unknown section", "no value", "no YAML", "another model", "epochs", "patience", "seed"],
 )
 def test_time_to_accuracy_refuses_overrides_that_cannot_be_meant(
     override: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
