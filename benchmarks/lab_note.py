@@ -33,9 +33,15 @@ from captcha_registry.generation.generating import assemble_dataset
 from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.recognition.batches import load_training_batches
-from captcha_registry.recognition.frameworks import choose_precision, keras, tf
+from captcha_registry.recognition.frameworks import keras, tf
 from captcha_registry.recognition.recipe import ModelParams, load_model_params
-from captcha_registry.recognition.training import build_network, build_training_network, compile_network, import_family
+from captcha_registry.recognition.training import (
+    build_network,
+    build_training_network,
+    compile_network,
+    import_family,
+    prepare_training,
+)
 
 PARAMS_PATH = Path(__file__).resolve().parent.parent / "params.yaml"
 
@@ -218,7 +224,7 @@ def compile_note_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
 
 def compile_our_network(params: ModelParams, spec: DatasetSpec) -> keras.Model:
     """Build a preset and compile it as a training does."""
-    keras.config.set_dtype_policy(choose_precision(params.recipe.precision))
+    prepare_training(params)
     network = build_training_network(params, spec)
     compile_network(network, params, params.recipe.learning_rates[0], num_steps=1000)
     return network

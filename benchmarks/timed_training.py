@@ -25,6 +25,7 @@ from captcha_registry.recognition.training import (
     choose_strategy,
     compile_network,
     import_family,
+    prepare_training,
 )
 
 TEST_SAMPLES, MORE_TEST_SAMPLES, MORE_ABOVE = 20_000, 100_000, 0.995
@@ -79,8 +80,7 @@ def train(
 ) -> tuple[keras.Model, Clock]:
     """Train a network for a number of steps as the stage does its first phase, and read with it at a number of points."""
     keras.utils.clear_session()
-    keras.utils.set_random_seed(params.seed)
-    keras.config.set_dtype_policy(choose_precision(params.recipe.precision))
+    prepare_training(params)
     steps_per_point = num_steps // num_points
     params = span_phase(params, dataset, steps_per_point * num_points)
     with open_batches(params, dataset) as batches, choose_strategy().scope():
@@ -173,7 +173,7 @@ def measure_input(params: ModelParams, dataset: CaptchaDataset, num_steps: int) 
 def measure_waiting(params: ModelParams, dataset: CaptchaDataset, num_steps: int) -> float:
     """Tell how many percent of a training's time its network waits for the next batch."""
     keras.utils.clear_session()
-    keras.config.set_dtype_policy(choose_precision(params.recipe.precision))
+    prepare_training(params)
     network = build_training_network(params, dataset.manifest.spec)
     compile_network(network, params, params.recipe.learning_rates[0], num_steps)
     waited, started = 0.0, 0.0

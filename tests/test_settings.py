@@ -17,9 +17,17 @@ from test_recognition import (
     small_params,
 )
 
+from captcha_registry.dataset.dataset import CaptchaDataset
+from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores
 from captcha_registry.recognition.frameworks import keras, tf
-from captcha_registry.recognition.training import build_network, choose_strategy, compile_network, import_family
+from captcha_registry.recognition.training import (
+    build_network,
+    choose_strategy,
+    compile_network,
+    import_family,
+    train_model,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -155,6 +163,24 @@ print(len({b"".join(gradient.numpy().tobytes() for gradient in find_gradients())
 @pytest.mark.slow
 def test_a_large_batch_has_the_same_gradients_every_time() -> None:
     assert finish(start(FIND_GRADIENTS)) == "1\n"
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1])
+def test_operations_of_a_gpu_are_deterministic_before_the_network_is_built_if_the_recipe_says_so(
+    num_gpus: int, tiny_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not at the top: what imports TensorFlow first decides its settings.
+    from tensorflow.python.framework.config import disable_op_determinism, is_op_determinism_enabled  # noqa: PLC0415
+
+    params = small_params("cnn", preset="lab", precision="float32", deterministic=True)
+    fake_gpus(monkeypatch, num_gpus)
+    assert not is_op_determinism_enabled()
+    try:
+        with pytest.raises(UserError, match="no cnn of preset lab fits"):
+            train_model(params, tiny_dataset, tmp_path)
+        assert is_op_determinism_enabled() == (num_gpus == 1)
+    finally:
+        disable_op_determinism()
 
 
 def test_a_keras_that_was_set_otherwise_before_does_not_train() -> None:

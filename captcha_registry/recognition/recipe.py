@@ -32,6 +32,7 @@ FAST: Mapping[str, Any] = {
     "amsgrad": False,
     "patience": 5,
     "precision": "auto",
+    "deterministic": False,
 }
 LAB: Mapping[str, Any] = {
     "batch_size": 64,
@@ -47,6 +48,7 @@ LAB: Mapping[str, Any] = {
     "amsgrad": False,
     "patience": 5,
     "precision": "float32",
+    "deterministic": False,
 }
 # Of the CRNN; the note draws all that it trains that on.
 CRNN_FAST = {**FAST, "epochs": 14, "learning_rates": [3.0e-3]}
@@ -81,6 +83,7 @@ class Recipe(Section):
     amsgrad: bool
     patience: int = Field(ge=1)
     precision: Literal["auto", "float32", "bfloat16"]
+    deterministic: bool
 
     @model_validator(mode="after")
     def _check_optimizer(self) -> Self:

@@ -82,6 +82,15 @@ def order_operations() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
+def prepare_training(params: ModelParams) -> None:
+    """Set what a training starts from, before its network is built: seeds, precision, and a GPU's determinism if wanted."""
+    keras.utils.set_random_seed(params.seed)
+    keras.config.set_dtype_policy(choose_precision(params.recipe.precision))
+    # A processor's are in order already, see `order_operations`.
+    if params.recipe.deterministic and tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
+
+
 def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) -> tuple[keras.Model, pd.DataFrame]:
     """Train, or go on from what `work_dir` holds; `order_operations` first, if the same weights are wanted every time.
 
@@ -92,8 +101,7 @@ def train_model(params: ModelParams, dataset: CaptchaDataset, work_dir: Path) ->
     require_own_settings()
     spec, recipe = dataset.manifest.spec, params.recipe
     params.require_known_characters(spec)
-    keras.utils.set_random_seed(params.seed)
-    keras.config.set_dtype_policy(choose_precision(recipe.precision))
+    prepare_training(params)
     state = TrainingState(work_dir)
     strategy = choose_strategy()
     if recipe.batch_size % strategy.num_replicas_in_sync:
