@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 HANG_SECONDS = 120
 NOBODY = 65534
+MEMORY = "/dev/shm"  # noqa: S108 - for folders with names that nobody knows
 
 Section = dict[str, object]
 
@@ -218,11 +219,14 @@ def grown_dataset(
 @pytest.fixture(scope="session", autouse=True)
 def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Git, DVC and the cache for fetched files take no settings from the machine, nor leave any."""
-    with pytest.MonkeyPatch.context() as patch:
+    # DVC opens its databases, which it flushes to the disk, several times a command.
+    folder = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=folder) as databases:
         for name, value in GIT_ENVIRONMENT.items():
             patch.setenv(name, value)
-        for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR", "CAPTCHA_REGISTRY_CACHE"):
+        for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "CAPTCHA_REGISTRY_CACHE"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+        patch.setenv("DVC_SITE_CACHE_DIR", databases)
         patch.setenv("PYTHONPATH", str(ROOT))
         yield
 
