@@ -3,16 +3,21 @@
 import argparse
 import difflib
 import logging
+import os
+import re
+import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from captcha_registry import __version__
-from captcha_registry.errors import CommandLine, hide_secrets, prepare_process, printable, report_errors
+from captcha_registry.errors import CommandLine, UserError, hide_secrets, prepare_process, printable, report_errors
 
 COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair", "predict", "report")
 HELP_WIDTH = 100
+ERROR = "error: "
 
 
 def make_parser(names: Sequence[str]) -> CommandLine:
@@ -23,13 +28,15 @@ def make_parser(names: Sequence[str]) -> CommandLine:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(parser=parser)
+    # Two columns less, as argparse itself has it.
+    width = min(HELP_WIDTH, shutil.get_terminal_size().columns - 2)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in names:
         module = import_module(f"captcha_registry.commands.{name}")
         command = commands.add_parser(
             name,
             help=module.HELP,
-            description=textwrap.fill(module.DESCRIPTION, HELP_WIDTH),
+            description=textwrap.fill(module.DESCRIPTION, width),
             epilog=getattr(module, "EXAMPLES", None),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -61,11 +68,34 @@ def _make_printable(record: logging.LogRecord) -> bool:
     return True
 
 
+def break_at_words(text: str, width: int) -> str:
+    """Break lines that are longer than `width` between words; what stands between backticks, to be copied, stays together."""
+    lines = re.sub("`[^`\n]+`", lambda quoted: quoted[0].replace(" ", "\0"), text).split("\n")
+    parts = [
+        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if len(line) > width else line
+        for line in lines
+    ]
+    return "\n".join(parts).replace("\0", " ")
+
+
+@contextmanager
+def _fit_errors() -> Iterator[None]:
+    """Let errors break between words on a terminal, which itself would break them anywhere; in a pipe they stay one line."""
+    try:
+        yield
+    except UserError as error:
+        try:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+        except OSError:
+            raise error from None
+        raise UserError(break_at_words(f"{ERROR}{error}", width or HELP_WIDTH).removeprefix(ERROR)) from error
+
+
 def main(command_line: Sequence[str] | None = None) -> None:
     """Run the command that the process was started with, or another."""
     if command_line is None:
         prepare_process()
-    with report_errors():
+    with report_errors(), _fit_errors():
         arguments = parse_arguments(sys.argv[1:] if command_line is None else command_line)
         for handler in logging.getLogger("dvc").handlers:
             handler.addFilter(_make_printable)

@@ -4,11 +4,13 @@ import errno
 import itertools
 import json
 import os
+import pty
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -405,3 +407,26 @@ def test_a_mistake_shows_the_usage_of_its_command(
     assert (end.value.code, output) == (2, "")
     assert errors.startswith(f"usage: {usage}")
     assert message in errors
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_long_error_breaks_between_words_on_a_terminal(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, columns))
+    with os.fdopen(end, "w") as screen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        with pytest.raises(SystemExit):
+            cli.main(["show", "digits"])
+    lines = os.read(terminal, 4_096).decode().splitlines()
+    os.close(terminal)
+    error = Checkout(tmp_path).run("show", "digits").stderr
+    assert error.count("\n") == 1, "where nobody looks at a terminal"
+    assert " ".join(lines) == error.rstrip("\n")
+    assert len(lines) > 1
+    assert all(len(line) <= columns or " " not in line for line in lines)
+
+
+def test_a_command_that_is_to_be_copied_stays_in_one_piece() -> None:
+    broken = cli.break_at_words("error: a/b is missing: run `dvc pull --allow-missing`, or ask\n    its owner", 30)
+    assert broken == "error: a/b is missing: run\n`dvc pull --allow-missing`, or\nask\n    its owner"
