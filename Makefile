@@ -78,11 +78,11 @@ lint: setup ## check format, style, types and spelling
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-lock: setup ## renew requirements.lock from pyproject.toml (needs uv)
+lock: setup ## write requirements.lock again from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --upgrade --output-file requirements.lock
 
-charts: setup ## renew what draws charts: the libraries (needs npm), the page and the templates of `dvc plots`
+charts: setup ## update what draws charts: the libraries (needs npm), the page and the templates of `dvc plots`
 	$(BIN)/python -m captcha_registry.seeing.vendored
 	$(BIN)/python -m captcha_registry.seeing.dvc_plots
 

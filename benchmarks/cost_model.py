@@ -23,7 +23,7 @@ TERMS = {
 }
 
 SHARD_SIZES = (5_000, 20_000, 100_000)
-# Aim at 100 to 200 MB: smaller shards make the manifest, which is read whole, long; larger ones are slow to fetch and to redo.
+# Aim at 100 to 200 MB: smaller shards make the manifest long; larger ones are slow to fetch and to redo.
 MAX_SHARD_MB = 200
 MACHINES = {"2_cores": 2, "10_machines_of_16_cores": 160}
 SECONDS_PER_HOUR = 3600

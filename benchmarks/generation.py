@@ -7,7 +7,7 @@ cores_ratio   the same shards in one worker process and in two
 loop_ratio    a loop that does nothing, in one worker process and in two: what two cores of this machine are worth just now
 
 Each is the median of the ratios within a round, in which both ways run right after each other; random choices belong to both.
-Compiling, loading fonts and starting workers come before the clock starts, but for the cost model, whose points are whole runs.
+Compiling, loading fonts and starting workers come before the clock starts, but for the cost model, which measures runs.
 Then, for digits: PNG encoders on the same pictures, the peak memory of a worker, and the cost model (`cost_model.py`).
 About 4 minutes on 2 idle cores.
 """

@@ -1,7 +1,7 @@
 """Measure how long it takes to verify a dataset at each depth, and to repair a copy of it with one cut shard.
 
 Reads `data/digits`, which `make repro` or `dvc pull` makes, once before anything is measured, so that the cache is warm. What is
-measured are whole commands, with the start of Python.
+measured are complete commands, with the start of Python.
 """
 
 import argparse

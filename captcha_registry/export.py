@@ -8,7 +8,7 @@
 | images      | `train/000000000.png` and `train/metadata.parquet`              | `datasets.load_dataset(folder)`, anything |
 | numpy       | `train.npz` with images, labels, ids                            | `numpy.load`                      |
 
-Each has a README.md with the licence and the line that reads it. Labels lie in Parquet, not in CSV, where pandas makes the number
+Each has a README.md with the licence and the line that reads it. Labels are in Parquet, not in CSV, where pandas makes the number
 12 of the text 0012. Names are numbers, not labels: these may hold `/`, or differ in case only.
 """
 
@@ -73,7 +73,7 @@ class Exported:
 
 
 def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path) -> Exported:
-    """Write a dataset, or a part of one, into a new folder, whole or not at all, with a progress bar.
+    """Write a dataset, or a part of one, into a new folder, completely or not at all, with a progress bar.
 
     Raises:
         UserError: the folder exists already, another export is making it, or a sample is not what manifest and index say.

@@ -81,7 +81,7 @@ def _list_outs(locked: Mapping[str, Any], stages: Iterable[str]) -> set[str]:
 
 
 def _find_in_pipeline(pipeline: Mapping[str, Any], names: Mapping[str, Collection[str]], found: dict[str, Leftover]) -> None:
-    """Add what dvc.yaml says of names that are found, and artifacts of others where nothing lies that somebody else put there."""
+    """Add what dvc.yaml says of names that are found, and artifacts of others where nothing is that somebody else put there."""
     for artifact, told in (pipeline.get("artifacts") or {}).items():
         folder, _, name = told["path"].partition("/")
         is_removed = folder in FOLDERS and name not in names[FOLDERS[folder]]

@@ -157,7 +157,7 @@ def own_temporary_dir() -> Path:
         found = folder.lstat()
     except OSError as error:
         raise UserError(f"there is no folder for temporary files ({error}): set TMPDIR to one that can be written") from None
-    # What lies here is trusted, compiled code too, so nobody else may have put it there.
+    # What is here is trusted, compiled code too, so nobody else may have put it there.
     if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022)):
         raise UserError(f"{folder} is not a folder that only its user can write to: remove it, or set TMPDIR to another place")
     return folder
@@ -170,7 +170,7 @@ def is_writable(folder: Path) -> bool:
 
 
 def expand_home(text: str | Path) -> Path:
-    """Make a path of what a person typed: a `~` that the shell has left stands for a home, if there is such a home."""
+    """Make a path of what a person typed: a `~` that the shell has left is a home, if there is such a home."""
     try:
         return Path(text).expanduser()
     except RuntimeError:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Where the project's code lies, below this folder.
+# Where the project's code is, below this folder.
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("captcha_registry", "stages")
 

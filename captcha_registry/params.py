@@ -43,7 +43,7 @@ class ParamsError(UserError):
 
 
 def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
-    """Read a whole params file without checking it."""
+    """Read a params file without checking it."""
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -130,7 +130,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, flushed to the disk; its folder is made if need be."""
+    """Write a file completely or not at all, flushed to the disk; its folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomically(path) as file:
         file.write(content)
@@ -148,7 +148,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a file, whole or not at all; what makes that fail makes a link fail, too."""
+    """Copy a file, completely or not at all; what makes that fail makes a link fail, too."""
     with source.open("rb") as original, open_atomically(target) as copy:
         shutil.copyfileobj(original, copy)
     with suppress(PermissionError):

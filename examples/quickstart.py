@@ -2,7 +2,7 @@
 
 Draws both datasets at a small scale in a throwaway copy of the project, publishes them as 1.0.0, lets them grow and publishes
 that as 1.1.0. The stages are those of the pipeline, called one after another in this process, which saves a minute of starts.
-Everything lies in `.work/quickstart`, which Git and DVC ignore, until the next quickstart.
+Everything is in `.work/quickstart`, which Git and DVC ignore, until the next quickstart.
 """
 
 import argparse
@@ -84,15 +84,15 @@ def choose_params(count: int, shard_size: int) -> Mapping[str, object]:
 
 
 def compose_ending(place: Path, seconds: float) -> str:
-    """Say what lies in the folder, and what to type next."""
+    """Say what is in the folder, and what to type next."""
     size_bytes = sum(path.stat().st_size for path in (place / "store").rglob("*") if path.is_file())
     return f"""
 Published {" and ".join(DATASETS)}, each as {" and ".join(VERSIONS)}: {size_bytes / 1e6:.0f} MB in {seconds:.0f} s.
-In {os.path.relpath(place, ROOT)}, until the next quickstart or `make clean`, lie
+It stays in {os.path.relpath(place, ROOT)} until the next quickstart or `make clean`:
   registry.git  a bare Git repository; a version is a tag, such as digits@v1.1.0
   store         the DVC remote: a folder with the data of all versions
   publisher     the checkout that published them: change it and publish more
-Now try it as somebody who knows no more than where registry.git is:
+Now try it as a reader would, who only knows where registry.git is:
 
 {TRY}"""
 

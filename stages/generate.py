@@ -31,7 +31,7 @@ from captcha_registry.workspace import fingerprint, open_work_dir
 
 
 def describe(manifest: Manifest) -> dict[str, str]:
-    """Compose what lies beside a dataset at a URL: the card and the metadata, as `describe` writes them."""
+    """Compose what is written beside a dataset at a URL: the card and the metadata, as `describe` writes them."""
     card = write_dataset_card(manifest, summarize_manifest(manifest))
     return {"README.md": card, "croissant.json": write_croissant(manifest)}
 

@@ -37,7 +37,7 @@ def main(name: str) -> None:
     rule = load_section(SplitRule, "split")
     source = open_folder(Path("data/generated") / name)
     out_dir = Path("data") / name
-    # Beside its place, as links and renames do not cross disks; `.work` may lie on another one than `data`.
+    # Beside its place, as links and renames do not cross disks; `.work` may be on another disk than `data`.
     work_dir = out_dir.with_name(f".{name}.split")
     with lock_work("split", name):
         if work_dir.exists():

@@ -34,7 +34,7 @@ def main(name: str) -> None:
     params = load_model_params(name)
     dataset = open_folder(Path("data") / params.dataset)
     code = hash_modules("captcha_registry.recognition.training", params.family_module, without=params.unused_modules)
-    # Work of another machine that is in another precision is not gone on with.
+    # Work that another machine left in another precision is not continued.
     precision = choose_precision(params.recipe.precision)
     work = fingerprint(params.model_dump(), precision, dataset.manifest.dataset_id, tool_versions(list_packages(params)), code)
     with open_work_dir("train", name, work) as work_dir:

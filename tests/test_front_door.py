@@ -67,7 +67,7 @@ def test_a_column_that_says_nothing_of_some_samples_holds_none(generated_dataset
 
 
 def test_a_name_that_is_no_column_is_refused_with_those_that_are(tiny: LoadedDataset) -> None:
-    with pytest.raises(UserError, match=r"'image' is no column of tiny; expected one of id, label, .*dataset\[0\]\.image"):
+    with pytest.raises(UserError, match=r"'image' is not a column of tiny; expected one of id, label, .*dataset\[0\]\.image"):
         tiny["image"]
 
 

@@ -130,7 +130,7 @@ def test_what_is_no_model_of_ours_is_refused() -> None:
     content = convert_network(network, card.model_dump_json())
     other = convert_network(network, make_card("crnn", "fast", card.spec).model_dump_json())
     for damaged in (b"", b"no protobuf", content[: len(content) // 2], convert_network(network, "{}"), other):
-        with pytest.raises(UserError, match=r"^x\.onnx is no model that `captcha-registry export --format onnx` made: ."):
+        with pytest.raises(UserError, match=r"^x\.onnx is not a model that `captcha-registry export --format onnx` made: ."):
             open_onnx(damaged, "x.onnx")
 
 

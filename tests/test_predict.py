@@ -209,8 +209,8 @@ def test_an_error_of_what_names_pictures_is_not_lost(model: CaptchaModel) -> Non
     ("options", "problem"),
     [
         (["--top", "4"], "invalid choice: 4"),
-        (["--min-confidence", "1.5"], "'1.5' is no probability; expected a number from 0 to 1"),
-        (["--min-confidence", "high"], "'high' is no probability; expected a number from 0 to 1"),
+        (["--min-confidence", "1.5"], "'1.5' is not a probability; expected a number from 0 to 1"),
+        (["--min-confidence", "high"], "'high' is not a probability; expected a number from 0 to 1"),
         (["--format", "xml"], "invalid choice: 'xml'"),
     ],
 )

@@ -467,7 +467,7 @@ def test_a_repository_without_a_remote_is_refused(checkout: Checkout) -> None:
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("1.0", "'1.0' is no version"),
+        ("1.0", "'1.0' is not a version"),
         ("1.0.1", "1.0.1 says patch but the change since tiny@1.0.0 is minor: publish it as 1.1.0 or higher"),
         ("0.9.0", "tiny 0.9.0 is lower than 1.0.0"),
         ("1.0.0", "tiny@v1.0.0 is published already"),
@@ -569,7 +569,7 @@ def test_a_name_that_no_tag_can_have_is_refused(checkout: Checkout) -> None:
     for name in names:
         for dry_run in (["--dry-run"], []):
             done = checkout.run("publish", *dry_run, "--", name, "1.0.0")
-            assert (done.returncode, f"{name!r} is no name that a tag of a version can have" in done.stderr) == (2, True), done
+            assert (done.returncode, f"{name!r} is not a name that a tag of a version can have" in done.stderr) == (2, True), done
     assert (checkout.list_remote(), checkout.list_origin_tags(), checkout.git("tag")) == ({}, [], "")
     assert checkout.run("publish", "team/Tiny-2_a", "1.0.0").returncode == 0
     assert "team/Tiny-2_a" in checkout.run("list", "--repo", checkout.origin).stdout

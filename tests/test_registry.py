@@ -220,14 +220,14 @@ def test_show_tells_a_script_what_it_shows(published: Checkout) -> None:
     [
         (["get", "tinny"], "has no published artifact 'tinny'; published there: tiny"),
         (["get", "tiny@2.0.0"], "tiny has no version 2.0.0; published: 1.1.0, 1.0.0"),
-        (["get", "tiny@newest"], "'newest' is no version; expected MAJOR.MINOR.PATCH"),
+        (["get", "tiny@newest"], "'newest' is not a version; expected MAJOR.MINOR.PATCH"),
         (["get", "@1.0.0"], "'@1.0.0' names no version; expected NAME or NAME@VERSION"),
         (["get", "tiny", "--split", "tset"], "has no split 'tset'; expected test or train"),
         (["show", "tiny@2.0.0"], "published: 1.1.0, 1.0.0"),
         (["list", "--repo", "/nowhere"], "/nowhere: No git repository was found"),
-        (["list", "--repo", "ext::sh -c touch% /tmp/owned"], "is no address of a repository"),
-        (["list", "--repo=--upload-pack=touch /tmp/owned"], "is no address of a repository"),
-        (["list", "--repo=-oProxyCommand=sh"], "is no address of a repository"),
+        (["list", "--repo", "ext::sh -c touch% /tmp/owned"], "is not an address of a repository"),
+        (["list", "--repo=--upload-pack=touch /tmp/owned"], "is not an address of a repository"),
+        (["list", "--repo=-oProxyCommand=sh"], "is not an address of a repository"),
         (["diff", "tiny@1.0.0", "tiny@3.0.0"], "tiny has no version 3.0.0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -246,14 +246,14 @@ def test_references_and_versions_are_read_with_and_without_v() -> None:
 
 
 def test_versions_that_have_no_order_are_refused() -> None:
-    with pytest.raises(UserError, match=r"'1\.0\.0\+a' is no version; expected MAJOR\.MINOR\.PATCH"):
+    with pytest.raises(UserError, match=r"'1\.0\.0\+a' is not a version; expected MAJOR\.MINOR\.PATCH"):
         parse_version("1.0.0+a")
 
 
 def test_an_address_with_colons_is_no_transport_helper(tmp_path: Path) -> None:
     done = Checkout(tmp_path).run("list", "--repo", "https://[::1]:1/x")
     assert done.returncode == 2
-    assert "is no address of a repository" not in done.stderr
+    assert "is not an address of a repository" not in done.stderr
 
 
 @pytest.fixture
@@ -412,7 +412,7 @@ def test_get_overwrites_nothing_that_is_not_its_own(published: Checkout, tmp_pat
     file.write_text("a file")
     before = hash_files(tmp_path)
     for target, message in (
-        (other, "holds thesis.txt, which is no part of tiny@1.1.0"),
+        (other, "holds thesis.txt, which is not part of tiny@1.1.0"),
         (own, "own/README.md is there already, with other bytes than tiny@1.1.0 has"),
         (draft, "holds README.md.draft.tmp"),
         (old, "holds another dataset or version"),

@@ -444,9 +444,9 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nothing", "nothing is no folder: name the folder of a dataset"),
+        ("nothing", "nothing is not a folder: name the folder of a dataset"),
         ("", ". holds no dataset, neither manifest.json nor index.parquet: name the folder that does"),
-        ("s3://bucket/digits", "s3:/bucket/digits is no folder of this machine: copy the dataset here and name"),
+        ("s3://bucket/digits", "s3:/bucket/digits is not a folder of this machine: copy the dataset here and name"),
     ],
 )
 def test_a_place_without_a_dataset_is_refused(tmp_path: Path, command: str, path: str, message: str) -> None:

@@ -505,7 +505,7 @@ def test_a_damaged_or_missing_manifest_is_named_at_every_depth(dataset_copy: Pat
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nothing is no folder: name the folder of a dataset, with its manifest\.json"):
+    with pytest.raises(UserError, match=r"nothing is not a folder: name the folder of a dataset, with its manifest\.json"):
         verify(tmp_path / "nothing", "quick")
 
 
@@ -585,7 +585,7 @@ def test_a_pipe_in_the_place_of_the_manifest_is_not_waited_for(dataset_copy: Pat
     (dataset_copy / MANIFEST_NAME).unlink()
     os.mkfifo(dataset_copy / MANIFEST_NAME)
     (problem,) = verify(dataset_copy, "full")
-    assert str(problem).startswith(f"{dataset_copy / MANIFEST_NAME}: is no regular file: move it away, and restore it")
+    assert str(problem).startswith(f"{dataset_copy / MANIFEST_NAME}: is not a regular file: move it away, and restore it")
 
 
 def test_folders_that_cannot_be_read_are_named_at_every_depth(tiny_dataset: CaptchaDataset, public_folder: Path) -> None:

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             name, metavar=name.upper(), help="NAME@VERSION, such as digits@1.0.0, or the folder of a dataset or model"
         )
-    parser.add_argument("--repo", metavar="URL", help="Git URL or path of a repository; without it the one of this folder")
+    parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository (default: the one of this folder)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -14,8 +14,8 @@ from captcha_registry.registry.loading import load
 
 HELP = "write a dataset for other tools: WebDataset, Hugging Face, images, NumPy; or a model: ONNX"
 DESCRIPTION = (
-    "Write a dataset, or a split of it, into a new folder in the form that another tool reads; every sample is verified on "
-    "the way. Or write a trained model as an ONNX file, which any ONNX runtime reads, and `captcha-registry predict`. "
+    "Write a dataset, or a split of it, into a new folder in the form that another tool reads. Every sample is verified on "
+    "the way. Or write a trained model as an ONNX file for any ONNX runtime. "
     "Exit code: 0, or 2 if nothing was written."
 )
 
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "numpy: .npz files | onnx: a model",
     )
     parser.add_argument("--split", help="write one split only, such as test")
-    parser.add_argument("--half", action="store_true", help="of a model: keep its weights in half the bytes, rounded")
+    parser.add_argument("--half", action="store_true", help="of a model: round the weights to half precision")
     parser.add_argument(
-        "--to", metavar="PATH", type=expand_home, required=True, help="folder to make, or of a model the file, such as crnn.onnx"
+        "--to", metavar="PATH", type=expand_home, required=True, help="new folder; for a model a file, such as crnn.onnx"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the closing line")
 

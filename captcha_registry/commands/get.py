@@ -13,19 +13,17 @@ from captcha_registry.registry.repository import find_published, open_repository
 
 HELP = "fetch a published version, and verify every byte"
 DESCRIPTION = (
-    "Fetch a published version into a folder and verify every byte; run again, it goes on where it was interrupted. "
-    "Exit code: 0, or 2 if not all is there."
+    "Fetch a published version into a folder and verify every byte. If it was interrupted, run it again: it goes on there. "
+    "Exit code: 0, or 2 if not everything was fetched."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument(
-        "reference", metavar="NAME[@VERSION]", help="such as digits or digits@1.0.0; without a version the newest release"
-    )
-    parser.add_argument("--repo", metavar="URL", help="Git URL or path of a repository; without it the one of this folder")
-    parser.add_argument("--split", help="fetch the shards of one split only, such as test")
-    parser.add_argument("--to", metavar="DIR", type=expand_home, help="folder to fill; without it NAME in this folder")
+    parser.add_argument("reference", metavar="NAME[@VERSION]", help="such as digits@1.0.0 (default: the newest release)")
+    parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository (default: the one of this folder)")
+    parser.add_argument("--split", help="fetch one split only, such as test")
+    parser.add_argument("--to", metavar="DIR", type=expand_home, help="folder to fill (default: NAME in this folder)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the closing line")
 
 

@@ -25,8 +25,7 @@ from captcha_registry.registry.versions import parse_model_card
 
 HELP = "list what a repository has published"
 DESCRIPTION = (
-    "List what a repository has published: artifacts, versions, samples, size. "
-    "Exit code: 0, or 2 if neither it nor any of its versions can be read here."
+    "List what a repository has published: artifacts, versions, samples, size. Exit code: 0, or 2 if nothing of it can be read."
 )
 
 
@@ -49,7 +48,7 @@ class Row:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("--repo", metavar="URL", help="Git URL or path of a repository; without it the one of this folder")
+    parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository (default: the one of this folder)")
     parser.add_argument("--json", action="store_true", help="print one JSON array with an object for each version")
 
 
@@ -103,7 +102,7 @@ def _identify(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[
         manifest, _ = read_published_manifest(published, sources)
         return manifest.spec.count, manifest.dataset_id
     if CARD_NAME in sources:
-        return None, parse_model_card(sources[CARD_NAME].read_proved(), sources[CARD_NAME].name).get("dataset_id")
+        return None, parse_model_card(sources[CARD_NAME].read_verified(), sources[CARD_NAME].name).get("dataset_id")
     return None, None
 
 

@@ -15,8 +15,8 @@ from captcha_registry.registry.loading import load_model
 
 HELP = "read pictures with a trained model"
 DESCRIPTION = (
-    "Read the texts on pictures, and say how sure that is: one record for each picture, in the order given, as they come. "
-    "Exit code: 0 all were read, 1 some were not, 2 there is no such model."
+    "Read the texts on pictures, and say how sure the model is: one record for each picture, in the order given. "
+    "Exit code: 0 all were read, 1 some were not, 2 there is no such model or option."
 )
 EXAMPLES = """examples:
   captcha-registry predict picture.png --model digits
@@ -47,10 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository that publishes the model")
     parser.add_argument("--format", choices=FORMATS, default="text", help="text by default")
     parser.add_argument(
-        "--top", type=int, choices=range(1, MOST_TEXTS + 1), help=f"likeliest texts to tell; by default 1, in jsonl {MOST_TEXTS}"
+        "--top",
+        type=int,
+        choices=range(1, MOST_TEXTS + 1),
+        help=f"most probable texts to tell; by default 1, in jsonl {MOST_TEXTS}",
     )
     parser.add_argument(
-        "--min-confidence", type=_probability, default=0.0, metavar="P", help="take a reading that is less sure for an error"
+        "--min-confidence", type=_probability, default=0.0, metavar="P", help="report a reading below this confidence as an error"
     )
     parser.add_argument("--resize", action="store_true", help="scale pictures of another size than the model's")
 
@@ -61,7 +64,7 @@ def _probability(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no probability; expected a number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a probability; expected a number from 0 to 1")
     return value
 
 

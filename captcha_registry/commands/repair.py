@@ -1,4 +1,4 @@
-"""`captcha-registry repair`: redraw exactly what is damaged in a dataset."""
+"""`captcha-registry repair`: draw damaged files of a dataset again."""
 
 import argparse
 import json
@@ -13,9 +13,9 @@ from captcha_registry.machine import count_workers, expand_home
 if TYPE_CHECKING:
     from captcha_registry.generation.repair import Repair
 
-HELP = "redraw exactly what is damaged"
+HELP = "draw damaged files of a dataset again"
 DESCRIPTION = (
-    "Put back renamed and swapped files, redraw damaged ones, and verify that the bytes are the old ones. "
+    "Put renamed and swapped files back, draw damaged ones again, and verify that their bytes are the old ones. "
     "Exit code: 0 all is well, 1 files that the manifest does not name are left, 2 a file could not be repaired."
 )
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Redraw what is damaged in a dataset; return 1 if something is left that does not belong there, 2 if damage is left."""
+    """Draw again what is damaged in a dataset; return 1 if something is left that does not belong there, 2 if damage is left."""
     # The compiler and all else that drawing needs take seconds to load, which the other commands should not wait for.
     with needs("repair", extra="draw"):
         from captcha_registry.generation.repair import REPAIR_DEPTH, repair_dataset  # noqa: PLC0415

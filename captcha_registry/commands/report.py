@@ -8,10 +8,10 @@ from captcha_registry.extras import needs
 from captcha_registry.machine import expand_home
 from captcha_registry.workspace import write_atomically
 
-HELP = "write what models came to, and why, as one HTML file or as Markdown"
+HELP = "report what the models read right and wrong, as one HTML file or as Markdown"
 DESCRIPTION = (
-    "Write what was run, what it came to, what changed since a revision, and what is read wrong for which reasons: as one HTML "
-    "file that needs nothing else, or as Markdown for a pull request. Run it in the project's top folder, after `dvc repro`. "
+    "Write a report of all models: their results, what changed since a revision, what is misread and why. It is one HTML "
+    "file that needs no network, or Markdown for a pull request. Run it in the project's top folder, after `dvc repro`. "
     "Exit code: 0, or 2 if results are missing."
 )
 

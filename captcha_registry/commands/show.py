@@ -13,17 +13,15 @@ from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.repository import Published, find_published, open_repository, parse_reference
 
 HELP = "show the card of a published dataset or model"
-DESCRIPTION = "Show the card of a published version; piped, the Markdown as it is. Exit code: 0, or 2 if there is none."
+DESCRIPTION = "Show the card of a published version. In a pipe it stays Markdown. Exit code: 0, or 2 if there is no such card."
 
 CARD = "README.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument(
-        "reference", metavar="NAME[@VERSION]", help="such as digits or digits@1.0.0; without a version the newest release"
-    )
-    parser.add_argument("--repo", metavar="URL", help="Git URL or path of a repository; without it the one of this folder")
+    parser.add_argument("reference", metavar="NAME[@VERSION]", help="such as digits@1.0.0 (default: the newest release)")
+    parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository (default: the one of this folder)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with the card as a text")
 
 
@@ -35,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         sources = find_files(repo, published)
     if CARD not in sources:
         raise UserError(f"{published} was published without a card, {CARD}: `captcha-registry get` fetches what there is")
-    text = printable(sources[CARD].read_proved().decode(errors="replace"))
+    text = printable(sources[CARD].read_verified().decode(errors="replace"))
     if arguments.json:
         print(json.dumps(_to_json(published, text), indent=2))
     elif sys.stdout.isatty():

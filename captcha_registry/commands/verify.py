@@ -1,4 +1,4 @@
-"""`captcha-registry verify`: name whatever is wrong with a dataset."""
+"""`captcha-registry verify`: check a dataset and list its problems."""
 
 import argparse
 import json
@@ -13,8 +13,8 @@ from captcha_registry.dataset.verify import Depth, Problem, verify_dataset
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.machine import count_usable_cores, count_workers, expand_home
 
-HELP = "name whatever is wrong with a dataset"
-DESCRIPTION = "Name whatever is wrong with a dataset. Exit code: 0 nothing, 1 something, 2 it could not be checked."
+HELP = "check a dataset and list its problems"
+DESCRIPTION = "Check a dataset and list its problems. Exit code: 0 none, 1 some, 2 it could not be checked."
 
 MAX_PROBLEMS_SHOWN = 20
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth",
         choices=get_args(Depth),
         default="full",
-        help="quick: names, sizes, counts | full: every byte's SHA-256 (default) | deep: every record, picture and label",
+        help="quick: names and sizes | full: every byte, by SHA-256 (default) | deep: every record and picture",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object with every problem")
 
@@ -60,7 +60,7 @@ def _to_json(root: Path, depth: Depth, splits: frozenset[str] | None, problems: 
 
 
 def _print_problems(problems: list[Problem]) -> None:
-    # One cut shard has hundreds of records; what is wrong with whole files comes first.
+    # One cut shard has hundreds of records; what is wrong with a complete file comes first.
     problems = sorted(problems, key=lambda problem: problem.kind == "record")
     for problem in problems[:MAX_PROBLEMS_SHOWN]:
         print(problem)

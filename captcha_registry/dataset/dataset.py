@@ -7,7 +7,7 @@
     batches = digits.to_tf(batch_size=64, shuffle=True, seed=1)
 
 No framework is imported before it is asked for. Nothing is read unverified: a single sample by the checksums of its record and by
-the hash of its pixels in the index, whole shards by their SHA-256 in the manifest.
+the hash of its pixels in the index, complete shards by their SHA-256 in the manifest.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class CaptchaDataset:
 
     Attributes:
         files: where shards are read.
-        manifest: of the whole dataset.
+        manifest: of the complete dataset.
         index: the rows of these samples, a pyarrow table with the columns of `dataset.index`; `.to_pandas()` makes a frame.
     """
 
@@ -187,7 +187,7 @@ class CaptchaDataset:
         """Read the records of some samples whose shards are on this disk, each shard opened once.
 
         Raises:
-            DamagedRecordError: what the index points to is no record, or damaged.
+            DamagedRecordError: what the index points to is not a record, or damaged.
         """
         shards, offsets, lengths, *_ = self._places
         with ExitStack() as opened:
@@ -282,7 +282,7 @@ class CaptchaDataset:
         return TorchSamples(replace(self, files=LocalFiles(self.make_local(), self.manifest.entries)))
 
     def to_huggingface(self) -> "datasets.Dataset":
-        """Make a `datasets.Dataset` with the columns image, label, id and split; the encoded images lie in memory.
+        """Make a `datasets.Dataset` with the columns image, label, id and split; the encoded images are in memory.
 
         Raises:
             UserError: the package is not installed, memory cannot hold them, or a shard is missing or damaged.

@@ -75,7 +75,7 @@ def _find_matches(expression: str, rows: pa.Table) -> pa.ChunkedArray:
         raise ValueError(f"it has {len(expression):,} characters; expected at most {MAX_CHARACTERS:,}")
     matches = _evaluate(ast.parse(expression, mode="eval").body, rows)
     if not isinstance(matches, pa.ChunkedArray) or matches.type != pa.bool_():
-        raise ValueError(f"it is no condition on a column; expected {_GRAMMAR}")
+        raise ValueError(f"it is not a condition on a column; expected {_GRAMMAR}")
     return matches
 
 

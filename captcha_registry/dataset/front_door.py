@@ -142,7 +142,7 @@ class LoadedDataset(CaptchaDataset):
             raise UserError(f"{name!r} is a split, not a column: {self.name}.split({name!r}) selects its samples")
         if name not in self.index.column_names:
             raise UserError(
-                f"{name!r} is no column of {self.name}; expected one of {', '.join(self.index.column_names)}. Pictures come "
+                f"{name!r} is not a column of {self.name}; expected one of {', '.join(self.index.column_names)}. Pictures come "
                 "with samples, as in dataset[0].image, or all at once with dataset.to_numpy()"
             )
         column = self.index[name]

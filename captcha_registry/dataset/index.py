@@ -7,7 +7,7 @@
 | split         | string     | `train` or `test`; null before the dataset is split                  |
 | shard         | string     | path of the shard inside the dataset's folder, `/` between parts     |
 | offset        | int64      | byte at which the record starts in its shard                         |
-| length        | int64      | bytes of the whole record, framing included                          |
+| length        | int64      | bytes of the complete record, framing included                       |
 | pixel_sha256  | binary(32) | SHA-256 of the decoded pixels (row by row, RGB); survives re-encoding |
 | ink           | string     | colour of text, dots and curve as `#rrggbb`                          |
 | background    | string     | colour of the ground as `#rrggbb`                                    |
@@ -70,7 +70,7 @@ class IndexWriter:
 
 @contextmanager
 def open_index(path: Path) -> Iterator[IndexWriter]:
-    """Open an index file for writing, whole or not at all; equal rows give equal bytes in a locked environment."""
+    """Open an index file for writing, completely or not at all; equal rows give equal bytes in a locked environment."""
     with open_atomically(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         yield IndexWriter(writer)
 

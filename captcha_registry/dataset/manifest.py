@@ -84,7 +84,7 @@ class Manifest(Section):
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Write the manifest of the dataset in `root`, whole or not at all."""
+    """Write the manifest of the dataset in `root`, completely or not at all."""
     write_atomically(root / MANIFEST_NAME, f"{manifest.model_dump_json(indent=2)}\n".encode())
 
 
@@ -96,12 +96,12 @@ def read_manifest(root: Path) -> Manifest:
     """
     path = root / MANIFEST_NAME
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is no regular file: move it away, and restore it from Git or with `dvc checkout`")
+        raise UserError(f"{path} is not a regular file: move it away, and restore it from Git or with `dvc checkout`")
     try:
         return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing, so {root} is no complete dataset: run `dvc repro`, or in a clone `dvc pull --allow-missing`"
+            f"{path} is missing, so {root} is not a complete dataset: run `dvc repro`, or in a clone `dvc pull --allow-missing`"
         ) from None
 
 

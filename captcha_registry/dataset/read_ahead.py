@@ -1,6 +1,6 @@
 """Read samples before they are asked for, several runs of them at once.
 
-Nobody waits for a remote at each sample: records that lie side by side come with one request, and eight requests are under way
+Nobody waits for a remote at each sample: records that are side by side come with one request, and eight requests are under way
 at once. Where each takes 20 ms, that is over 1,000 samples a second in the order of the index and over 200 in any other, against
 47 one by one. From a disk it is as fast as one by one.
 """
@@ -70,7 +70,7 @@ def _read_run(part: "LoadedDataset") -> list["CaptchaSample"]:
 
 
 def _read_records(files: Files, rows: list[dict[str, Any]]) -> Iterator[tuple[tuple[str, int], bytes]]:
-    """Yield records with shard and offset, each stretch of them that lie side by side read at once."""
+    """Yield records with shard and offset, each stretch of them that are side by side read at once."""
     places = [(row["shard"], row["offset"], row["offset"] + row["length"]) for row in rows]
     firsts = [n for n, (shard, start, _) in enumerate(places) if n == 0 or (shard, start) != places[n - 1][::2]]
     for first, end in pairwise([*firsts, len(places)]):

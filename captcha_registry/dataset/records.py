@@ -174,11 +174,11 @@ def unframe_record(framed: bytes, path: Path, offset: int) -> bytes:
         offset: at which byte of the shard they start, for the error.
 
     Raises:
-        DamagedRecordError: one of its checksums is wrong, or it is not the whole record.
+        DamagedRecordError: one of its checksums is wrong, or it is not complete.
     """
     header, data, footer = framed[: HEADER.size], framed[HEADER.size : -FOOTER.size], framed[-FOOTER.size :]
     if len(framed) < OVERHEAD_BYTES or HEADER.unpack(header) != (len(data), masked_crc(header[:8])):
-        raise DamagedRecordError(path, offset, f"the {len(framed):,} bytes that the index points to are no record")
+        raise DamagedRecordError(path, offset, f"the {len(framed):,} bytes that the index points to are not a record")
     if masked_crc(data) != FOOTER.unpack(footer)[0]:
         raise DamagedRecordError(path, offset, "wrong checksum of the data")
     return data

@@ -11,7 +11,7 @@ MAX_COUNT = 10**9
 
 # What a record takes at least: its frame with an empty picture, every pixel, and the outlines of the characters, which grow with
 # the font size and end where they fill half of the pixels. Measured on 60 specs from 16x16 to 1024x1024 this is 0.27 to 1.05 of
-# the real size: dots, curves and what lies inside the outlines come on top. Used only to refuse what cannot fit.
+# the real size: dots, curves and what is inside the outlines come on top. Used only to refuse what cannot fit.
 RECORD_BYTES = 290
 PNG_BYTES_PER_PIXEL = 0.005
 OUTLINE_BYTES_PER_FONT_PIXEL = 10
@@ -140,9 +140,9 @@ class SplitRule(Section):
 
     Attributes:
         test_size: share of the samples that is test.
-        by: `shard`: whole files. `sample`: exactly `test_size`, as `train_test_split` of scikit-learn. `label`: exactly, with no
-            text on both sides. `sample_hash` and `label_hash`: a hash of id or text decides, so that no sample changes sides
-            when `count` grows; the share is as near as chance makes it.
+        by: `shard`: each file is train or test. `sample`: exactly `test_size`, as `train_test_split` of scikit-learn. `label`:
+            exactly, with no text on both sides. `sample_hash` and `label_hash`: a hash of id or text decides, so that no sample
+            changes sides when `count` grows; the share is as near as chance makes it.
         seed: another seed gives another division.
     """
 

@@ -94,7 +94,7 @@ def keep_images(dataset: "CaptchaDataset", folder: Path | None) -> tf.Tensor:
 
     Args:
         dataset: samples whose shards are on this disk.
-        folder: where the file lies that holds them, without a name, so that nothing is left of it however the process ends.
+        folder: where the file is that holds them, without a name, so that nothing is left of it however the process ends.
 
     Raises:
         UserError: the disk cannot hold them.

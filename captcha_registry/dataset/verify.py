@@ -41,7 +41,7 @@ Kind = Literal[
     "missing", "extra", "renamed", "swapped", "changed", "unreadable", "folder", "record", "index", "manifest", "duplicate"
 ]
 
-# What may lie beside the files that a manifest names: itself, descriptions, and what DVC writes.
+# What may be beside the files that a manifest names: itself, descriptions, and what DVC writes.
 COMPANIONS = {MANIFEST_NAME, FETCHED_NAME, "README.md", "croissant.json", ".gitignore"}
 
 # Files and folders that file managers, editors and file systems leave everywhere; .dvcignore and .gitignore have them too.
@@ -134,7 +134,7 @@ def require_dataset(root: Path) -> None:
     if not root.is_dir():
         # A path has one slash less than the URL that it was made from.
         where = " of this machine: copy the dataset here and" if ":/" in str(root) else ":"
-        raise UserError(f"{root} is no folder{where} name the folder of a dataset, with its {MANIFEST_NAME}")
+        raise UserError(f"{root} is not a folder{where} name the folder of a dataset, with its {MANIFEST_NAME}")
     if not any((root / name).exists() for name in (MANIFEST_NAME, INDEX_NAME)) and not any(root.glob("*.tfrecord")):
         raise UserError(
             f"{root} holds no dataset, neither {MANIFEST_NAME} nor {INDEX_NAME}: name the folder that does, or bring it into a "

@@ -1,6 +1,6 @@
 """croissant.json: a dataset's metadata in the Croissant format 1.1, by which search engines find it and `mlcroissant` reads it.
 
-The records are the rows of the index; the pictures lie in TFRecord shards, a form that Croissant does not know, so shards are
+The records are the rows of the index; the pictures are in TFRecord shards, a form that Croissant does not know, so shards are
 listed as files with their SHA-256. Source: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html
 """
 

@@ -69,7 +69,7 @@ class Captcha:
 
 
 class Noise(NamedTuple):
-    """What lies on top of a text.
+    """What is drawn on top of a text.
 
     Attributes:
         dots: x and y of each.
@@ -177,7 +177,7 @@ class Drawer:
         """Make sure that every font shows every character.
 
         Raises:
-            UserError: a file is no font, or lacks characters.
+            UserError: a file is not a font, or lacks characters.
         """
         for name, file in zip(self.spec.fonts, self.font_files, strict=True):
             try:

@@ -74,7 +74,7 @@ def local_processes(num_workers: int, *, niceness: int = 0) -> Iterator[Executor
 
 @contextmanager
 def _open_pool(num_workers: int, scratch: str, niceness: int) -> Iterator[Executor]:
-    """Open worker processes whose temporary files lie in a folder."""
+    """Open worker processes whose temporary files are in a folder."""
     executor = ProcessPoolExecutor(num_workers, _WorkerContext(), initializer=_prepare_worker, initargs=(scratch, niceness))
     workers_before = set(multiprocessing.active_children())
     try:
@@ -130,12 +130,12 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
     """Run tasks on the workers of a Dask cluster; what a worker has begun when it dies is begun again by another.
 
     Raises:
-        UserError: the package is missing, no scheduler answers, it is gone, it has no worker or none is left, or a worker has
+        UserError: the package is missing, no scheduler answers, it has ended, it has no worker or none is left, or a worker has
             other tools than this process.
     """
     with needs("params.yaml: drawing.executor: dask"):
         from distributed import Client, KilledWorker  # noqa: PLC0415
-    # They would log in 50 lines that the scheduler is gone, which is one line of ours; the last one calls it critical.
+    # They would log in 50 lines that the scheduler has ended, which is one line of ours; the last one calls it critical.
     for name in ("distributed.client", "tornado.application", "concurrent.futures"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
@@ -164,7 +164,7 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
 
 @contextmanager
 def _cancel_without_workers(client: Any, executor: "_ClusterExecutor") -> Iterator[threading.Event]:
-    """Cancel all tasks when the scheduler is gone, or has had no worker for too long; yield what tells that this was it."""
+    """Cancel all tasks when the scheduler has ended, or has had no worker for too long; yield what tells that this was it."""
     is_over, is_without_workers = threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -191,7 +191,7 @@ def _cancel_without_workers(client: Any, executor: "_ClusterExecutor") -> Iterat
 
 @dataclass(frozen=True)
 class _Shared:
-    """What lies with the workers, pickled, for many tasks."""
+    """What the workers keep, pickled, for many tasks."""
 
     future: Any
 
@@ -225,7 +225,7 @@ class _ClusterExecutor(Executor):
         self._executor.shutdown(wait and not cancel_futures)
 
     def give_up(self) -> None:
-        """End the wait for tasks that Dask has not cancelled though its scheduler is gone: their results were just on the way."""
+        """End the wait for tasks that Dask has not cancelled though its scheduler ended: their results were just on the way."""
         for future in list(self._running):
             with suppress(InvalidStateError):
                 future.set_exception(CancelledError())

@@ -54,7 +54,7 @@ def draw_chunk(spec: DatasetSpec, font_files: tuple[bytes, ...], training_seed: 
 
 
 def draw_file(*arguments: Any) -> Path:
-    """Draw a chunk into a file, and return where it lies.
+    """Draw a chunk into a file, and return where it is.
 
     What a worker returns goes through a pipe that all of them share: megabytes that a kill cuts off would be waited for for ever.
     """

@@ -1,4 +1,4 @@
-"""Draw a whole dataset through an executor, shard by shard, and put it in place when every shard is there."""
+"""Draw a complete dataset through an executor, shard by shard, and put it in place when every shard is there."""
 
 import shutil
 from collections.abc import Callable, Iterable

@@ -109,7 +109,7 @@ def resize(image: Pixels, new_width: int, new_height: int) -> Pixels:
     if rows_first:
         image = _resize_rows(image, new_height)
     if width != new_width:
-        # Whole rows at a time are what a processor is fast at.
+        # Complete rows at a time are what a processor is fast at.
         image = _transpose(_resize_rows(_transpose(image), new_width))
     if not rows_first and height != new_height:
         image = _resize_rows(image, new_height)
@@ -228,9 +228,9 @@ def _rotate(mask: Pixels, colours: npt.NDArray[np.float64], cosine: float, sine:
 def _interpolate(
     image: Pixels, row: int, column: int, mask: Pixels, colours: npt.NDArray[np.float64], point: tuple[float, float]
 ) -> None:
-    """Set a pixel to the colour at a point of the glyph, which lies between four of its pixels.
+    """Set a pixel to the colour at a point of the glyph, which is between four of its pixels.
 
-    A pixel that is handed over as a view costs as much as all the work on it: hence row and column.
+    A pixel that is handed over as a view costs as much as all the work on it, so row and column are.
     """
     x, y = point
     left, top = math.floor(x), math.floor(y)

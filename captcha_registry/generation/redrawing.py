@@ -11,7 +11,7 @@ Of each of the `CAUSES` that make a text hard to read, the sample can be drawn w
   smallest size, if it fits in none. So a network sees nothing that it could not have met in training.
 - `ink`: the text is drawn as opaque as its ink is light (`generation.drawing`). Here the ink is as much lighter as it takes to be
   opaque, as far as the spec allows.
-- `chance`: nothing is taken away; the dots lie elsewhere. Some samples are so near to being read right that any change does it:
+- `chance`: nothing is taken away; the dots are elsewhere. Some samples are so near to being read right that any change does it:
   what cures no more of them than this does is no cause.
 """
 
@@ -116,7 +116,7 @@ class Redrawing:
         return numbers
 
     def _sketch_opaque(self) -> Sketch:
-        """Make ink that is too dark lighter, by the same share of what is left to the lightest in each channel."""
+        """Make ink that is too dark lighter, by the same share of the way to the lightest ink in each channel."""
         *channels, alpha = self.sketch.ink
         lightest = self._drawer.spec.ink.max
         luminance = 0.299 * channels[0] + 0.587 * channels[1] + 0.114 * channels[2]

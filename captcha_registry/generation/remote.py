@@ -1,10 +1,10 @@
 """Draw a dataset straight to a URL that fsspec knows, such as `s3://bucket/digits`, without a folder that workers share.
 
     <url>/.bid-<seconds>-<process>-<host>                 while a run looks whether it is alone; of several the first one stays
-    <url>/.claim-<seconds>-<process>-<host>               while a run is at work there, renewed every now and then
-    <url>/00000.tfrecord ...                              each drawn into a temporary file of a worker, then uploaded whole
+    <url>/.claim-<seconds>-<process>-<host>               while a run is at work there, written again every now and then
+    <url>/00000.tfrecord ...                              each drawn into a temporary file of a worker, then uploaded in one piece
     <url>/.unfinished-<fingerprint>/00000.parquet ...     the shard's index rows
-    <url>/.unfinished-<fingerprint>/00000.sha256 ...      proves the rows; comes after them: with it the shard counts as done
+    <url>/.unfinished-<fingerprint>/00000.sha256 ...      the hash of the rows; comes after them: with it the shard counts as done
     <url>/index.parquet
     <url>/README.md, <url>/croissant.json                 the card and the metadata
     <url>/manifest.json                                   comes last; then the unfinished folder goes
@@ -48,7 +48,7 @@ DESCRIPTIONS = {"README.md", "croissant.json"}
 Describe = Callable[[Manifest], dict[str, str]]
 _MARK = re.compile(r"\.(?P<kind>bid|claim)-(?P<seconds>\d+)-(?P<process>\d+)-(?P<host>.+)")
 
-# A bid or claim that was not renewed for so long is of a dead run.
+# A bid or claim that was not written again for so long is of a dead run.
 CLAIM_SECONDS = 120
 _RENEWAL_SECONDS = 20
 
@@ -191,7 +191,7 @@ def draw_remote_dataset(
 
 
 def draw_remote_shard(drawer: Drawer, shard_number: int, target: Target) -> FileEntry:
-    """Draw one shard and upload it, after it its index rows, and after them what proves them."""
+    """Draw one shard and upload it, after it its index rows, and after them their hash."""
     with tempfile.TemporaryDirectory() as folder:
         entry = draw_shard(drawer, shard_number, Path(folder))
         place = Place(target.url)
@@ -339,7 +339,7 @@ def _list_own_sizes(drawer: Drawer, place: Place, target: Target) -> dict[str, i
     sizes = {name: size for name, size in place.list_sizes().items() if not _MARK.fullmatch(name)}
     own = {name for number in range(drawer.spec.num_shards) for name in _names_of(number, target)}
     own |= {INDEX_NAME, MANIFEST_NAME}
-    # A README.md that lies there alone is somebody's.
+    # A README.md that is there alone is somebody's.
     own |= DESCRIPTIONS if own & set(sizes) else set()
     if foreign := sorted(set(sizes) - own):
         raise UserError(f"{target.url} already holds {foreign[0]}: choose an empty place, or delete what is there")

@@ -35,7 +35,7 @@ STAGING_NAME = ".repair"
 # As DVC has it.
 _CACHED_MODE = 0o444
 
-# What is looked for; what only `deep` finds lies under the hashes of the manifest, which a repair restores.
+# What is looked for; what only `deep` finds is covered by the hashes of the manifest, which a repair restores.
 REPAIR_DEPTH: Depth = "full"
 
 
@@ -173,7 +173,7 @@ def _inside(root: Path, path: Path) -> str:
 
 @contextmanager
 def _open_staging(root: Path) -> Iterator[Path]:
-    """Make an empty folder for what will take its place; it is gone in the end."""
+    """Make an empty folder for what will take its place; it is removed in the end."""
     staging = root / STAGING_NAME
     try:
         with hold_lock(find_lock("repair", root), wait=False):
@@ -205,11 +205,11 @@ def _stage_files(
             failed = {entry.path: str(error) for entry in redrawn}
     made = [entry for entry in damaged if entry.path not in failed]
     return failed | {
-        entry.path: _explain_other_bytes(manifest, root / entry.path) for entry in made if not _is_proved(staging, entry)
+        entry.path: _explain_other_bytes(manifest, root / entry.path) for entry in made if not _is_verified(staging, entry)
     }
 
 
-def _is_proved(staging: Path, entry: FileEntry) -> bool:
+def _is_verified(staging: Path, entry: FileEntry) -> bool:
     """Tell whether a file is, to the byte, what the manifest says."""
     return (staging / entry.path).is_file() and FileEntry.of(staging, entry.path, entry.num_samples) == entry
 
@@ -244,7 +244,7 @@ def _draw_records(drawer: Drawer, sample_ids: list[int], path: Path) -> None:
 
 
 def _draw_dataset(manifest: Manifest, drawer: Drawer, folder: Path, executor: Executor) -> Path:
-    """Draw and split a whole dataset below `folder`; return where it is."""
+    """Draw and split a complete dataset below `folder`; return where it is."""
     for name in ("work", "split"):
         (folder / name).mkdir(parents=True)
     shards = draw_missing_shards(drawer, {}, folder / "work", executor)

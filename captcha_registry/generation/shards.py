@@ -82,5 +82,5 @@ def rows_path(folder: Path, shard_number: int) -> Path:
 
 
 def proof_path(folder: Path, shard_number: int) -> Path:
-    """Name the file that proves a shard's index rows."""
+    """Name the file with the hash of a shard's index rows."""
     return rows_path(folder, shard_number).with_suffix(".sha256")

@@ -1,6 +1,6 @@
 """Divide a generated dataset into train and test.
 
-By whole shard, the default, no record is copied: every sample is an independent draw, so whole shards are an honest split,
+By shard, the default, no record is copied: every sample is an independent draw, so complete shards are an honest split,
 and people can fetch the test set alone. Which side a shard is on depends on its number alone, never on how many there are,
 so a dataset that grows keeps its split.
 
@@ -44,7 +44,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 def is_test_shard(shard_number: int, rule: SplitRule) -> bool:
-    """Tell the side of a whole shard.
+    """Tell the side of a shard.
 
     Of the first *n* shards, n * test_size are test whenever that is a whole number, and less than one more or fewer
     otherwise. The seed shifts which ones.
@@ -100,7 +100,7 @@ def check_split(spec: DatasetSpec, rule: SplitRule) -> int:
 
 
 def _can_divide_labels(spec: DatasetSpec, rule: SplitRule, num_test: int) -> bool:
-    """Tell whether whole labels hold exactly the test samples, in one of some datasets whose texts are as chance has them."""
+    """Tell whether complete labels hold exactly the test samples, in one of some datasets whose texts are as chance has them."""
     lengths = range(spec.min_length, spec.max_length + 1)
     numbers = [len(spec.alphabet) ** length for length in lengths]
     shares = np.concatenate([np.full(number, 1 / number / len(lengths)) for number in numbers])
@@ -134,10 +134,10 @@ def describe_sides(num_samples: int, num_test: int, rule: SplitRule) -> str:
 
 
 def choose_test_samples(index: pa.Table, rule: SplitRule) -> BoolArray:
-    """Choose the samples that are test, one by one or by whole labels; True is test, in index order.
+    """Choose the samples that are test, one by one or by label; True is test, in index order.
 
     Raises:
-        UserError: no whole labels hold exactly `test_size` of them, or a hash leaves one side empty.
+        UserError: no choice of labels holds exactly `test_size` of them, or a hash leaves one side empty.
     """
     if rule.by in {"sample_hash", "label_hash"}:
         keys = index["id" if rule.by == "sample_hash" else "label"].to_pylist()

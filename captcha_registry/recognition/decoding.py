@@ -6,7 +6,7 @@ BLANK = 0
 
 
 def collapse_best_path(logits: keras.KerasTensor, length: int) -> keras.KerasTensor:
-    """Take the likeliest class of every time step, merge repeats, drop blanks (CTC's best path).
+    """Take the most probable class of every time step, merge repeats, drop blanks (CTC's best path).
 
     Args:
         logits: `(batch, time, classes)`.

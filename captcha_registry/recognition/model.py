@@ -78,7 +78,7 @@ class CaptchaModel:
             A list of `Reading`, each with `text`, `confidence` (0 to 1), `characters` and `alternatives`.
 
         Raises:
-            UserError: a file is no picture, a picture has another size than the model reads, or an array is not of uint8.
+            UserError: a file is not a picture, a picture has another size than the model reads, or an array is not of uint8.
         """
         waiting = iter([pictures] if isinstance(pictures, str | os.PathLike | Image.Image) else _list_images(pictures))
         readings: list[Reading] = []

@@ -42,7 +42,7 @@ class _Graph:
         self.weighted: dict[str, tuple[str, Weights]] = {}
 
     def add(self, kind: str, *inputs: str | npt.ArrayLike, **attributes: Any) -> str:
-        """Add a node; what is no name of a tensor is a constant. Return the name of what it computes."""
+        """Add a node; what is not a name of a tensor is a constant. Return the name of what it computes."""
         names = [value if isinstance(value, str) else self._hold(np.asarray(value)) for value in inputs]
         name = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, names, [name], name=name, **attributes))

@@ -47,7 +47,7 @@ def open_onnx(content: bytes, name: str) -> CaptchaModel:
     """Open an ONNX file, given as its bytes; `name` is what the model calls itself.
 
     Raises:
-        UserError: onnxruntime is not installed, or the file is no model of this project.
+        UserError: onnxruntime is not installed, or the file is not a model of this project.
     """
     with needs("reading an ONNX file", extra="onnx"):
         import onnxruntime  # noqa: PLC0415 - takes a moment, and is not in the base install
@@ -64,7 +64,7 @@ def open_onnx(content: bytes, name: str) -> CaptchaModel:
     # Errors of onnxruntime have no ancestor of their own; they say what is wrong with the file.
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
-        raise UserError(f"{name} is no model that `captcha-registry export --format onnx` made: {problem}") from error
+        raise UserError(f"{name} is not a model that `captcha-registry export --format onnx` made: {problem}") from error
 
     def find_logits(images: Images) -> Logits:
         if not len(images):

@@ -55,7 +55,7 @@ def open_picture(path: Path, width: int, height: int, *, resize: bool = False) -
 
 
 def _require_file(path: Path) -> None:
-    """Refuse what is no file before it is opened: a pipe would wait for a writer."""
+    """Refuse what is not a file before it is opened: a pipe would wait for a writer."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         os.scandir(path).close()  # it may be one that nobody may look into

@@ -35,7 +35,7 @@ class Record:
     error: str | None = None
 
     def list_texts(self, top: int) -> list[tuple[str, float]]:
-        """List the likeliest texts with their probabilities."""
+        """List the most probable texts with their probabilities."""
         return list(self.reading.alternatives[:top]) if self.reading else []
 
 

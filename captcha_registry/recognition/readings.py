@@ -65,7 +65,7 @@ def write_readings(path: Path, rows: pa.Table) -> None:
 
 
 def decode_positions(logits: npt.NDArray[np.floating], alphabet: str) -> list[Reading]:
-    """Read the likeliest character of every position; the probability of a text is the product of its characters'.
+    """Read the most probable character of every position; the probability of a text is the product of its characters'.
 
     Args:
         logits: `(batch, length, classes)`.

@@ -7,7 +7,7 @@ from captcha_registry.recognition.paths import BLANK
 
 
 def list_steps(family: str, logits: npt.NDArray[np.float32], alphabet: str) -> list[list[tuple[str, float]]]:
-    """List for each picture the likeliest character of every step, "" for CTC's blank, and its probability.
+    """List for each picture the most probable character of every step, "" for CTC's blank, and its probability.
 
     Args:
         family: `cnn` or `crnn`.

@@ -81,7 +81,7 @@ def _load_network(content: bytes, where: Path) -> keras.Model:
         path.write_bytes(content)
         try:
             return keras.saving.load_model(path, compile=False, safe_mode=True)
-        # Keras raises ValueError for layers that carry code, such as Lambda; the others occur in it for what is no model.
+        # Keras raises ValueError for layers that carry code, such as Lambda; the others occur in it for what is not a model.
         except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError, BadZipFile) as error:
             problem = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"{where} is refused: {problem}") from error

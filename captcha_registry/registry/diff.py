@@ -37,9 +37,9 @@ MODEL_REASONS: dict[Bump, str] = {
 
 # What a change of a column is called; of any other column, altered.
 KINDS = {"pixel_sha256": "redrawn", "label": "relabelled", "split": "moved"}
-# Columns that only say where a sample lies.
+# Columns that only say where a sample is.
 PLACE = {"id", "shard", "offset", "length"}
-# Parameters whose effect is seen in the samples themselves, or that only say how these lie in files.
+# Parameters whose effect is seen in the samples themselves, or that only say how these are divided into files.
 LAYOUT = {"drawing_version", "spec.count", "spec.shard_size"}
 # What of a model's card decides what it can read.
 READS = {"family", "spec.alphabet", "spec.length", "spec.length.min", "spec.length.max", "spec.width", "spec.height"}

@@ -1,4 +1,4 @@
-"""Files of a published version: read in place where the remote can seek, fetched and verified where they are needed whole."""
+"""Files of a published version: read in place where the remote can seek, else fetched and verified."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -52,7 +52,7 @@ class RemoteFile:
     """One file of a published version.
 
     Attributes:
-        filesystem: where its bytes lie, at `location`.
+        filesystem: where its bytes are, at `location`.
         md5: what the commit has for it.
         kept: whether this is the copy in the repository's own DVC cache.
         remote: the same file at the remote, to take if a copy that is kept has other bytes.
@@ -74,8 +74,8 @@ class RemoteFile:
         with self._explain_errors():
             return bytes(self.filesystem.cat_file(self.location, start=offset, end=None if length is None else offset + length))
 
-    def read_proved(self) -> bytes:
-        """Read the whole file and compare it with the MD5 that the commit has.
+    def read_verified(self) -> bytes:
+        """Read the complete file and compare it with the MD5 that the commit has.
 
         Raises:
             UserError: the remote does not give it, or other bytes.
@@ -84,11 +84,11 @@ class RemoteFile:
         if hashlib.md5(content, usedforsecurity=False).hexdigest() == self.md5:
             return content
         if self.remote:
-            return self.remote.read_proved()
+            return self.remote.read_verified()
         raise self._damaged(Checksum("md5", self.md5))
 
     def fetch(self, checksum: Checksum, target: Path) -> None:
-        """Copy the whole file to `target`, which gets its name only when its bytes are proved.
+        """Copy the complete file to `target`, which gets its name only when its bytes are verified.
 
         Raises:
             UserError: the remote does not give them, or others.
@@ -218,10 +218,10 @@ def _locate(name: str, entry: DataIndexEntry, storage: StorageInfo) -> RemoteFil
 
 @dataclass
 class PublishedFiles:
-    """The files of a published dataset (see `dataset.files.Files`); what was fetched once is kept and proved when first used.
+    """The files of a published dataset (see `dataset.files.Files`); what was fetched once is kept and verified when first used.
 
     Attributes:
-        sources: where each file lies, by its path inside the dataset.
+        sources: where each file is, by its path inside the dataset.
         entries: what the manifest says of it.
         root: the folder of the files that were fetched, each under its path; it is shared by all who read this dataset.
     """
@@ -229,15 +229,15 @@ class PublishedFiles:
     sources: Mapping[str, RemoteFile]
     entries: Mapping[str, FileEntry]
     root: Path
-    proved: set[str] = field(default_factory=set)
+    verified: set[str] = field(default_factory=set)
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Read some bytes of a file, at the remote unless it was fetched."""
-        if path not in self.proved and not self._prove(path):
+        if path not in self.verified and not self._verify(path):
             content = self.sources[path].read(offset, length)
             if len(content) <= length:
                 return content
-            # A server that sends the whole file for a part of it is asked once.
+            # A server that sends the complete file for a part of it is asked once.
             self.make_local([path])
         return LocalFiles(self.root, self.entries).read(path, offset, length)
 
@@ -250,12 +250,12 @@ class PublishedFiles:
         return self.root
 
     def _list_missing(self, paths: Iterable[str]) -> list[str]:
-        return [path for path in paths if path not in self.proved and not self._prove(path)]
+        return [path for path in paths if path not in self.verified and not self._verify(path)]
 
-    def _prove(self, path: str) -> bool:
-        if proved := Checksum("sha256", self.entries[path].sha256).fits(self.root / path):
-            self.proved.add(path)
-        return proved
+    def _verify(self, path: str) -> bool:
+        if verified := Checksum("sha256", self.entries[path].sha256).fits(self.root / path):
+            self.verified.add(path)
+        return verified
 
     def _fetch(self, path: str) -> None:
         checksum = Checksum("sha256", self.entries[path].sha256)
@@ -267,7 +267,7 @@ class PublishedFiles:
         make_cache_folder((self.root / path).parent)
         (self.root / path).unlink(missing_ok=True)
         link_or_copy(kept, self.root / path)
-        self.proved.add(path)
+        self.verified.add(path)
 
 
 def fetch_parts(published: Published, sources: Mapping[str, RemoteFile], paths: Collection[str]) -> Path:
@@ -298,7 +298,7 @@ def open_files(published: Published, sources: Mapping[str, RemoteFile]) -> tuple
     """Open a version of a dataset whose files have been found.
 
     Raises:
-        UserError: it is no whole dataset.
+        UserError: it is not a complete dataset.
     """
     manifest, content = read_published_manifest(published, sources)
     folder = find_cache_dir() / "datasets" / hashlib.sha256(content).hexdigest()
@@ -306,14 +306,14 @@ def open_files(published: Published, sources: Mapping[str, RemoteFile]) -> tuple
 
 
 def read_published_manifest(published: Published, sources: Mapping[str, RemoteFile]) -> tuple[Manifest, bytes]:
-    """Read the manifest of a version, proved by the MD5 that Git has, and make sure that all its files were published.
+    """Read the manifest of a version, verified by the MD5 that Git has, and make sure that all its files were published.
 
     Raises:
         UserError: there is none, it is not the one that was published, or it names files that were not.
     """
     if MANIFEST_NAME not in sources:
-        raise UserError(f"{published} is no dataset: it has no {MANIFEST_NAME}")
-    content = sources[MANIFEST_NAME].read_proved()
+        raise UserError(f"{published} is not a dataset: it has no {MANIFEST_NAME}")
+    content = sources[MANIFEST_NAME].read_verified()
     manifest = parse_manifest(content, sources[MANIFEST_NAME].name)
     if lacking := [path for path in manifest.entries if path not in sources]:
         raise UserError(f"{published}: its manifest names {lacking[0]}, which was not published ({len(lacking)} such files)")

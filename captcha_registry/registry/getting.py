@@ -78,7 +78,7 @@ def list_wanted(published: Published, sources: Mapping[str, RemoteFile], split: 
     checksums = {path: Checksum("md5", source.md5) for path, source in sources.items()}
     if MANIFEST_NAME not in sources:
         if split:
-            raise UserError(f"{published} is no dataset, so it has no split {split!r}: leave --split out")
+            raise UserError(f"{published} is not a dataset, so it has no split {split!r}: leave --split out")
         return Wanted(checksums, {}, None, None)
     manifest, _ = read_published_manifest(published, sources)
     shards = [shard for shard in manifest.shards if split is None or shard.path.startswith(f"{split}/")]
@@ -87,9 +87,9 @@ def list_wanted(published: Published, sources: Mapping[str, RemoteFile], split: 
     entries = [*shards, manifest.index]
     written_here = {FETCHED_NAME, *(shard.path for shard in manifest.shards)}
     described = {path: checksum for path, checksum in checksums.items() if path not in written_here}
-    proved = {entry.path: Checksum("sha256", entry.sha256) for entry in entries}
+    verified = {entry.path: Checksum("sha256", entry.sha256) for entry in entries}
     sizes = {entry.path: entry.size_bytes for entry in entries}
-    return Wanted(described | proved, sizes, sum(shard.num_samples for shard in shards), manifest)
+    return Wanted(described | verified, sizes, sum(shard.num_samples for shard in shards), manifest)
 
 
 def _note_splits(target: Path, manifest: Manifest, split: str | None) -> None:
@@ -120,7 +120,7 @@ def _require_room(published: Published, sources: Mapping[str, RemoteFile], wante
         (target / leftover).unlink()
         found.remove(leftover)
     if others := [path for path in found if path not in {*sources, FETCHED_NAME} and not is_litter(path)]:
-        raise UserError(f"{target} holds {others[0]}, which is no part of {published}: choose an empty folder with --to")
+        raise UserError(f"{target} holds {others[0]}, which is not part of {published}: choose an empty folder with --to")
     if MANIFEST_NAME in found and not Checksum("md5", sources[MANIFEST_NAME].md5).fits(target / MANIFEST_NAME):
         raise UserError(f"{target} holds another dataset or version than {published}: choose another folder with --to")
 
@@ -128,7 +128,7 @@ def _require_room(published: Published, sources: Mapping[str, RemoteFile], wante
 def _require_nothing_lost(published: Published, missing: list[str], target: Path) -> None:
     """Refuse to replace a file that may be somebody's own.
 
-    Files get their names when they are whole, so one with other bytes was damaged since, or never came from here; only the
+    Files get their names when they are complete, so one with other bytes was damaged since, or never came from here; only the
     manifest, which comes last, shows that all was fetched once.
     """
     if (target / MANIFEST_NAME).is_file():

@@ -79,7 +79,7 @@ def load_model(source: str | Path, *, repo: str | None = None, version: str | No
 
 
 def _load_exported(source: str | Path, repo: str | None, version: str | None) -> CaptchaModel:
-    """Open the ONNX file that lies beside a network."""
+    """Open the ONNX file beside a network."""
     name, folder = _find_model(source, repo, version, (CARD_NAME, ONNX_NAME, CHECKSUMS))
     if not (folder / ONNX_NAME).is_file():
         raise UserError(

@@ -1,7 +1,7 @@
-"""Publish a version: prove what is here, push what its commit names, prove what is there, then tag.
+"""Publish a version: verify what is here, push what its commit names, verify what is there, then tag.
 
 The pushed tag is the commit point. Whatever stops the work before it leaves objects on the remote that nothing names yet, and
-the same call made again goes on from there; a version that can be seen is whole.
+the same call made again goes on from there; a version that can be seen is complete.
 """
 
 import logging
@@ -120,7 +120,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     root = Path(repo.root_dir)
     _require_seen(root, name)
     if not (commit := run_git(root, "rev-parse", "--revs-only", "HEAD")):
-        raise UserError("nothing is committed yet, and a version is a commit: run `git commit` and `git push` first")
+        raise UserError("nothing is committed yet: run `git commit` and `git push` first")
     taken = _require_taggable_commit(root, commit, name, version)
     published = _find_artifact(repo, name, version, commit)
     _require_fresh(repo, published)
@@ -157,7 +157,7 @@ def _require_seen(root: Path, name: str) -> None:
         )
     if not name_re.fullmatch(name) or "//" in name:
         raise UserError(
-            f"{name!r} is no name that a tag of a version can have, so no reader would see it: give the artifact one of letters, "
+            f"{name!r} is not a name that a tag of a version can have, so nobody would see it: give the artifact one of letters, "
             "digits, - and _ in dvc.yaml, with a letter or digit at both ends, and commit"
         )
 
@@ -185,8 +185,8 @@ def _require_clean_tree(root: Path, commit: str) -> None:
     status = ("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=dirty", "--no-renames")
     changed = [line for line in run_git(root, *status, "--", ".", *others).split("\0") if line]
     if changed:
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise UserError(f"{changed[0][3:]}{more} is not committed, and a version is a commit: commit or stash it")
+        more = f" and {len(changed) - 1} more are" if len(changed) > 1 else " is"
+        raise UserError(f"{changed[0][3:]}{more} not committed: commit or stash all changes before you publish")
     if (now := run_git(root, "rev-parse", "HEAD")) != commit:
         raise UserError(
             f"commit {now[:8]} was checked out while {commit[:8]} was checked; nothing was pushed: run the same command again"
@@ -266,7 +266,7 @@ def prove_folder(root: Path) -> DatasetVersion | ModelVersion:
 
 
 def _require_same(here: DatasetVersion | ModelVersion, files: Mapping[str, RemoteFile], published: Published) -> None:
-    """Refuse files that were proved but are not those of the commit; a manifest or a model's card stands for all the others."""
+    """Refuse files that were verified but are not those of the commit; a manifest or a model's card stands for all the others."""
     hashes = here.described if isinstance(here, DatasetVersion) else here.files
     changed = sorted(path for path, md5 in hashes.items() if path in files and files[path].md5 != md5)
     if changed:

@@ -232,7 +232,7 @@ def _list_hashes(repo: Repo, out: Output) -> list[str]:
 
 
 def _find_damaged(group: Objects, hashes: list[str]) -> list[str]:
-    """List the objects whose bytes in DVC's cache are not those of their names; only MD5 of whole files can be compared."""
+    """List the objects whose bytes in DVC's cache are not those of their names; only MD5s of files can be compared."""
     sums = {value: Checksum("md5", value.removesuffix(".dir")) for value in hashes if group.cache.hash_name == "md5"}
     return [value for value, checksum in sums.items() if not checksum.fits(Path(group.cache.oid_to_path(value)))]
 

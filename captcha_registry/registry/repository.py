@@ -1,6 +1,6 @@
 """Published versions: Git tags `NAME@vVERSION`, GTO's form, on commits whose dvc.yaml names the artifact.
 
-A repository is a stranger's until proved otherwise: what its configuration may say is listed here, its paths stay inside it,
+A repository is not trusted: what its configuration may say is listed here, its paths stay inside it,
 and nothing of it is ever run.
 """
 
@@ -48,7 +48,7 @@ SAFE_OPTIONS = {
     # A file that `dvc plots` alone reads, which is never run here.
     "plots": {"html_template"},
 }
-# Which of these decide to whom a password is sent.
+# Which of these decide who gets a password.
 PLACES = ("url", "endpointurl", "oss_endpoint", "account_name", "port")
 # How Git names a program that it runs to reach a repository: https://git-scm.com/docs/gitremote-helpers
 TRANSPORT_HELPER = re.compile(r"[\w.+-]*::")
@@ -126,7 +126,7 @@ def parse_version(text: str) -> Version:
     except ValueError:
         version = None
     if version is None or version.build:
-        raise UserError(f"{text!r} is no version; expected MAJOR.MINOR.PATCH, such as 1.0.0 (https://semver.org)")
+        raise UserError(f"{text!r} is not a version; expected MAJOR.MINOR.PATCH, such as 1.0.0 (https://semver.org)")
     return version
 
 
@@ -140,7 +140,7 @@ def open_repository(url: str | None) -> Iterator[Repo]:
     settle_user()
     where = url or "this folder"
     if url and (url.startswith("-") or TRANSPORT_HELPER.match(url)):
-        raise UserError(f"{url!r} is no address of a repository; expected a path or a Git URL (https, ssh, file)")
+        raise UserError(f"{url!r} is not an address of a repository; expected a path or a Git URL (https, ssh, file)")
     with explain_errors(where), _open_folder(url, where) or _open_clone(url or "", where) as repo:
         yield repo
 

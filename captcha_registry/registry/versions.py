@@ -1,4 +1,4 @@
-"""Read what is compared of a version, whether it is published or lies in a folder."""
+"""Read what is compared of a version, whether it is published or in a folder."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def read_published(published: Published, sources: Mapping[str, RemoteFile]) -> V
         return DatasetVersion(manifest, index, described)
     if CARD_NAME not in sources:
         raise UserError(f"{published} is neither a dataset nor a model: it has neither {MANIFEST_NAME} nor {CARD_NAME}")
-    card = parse_model_card(sources[CARD_NAME].read_proved(), sources[CARD_NAME].name)
+    card = parse_model_card(sources[CARD_NAME].read_verified(), sources[CARD_NAME].name)
     return ModelVersion(card, {path: source.md5 for path, source in sources.items()})
 
 
@@ -56,7 +56,7 @@ def read_folder(root: Path) -> Version:
     if (root / CARD_NAME).is_file():
         return ModelVersion(parse_model_card((root / CARD_NAME).read_bytes(), str(root / CARD_NAME)), _hash_files(root, set()))
     if not root.is_dir():
-        raise UserError(f"{root} is no folder; expected a dataset, a model, or NAME@VERSION")
+        raise UserError(f"{root} is not a folder; expected a dataset, a model, or NAME@VERSION")
     manifest = read_manifest(root)
     named = set(manifest.entries)
     return DatasetVersion(manifest, read_index(root / manifest.index.path), _hash_files(root, named))

@@ -144,7 +144,7 @@ def draw_reliability(rows: Rows = DATA, title: str = TITLE) -> Spec:
     """
     sure: Spec = {"scale": {"domain": [0, 1]}, "axis": {"format": ".0%", "values": [0, 0.2, 0.4, 0.6, 0.8, 1]}}
     label, facts = "texts read right", _list_facts("confidence")
-    # Hollow, as points of models that differ little lie upon each other.
+    # Hollow, as points of models that differ little are on top of each other.
     dot = {"type": "point", "filled": False, "size": 70, "strokeWidth": 2, "opacity": 1}
     ideal = {
         "data": {"values": [{"confidence": 0, "accuracy": 0}, {"confidence": 1, "accuracy": 1}]},

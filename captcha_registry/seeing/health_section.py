@@ -17,7 +17,7 @@ from captcha_registry.seeing.document import Chart, Code, Heading, Heatmap, Para
 from captcha_registry.seeing.results import ModelResult
 from captcha_registry.seeing.sections import percent
 
-# So many pictures show where ink lies.
+# So many pictures show where ink is.
 NUM_PICTURES = 200
 # A pixel is ink if a channel differs by so much from the ground, of 255: drawing smooths edges.
 INK_CONTRAST = 24

@@ -59,7 +59,7 @@ def draw_errors(images: Sequence[Image.Image], pairs: Sequence[Pairs], confidenc
 
 
 def draw_steps(images: Sequence[Image.Image], captions: Sequence[str], steps: Sequence[Steps]) -> Image.Image:
-    """Draw captchas, and below each the likeliest character of every step of the model, above a bar of its probability.
+    """Draw captchas, and below each the most probable character of every step of the model, above a bar of its probability.
 
     A time step stands below the part of the picture that it belongs to; a dot is CTC's blank.
     """

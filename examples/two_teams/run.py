@@ -2,7 +2,7 @@
 
 Team A publishes digits 1.0.0 and lets it grow to 1.1.0. Team B, who has none of A's code, imports it with plain `dvc import`,
 trains on it, upgrades and sees what that did to its metrics. Git host and DVC remote are folders here; any other works alike.
-Everything lies in `.work/two_teams`, which Git and DVC ignore, until the next run.
+Everything is in `.work/two_teams`, which Git and DVC ignore, until the next run.
 """
 
 import argparse
