@@ -36,13 +36,19 @@ def make_parser(names: Sequence[str]) -> CommandLine:
         command = commands.add_parser(
             name,
             help=module.HELP,
-            description=textwrap.fill(module.DESCRIPTION, width),
+            description=_lay_out(module.DESCRIPTION, width),
             epilog=getattr(module, "EXAMPLES", None),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run, parser=command)
     return parser
+
+
+def _lay_out(description: str, width: int) -> str:
+    """Break a description between words; what it says of exit codes gets a paragraph of its own."""
+    paragraphs = description.replace(" Exit code:", "\nExit code:").splitlines()
+    return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs)
 
 
 def parse_arguments(command_line: Sequence[str]) -> argparse.Namespace:

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "numpy: .npz files | onnx: a model",
     )
     parser.add_argument("--split", help="write one split only, such as test")
-    parser.add_argument("--half", action="store_true", help="of a model: round the weights to half precision")
+    parser.add_argument("--half", action="store_true", help="for a model: round the weights to half precision")
     parser.add_argument(
         "--to", metavar="PATH", type=expand_home, required=True, help="new folder; for a model a file, such as crnn.onnx"
     )

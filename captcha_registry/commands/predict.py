@@ -20,9 +20,9 @@ DESCRIPTION = (
 )
 EXAMPLES = """examples:
   captcha-registry predict picture.png --model digits
-  captcha-registry predict captchas/ --model models/crnn --format csv > readings.csv
-  captcha-registry predict 'captchas/*.png' --model crnn@1.2.0 --repo URL --top 3
-  find . -name '*.png' | captcha-registry predict - --model alnum --format jsonl --min-confidence 0.9
+  captcha-registry predict captchas/ --model models/crnn --format csv > read.csv
+  captcha-registry predict 'captchas/*.png' --model crnn@1.2.0 --repo URL
+  find . -name '*.png' | captcha-registry predict - --model alnum --format jsonl
 """
 
 # As many texts as a reading has; and decimals of a confidence.
