@@ -47,7 +47,7 @@ def check_names(names: Iterable[object]) -> None:
     for name, times in Counter(names).items():
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             raise ParamsError(
-                f"{PARAMS_PATH}: the name {name!r} does not do; expected text of a-z, 0-9, - and _, with a letter or digit at "
+                f"{PARAMS_PATH}: the name {name!r} is not allowed; expected text of a-z, 0-9, - and _, with a letter or digit at "
                 "both ends, of at most 64 characters"
             )
         if name in RESERVED_NAMES:

@@ -153,7 +153,7 @@ def test_a_worker_that_is_killed_ends_the_training_with_what_to_do(tiny_dataset:
                     for worker in multiprocessing.active_children():
                         worker.kill()
 
-    with pytest.raises(UserError, match="a worker process was killed, most often for want of memory: run the same command again"):
+    with pytest.raises(UserError, match="a worker process was killed, most often for lack of memory: run the same command again"):
         read_and_kill()
     assert multiprocessing.active_children() == []
 

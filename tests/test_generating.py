@@ -243,6 +243,6 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_remedy(long_project: Projec
     output, errors = process.communicate(timeout=HANG_SECONDS)
     assert (process.returncode, output) == (2, "")
     assert errors == (
-        "error: a worker process was killed, most often for want of memory: run the same command again, it goes on from here\n"
+        "error: a worker process was killed, most often for lack of memory: run the same command again, it goes on from here\n"
     )
     wait_until(lambda: not long_project.list_processes(), "the end of every worker", seconds=10)

@@ -500,9 +500,11 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
         pytest.param(
             {"models": None}, r"params.yaml: models is None; expected names with settings, or {} for none", id="no model"
         ),
-        pytest.param({"datasets.A b": {}}, r"the name 'A b' does not do; expected text of a-z, 0-9, - and _", id="strange name"),
+        pytest.param(
+            {"datasets.A b": {}}, r"the name 'A b' is not allowed; expected text of a-z, 0-9, - and _", id="strange name"
+        ),
         *(
-            pytest.param({f"datasets.{name}": {}}, f"the name {name!r} does not do; .* at both ends", id=f"name {name[:8]}")
+            pytest.param({f"datasets.{name}": {}}, f"the name {name!r} is not allowed; .* at both ends", id=f"name {name[:8]}")
             for name in ("digits_", "-digits", "ünder", "x" * 65)
         ),
         pytest.param({"datasets.generated": {}}, r"the name 'generated' is taken by data/generated", id="taken name"),
@@ -531,5 +533,5 @@ def test_every_name_that_check_takes_is_one_that_tags_of_versions_can_have(name:
 def test_check_refuses_a_name_that_yaml_reads_as_a_number(workplace: Path) -> None:
     text = (workplace / "params.yaml").read_text(encoding="utf-8")
     (workplace / "params.yaml").write_text(text.replace("  digits:\n", "  2023:\n"), encoding="utf-8")
-    with pytest.raises(UserError, match=r"the name 2023 does not do; expected text of a-z"):
+    with pytest.raises(UserError, match=r"the name 2023 is not allowed; expected text of a-z"):
         check.main()

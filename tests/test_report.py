@@ -186,7 +186,7 @@ def test_without_a_revision_nothing_is_compared_and_the_command_is_named(report_
 
 def test_a_revision_without_readings_says_so_and_shows_its_other_changes(report_project: ReportProject) -> None:
     said = read_text(compose(report_project, "ancient"), "changes")
-    assert "has no readings, it is from before they were kept" in said
+    assert "has no readings, as it is older than they are" in said
     assert "git switch --detach" in said
     assert "models.reader.fast.epochs" in said.replace("&#46;", ".")
 

@@ -399,7 +399,10 @@ def test_a_place_may_be_reached_by_ssh(servers: Servers, tmp_path: Path, monkeyp
 def test_a_scheduler_that_does_not_answer_is_named(distributed_project: Callable[[str], Project]) -> None:
     scheduler = f"tcp://127.0.0.1:{free_port()}"
     done = distributed_project(scheduler).run("generate", "tiny")
-    assert done.stderr == f"error: no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, see the README\n"
+    assert (
+        done.stderr
+        == f"error: no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, see docs/howto/cluster.md\n"
+    )
     assert done.returncode == 2
 
 

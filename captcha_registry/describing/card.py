@@ -25,7 +25,7 @@ COLUMNS = {
     "split": "train or test; nothing before the dataset is split",
     "shard": "path of the TFRecord file that holds the sample",
     "offset": "byte at which the sample's record starts in its shard",
-    "length": "bytes of the whole record, framing included",
+    "length": "bytes of the complete record, framing included",
     "pixel_sha256": "SHA-256 of the decoded pixels, row by row, RGB; survives another encoding",
     "ink": "colour of text, dots and curve",
     "background": "colour of the ground",
@@ -44,7 +44,7 @@ FACTS = {
     "balance_position": "rarest character's count over the commonest's at this position, 1 is even",
 }
 WAYS = {
-    "shard": "whole files are train or test, and no sample changes sides when the dataset grows",
+    "shard": "each file is train or test, and no sample changes sides when the dataset grows",
     "sample": "one by one, as `train_test_split` of scikit-learn; a dataset that grows is divided again",
     "label": "no text is on both sides; a dataset that grows is divided again",
     "sample_hash": "a hash of the id decides, and no sample changes sides when the dataset grows",
@@ -82,7 +82,7 @@ The dataset id, a hash of all that the manifest says, is `{manifest.dataset_id}`
 
 - {"`train/` and `test/`" if manifest.split else "`00000.tfrecord` and so on"}: TFRecord shards of at most {spec.shard_size:,}
   records. A record is a `tf.train.Example` with `id` (int64), `image` (PNG bytes) and `label` (bytes).
-- `index.parquet`: one row per sample, which says where its record lies.
+- `index.parquet`: one row per sample, which says where its record is.
 - `manifest.json`: every file with its size and SHA-256.
 - `croissant.json`: the same as metadata that `mlcroissant` reads; its records are the rows of the index.
 
@@ -128,8 +128,9 @@ samples = tf.data.TFRecordDataset(shards).map(
 
 ## Intended use
 
-To teach and study reading text from pictures, with exact truth and in any number: to compare recognizers, to see how much
-data they need, to test a pipeline. It is no tool against anybody's site, and a model trained on it reads this one drawing style.
+To teach and study how text is read from pictures, with texts that are certainly right, in any number: to compare recognizers, to see
+how much data they need, to test a pipeline. It is not a tool against anybody's website. A model that is trained on it reads this one
+drawing style.
 
 ## Limits
 

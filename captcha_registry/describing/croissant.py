@@ -72,7 +72,7 @@ def write_croissant(manifest: Manifest) -> str:
         "conformsTo": CONFORMS_TO,
         "name": manifest.name,
         "description": f"{spec.count:,} captchas of {spec.described_length} characters, {spec.width}x{spec.height} pixels, each "
-        "with its text. The records are the rows of the index; the pictures lie in the TFRecord shards, where `shard`, `offset` "
+        "with its text. The records are the rows of the index; the pictures are in the TFRecord shards, where `shard`, `offset` "
         "and `length` of a row point.",
         "license": LICENSE_NAMES[find_license(manifest)],
         "identifier": f"sha256:{manifest.dataset_id}",

@@ -61,7 +61,7 @@ def local_processes(num_workers: int, *, niceness: int = 0) -> Iterator[Executor
         niceness: 1 to 19 for workers that leave the cores to others, 19 the most.
 
     Raises:
-        UserError: there is no worker, or one was killed, most often for want of memory.
+        UserError: there is no worker, or one was killed, most often for lack of memory.
     """
     if num_workers < 1:
         raise UserError(f"--workers is {num_workers}; expected at least 1, or leave it out for one per core")
@@ -86,7 +86,7 @@ def _open_pool(num_workers: int, scratch: str, niceness: int) -> Iterator[Execut
             # A signal that ends all processes of a group, this one too, may reach the workers first.
             time.sleep(_SIGNAL_SECONDS)
             raise UserError(
-                "a worker process was killed, most often for want of memory: run the same command again, it goes on from here"
+                "a worker process was killed, most often for lack of memory: run the same command again, it goes on from here"
             ) from error
         raise
     finally:
@@ -141,7 +141,9 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
     try:
         client = Client(scheduler, timeout=10)
     except OSError:
-        raise UserError(f"no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, see the README") from None
+        raise UserError(
+            f"no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, see docs/howto/cluster.md"
+        ) from None
     try:
         try:
             client.wait_for_workers(1, timeout=WORKERS_TIMEOUT_SECONDS)

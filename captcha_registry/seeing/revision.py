@@ -64,7 +64,7 @@ def _compare(repo: Repo, commit: str, result: ModelResult) -> Comparison:
     files = find_tracked_files(repo, commit, f"models/{result.name}", where)
     if READINGS_NAME not in files:
         raise UserError(
-            f"{where} has no readings, it is from before they were kept: compare with a later revision, or read there again, "
+            f"{where} has no readings, as it is older than they are: compare with a later revision, or read there again, "
             f"with `git switch --detach {commit[:8]}` and today's `evaluate`"
         )
     with TemporaryDirectory() as folder:
