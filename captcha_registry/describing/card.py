@@ -128,9 +128,9 @@ samples = tf.data.TFRecordDataset(shards).map(
 
 ## Intended use
 
-To teach and study how text is read from pictures, with texts that are certainly right, in any number: to compare recognizers, to see
-how much data they need, to test a pipeline. It is not a tool against anybody's website. A model that is trained on it reads this one
-drawing style.
+To teach and study how text is read from pictures, with texts that are certainly right, in any number: to compare recognizers,
+to see how much data they need, to test a pipeline. It is not a tool against anybody's website. A model that is trained on it
+reads this one drawing style.
 
 ## Limits
 
