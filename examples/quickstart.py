@@ -73,7 +73,7 @@ def publish(version: str) -> None:
         ["git", "add", "--all"],
         ["git", "commit", "--quiet", "--message", f"datasets {version}"],
         ["git", "push", "--quiet", "origin", "main"],
-        *(["captcha-registry", "publish", name, version] for name in DATASETS),
+        *(["captcha-registry", "publish", f"{name}@{version}"] for name in DATASETS),
     ):
         run(command, Path.cwd())
 

@@ -30,7 +30,7 @@ from captcha_registry.cli import main, parse_arguments
 from captcha_registry.recognition.readings import tabulate_readings, write_readings
 from examples import quickstart
 from examples.demo import change_params, copy_project
-from stages import check, describe, generate, split
+from stages import check, describe, generate, report, split
 
 DOCS = ROOT / "docs"
 PAGES = {
@@ -278,7 +278,8 @@ def make_datasets(checkout: Checkout, names: Sequence[str]) -> None:
             generate.main(name, 1, None)
             split.main(name)
             describe.main(name)
-    checkout.dvc("commit", "--quiet", "--force", "--with-deps", *(f"describe@{name}" for name in names))
+        report.main()
+    checkout.dvc("commit", "--quiet", "--force", "--with-deps", *(f"describe@{name}" for name in names), "report")
 
 
 @pytest.fixture
@@ -316,6 +317,7 @@ def list_pages_to_run() -> Iterator[str]:
             yield page
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", [*list_pages_to_run()])
 def test_what_a_page_says_works(page: str, published_project: Checkout, home: Path) -> None:
     copy = published_project.copy_to(home / "team")

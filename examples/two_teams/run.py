@@ -46,7 +46,7 @@ def publish(team: Team, version: str) -> None:
     team.run("dvc", "repro", "--quiet", "describe@digits")
     team.commit(f"digits {version}")
     team.run("git", "push", "--quiet", "origin", "main")
-    team.run("captcha-registry", "publish", "digits", version)
+    team.run("captcha-registry", "publish", f"digits@{version}")
 
 
 def start_team_a(place: Path) -> Team:
