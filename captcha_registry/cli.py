@@ -17,7 +17,7 @@ from captcha_registry.errors import CommandLine, UserError, hide_secrets, prepar
 
 COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair", "predict", "report")
 HELP_WIDTH = 100
-ERROR = "error: "
+ERROR = "error:"
 
 
 def make_parser(names: Sequence[str]) -> CommandLine:
@@ -94,7 +94,7 @@ def _fit_errors() -> Iterator[None]:
             width = os.get_terminal_size(sys.stderr.fileno()).columns
         except OSError:
             raise error from None
-        raise UserError(break_at_words(f"{ERROR}{error}", width or HELP_WIDTH).removeprefix(ERROR)) from error
+        raise UserError(break_at_words(f"{ERROR} {error}", width or HELP_WIDTH).removeprefix(ERROR).lstrip()) from error
 
 
 def main(command_line: Sequence[str] | None = None) -> None:

@@ -98,7 +98,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(checkout: Checkout) 
 
 def test_what_is_published_needs_a_version(checkout: Checkout) -> None:
     done = checkout.run("publish", "tiny")
-    assert (done.returncode, "tiny has no version yet: name one, such as tiny@1.0.0" in done.stderr) == (2, True)
+    assert (done.returncode, "error: name the version, such as tiny@1.0.0; " in done.stderr) == (2, True)
 
 
 def test_publishing_again_changes_nothing_and_puts_back_what_the_remote_lost_or_cut(checkout: Checkout) -> None:

@@ -413,7 +413,7 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
 
     done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{patient.row['shard']}: drawn again, 6 samples, SHA-256 ")
+    assert done.stdout.startswith(f"{patient.row['shard']}: drawn again, 6 samples, with the SHA-256 ")
     done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
     assert done.stdout.startswith("tiny: nothing to repair at depth full, ")
 

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Publish the version."""
     name, version = parse_reference(arguments.reference)
     if not (version := merge_versions(version, arguments.version)):
-        raise UserError(f"{name} has no version yet: name one, such as {name}@1.0.0")
+        raise UserError(f"name the version, such as {name}@1.0.0; `captcha-registry list` shows those that are published")
     release = publish(name, version, dry_run=arguments.dry_run)
     if arguments.json:
         print(json.dumps({"dry_run": arguments.dry_run} | asdict(release), indent=2))

@@ -255,6 +255,13 @@ def _find_size(path: Path) -> int | None:
         return None
 
 
+def _tell_difference(file: FileEntry, entry: FileEntry) -> str:
+    """Say in a short line how a file differs from what the manifest says of it."""
+    if file.size_bytes != entry.size_bytes:
+        return f"{file.size_bytes:,} bytes; the manifest says {entry.size_bytes:,}"
+    return f"SHA-256 {file.sha256[:12]}...; the manifest says {entry.sha256[:12]}..."
+
+
 def _compare_files(root: Path, manifest: Manifest, found: dict[str, FileEntry | Problem]) -> Iterator[Problem]:
     """Compare every byte of the files, by their hashes, with the manifest."""
     entries = manifest.entries
@@ -270,12 +277,7 @@ def _compare_files(root: Path, manifest: Manifest, found: dict[str, FileEntry | 
             if owner := owners.get(file.sha256):
                 yield Problem(root / path, "swapped", f"holds the bytes of {owner}", holds=owner)
             else:
-                yield Problem(
-                    root / path,
-                    "changed",
-                    f"{file.size_bytes:,} bytes with SHA-256 {file.sha256}; "
-                    f"the manifest says {entry.size_bytes:,} bytes with {entry.sha256}",
-                )
+                yield Problem(root / path, "changed", _tell_difference(file, entry))
     for path in list_extra_paths(root, manifest):
         owner = owners.get(hashes.get(path, ""))
         if owner and owner not in hashes:

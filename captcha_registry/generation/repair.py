@@ -267,4 +267,4 @@ def _explain_other_bytes(manifest: Manifest, path: Path) -> str:
 
 def _describe(entry: FileEntry, sources: dict[str, Path], root: Path) -> str:
     how = f"put back from {_inside(root, sources[entry.path])}" if entry.path in sources else "drawn again"
-    return f"{how}, {entry.num_samples:,} samples, SHA-256 {entry.sha256} as the manifest says"
+    return f"{how}, {entry.num_samples:,} samples, with the SHA-256 of the manifest"

@@ -323,7 +323,8 @@ def read_published_manifest(published: Published, sources: Mapping[str, RemoteFi
 def fetch_all(sizes: Mapping[str, int], fetch: Callable[[str], None]) -> None:
     """Fetch files, several at once, with a progress bar over their bytes; the first error ends it."""
     executor = ThreadPoolExecutor(PARALLEL_FETCHES)
-    with tqdm(total=sum(sizes.values()), desc="fetch", unit="B", unit_scale=True, disable=None if sizes else True) as bar:
+    hidden = None if sizes else True
+    with tqdm(total=sum(sizes.values()), desc="fetch", unit="B", unit_scale=True, disable=hidden, leave=False) as bar:
         running = {executor.submit(fetch, path): size for path, size in sizes.items()}
         try:
             for future in as_completed(running):
