@@ -9,12 +9,9 @@ from tqdm import tqdm
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.frameworks import keras
-from captcha_registry.recognition.model import BATCH_SIZE, CaptchaModel, FindLogits, Images, Logits
+from captcha_registry.recognition.model import BATCH_SIZE, CaptchaModel, FindLogits
 from captcha_registry.recognition.readings import Reading, decode, tabulate_readings
 from captcha_registry.recognition.trained import load_model
-
-# Of batches: a batch of files is half as large as one of a dataset.
-SIZES = (64, BATCH_SIZE // 2, BATCH_SIZE)
 
 
 def open_model(folder: Path, name: str) -> CaptchaModel:
@@ -30,15 +27,9 @@ def open_model(folder: Path, name: str) -> CaptchaModel:
 def find_logits_with(network: keras.Model) -> FindLogits:
     """Make of a network the function that a `CaptchaModel` takes.
 
-    Keras compiles a network again for each size of a batch, which takes seconds: batches are filled up to few sizes.
+    Keras traces it twice, the second time for batches of any size.
     """
-
-    def find_logits(images: Images) -> Logits:
-        size = next((size for size in SIZES if size >= len(images)), len(images))
-        filled = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), np.uint8)])
-        return np.asarray(network.predict_on_batch(filled), dtype=np.float32)[: len(images)]
-
-    return find_logits
+    return lambda images: np.asarray(network.predict_on_batch(images), dtype=np.float32)
 
 
 def read_split(model: CaptchaModel, dataset: CaptchaDataset, split: str) -> pa.Table:
