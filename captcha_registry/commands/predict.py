@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from contextlib import closing
+from math import floor
 
 from tqdm import tqdm
 
@@ -96,11 +97,16 @@ def _require_confidence(record: Record, least: float) -> Record:
     reading = record.reading
     if reading is None or reading.confidence >= least:
         return record
-    return Record(record.path, error=f"read as {reading.text!r} with confidence {reading.confidence:.4f}, below {least:g}")
+    confidence = floor(reading.confidence * 10**DIGITS) / 10**DIGITS
+    return Record(record.path, error=f"read as {reading.text!r} with confidence {confidence:g}, below {least:g}")
 
 
 def _print_text(record: Record, top: int) -> None:
-    texts = [f"{text or chr(39) * 2} {confidence:.4f}" for text, confidence in record.list_texts(top)]
+    # What is not certain is never rounded to that.
+    texts = [
+        f"{text or chr(39) * 2} {min(confidence, 0.9999) if confidence < 1 else 1:.4f}"
+        for text, confidence in record.list_texts(top)
+    ]
     path = printable(record.path).replace("\n", "\\n")
     print(f"{path}: {'  '.join(texts) or f'error: {record.error}'}")
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores
-from captcha_registry.recognition.model import BATCH_SIZE, CaptchaModel, Images
+from captcha_registry.recognition.model import CaptchaModel, Images
 from captcha_registry.recognition.pictures import list_pictures, open_picture
 from captcha_registry.recognition.readings import Reading
 
 # Of a batch; and batches that are decoded ahead.
-MAX_PICTURES, MAX_BYTES = BATCH_SIZE // 2, 32_000_000
+MAX_PICTURES, MAX_BYTES = 250, 32_000_000
 BATCHES_AHEAD = 4
 
 Decoded = Images | UserError
@@ -51,15 +51,15 @@ def _strip(line: bytes) -> bytes:
 
 
 def _read_lines(descriptor: int) -> Iterator[str]:
-    """Yield lines as soon as they are there, without the empty ones.
+    """Yield lines as soon as they are there, without the blank ones.
 
     Not by Python's file: the process could not end while a thread waits in that.
     """
     rest = b""
     while chunk := os.read(descriptor, 65_536):
         *lines, rest = (rest + chunk).split(b"\n")
-        yield from (os.fsdecode(line) for line in map(_strip, lines) if line)
-    if rest := _strip(rest):
+        yield from (os.fsdecode(line) for line in map(_strip, lines) if line.strip())
+    if (rest := _strip(rest)).strip():
         yield os.fsdecode(rest)
 
 
