@@ -376,6 +376,14 @@ def test_each_picture_is_in_the_file_once(html: Path) -> None:
     assert html.stat().st_size < 300_000
 
 
+def test_a_report_with_as_many_pictures_as_it_may_hold_has_3_mb_at_most(html: Path) -> None:
+    text = html.read_text()
+    pictures = sum(map(len, re.findall(r'<image [^>]*base64,([^"]+)"', text)))
+    assert pictures > 10_000
+    # What else there is grows with the models, by 200 kB for one that knows 36 characters.
+    assert len(text) - pictures + report_module.MAX_PICTURE_BYTES * 4 / 3 < 3_000_000 - 4 * 200_000
+
+
 def test_markdown_begins_with_its_marker_and_says_what_html_says(report_project: ReportProject) -> None:
     done = report_project.run("--compare", "before", "--format", "markdown")
     assert done.returncode == 0, done.stderr
