@@ -14,8 +14,9 @@ def test_team_b_sees_what_the_new_version_of_team_a_did_to_its_metrics(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """At a tenth of the example's size."""
-    monkeypatch.setattr(two_teams, "SMALL", {key: value // 10 for key, value in two_teams.SMALL.items()})
-    monkeypatch.setattr(two_teams, "GROWN", {key: value // 10 for key, value in two_teams.GROWN.items()})
+    smaller = {"datasets.digits.count": 200, "datasets.digits.shard_size": 20}
+    monkeypatch.setattr(two_teams, "SMALL", two_teams.SMALL | smaller)
+    monkeypatch.setattr(two_teams, "GROWN", {"datasets.digits.count": 400})
     two_teams.main()
     output = capfd.readouterr().out
     assert "digits@1.1.0 is published" in output

@@ -19,7 +19,8 @@ sys.path.insert(0, str(HERE.parent))
 
 from demo import ROOT, add_remotes, change_params, copy_project, run  # noqa: E402 - from the folder above
 
-SMALL = {"datasets.digits.count": 2_000, "datasets.digits.shard_size": 200}
+# Team A shares datasets and trains nothing.
+SMALL = {"datasets.digits.count": 2_000, "datasets.digits.shard_size": 200, "models": {}}
 GROWN = {"datasets.digits.count": 4_000}
 
 
