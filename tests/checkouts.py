@@ -17,7 +17,7 @@ from captcha_registry.cli import main
 
 # Whatever the machine's own Git settings are.
 GIT_ENVIRONMENT = {
-    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("gitconfig")),
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_AUTHOR_NAME": "A. Uthor",
     "GIT_AUTHOR_EMAIL": "author@localhost",
