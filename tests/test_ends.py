@@ -86,10 +86,11 @@ FULL = "error: standard output: No space left on device: free some space and run
 OUTPUTS = [("pipe", "there", 141, ""), ("pipe", "pipe", 141, ""), ("closed", "closed", 0, ""), ("full", "there", 2, FULL)]
 
 
-def run_all(folder: Path, cases: list[tuple[list[str], str, str, int, str]]) -> None:
-    """Run commands whose outputs are closed, full, or pipes that nobody reads, and look how they end."""
+def run_all(cases: list[tuple[Path, list[str], str, str, int, str]]) -> None:
+    """Run commands in folders whose outputs are closed, full, or pipes that nobody reads, and look how they end."""
     calls = [
-        {"folder": str(folder), "command": command, "stdout": stdout, "stderr": stderr} for command, stdout, stderr, *_ in cases
+        {"folder": str(folder), "command": command, "stdout": stdout, "stderr": stderr}
+        for folder, command, stdout, stderr, *_ in cases
     ]
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL],
@@ -100,7 +101,7 @@ def run_all(folder: Path, cases: list[tuple[list[str], str, str, int, str]]) -> 
         timeout=HANG_SECONDS,
         check=True,
     )
-    ends = [(*case[:3], code, errors) for case, (code, errors) in zip(cases, json.loads(done.stdout), strict=True)]
+    ends = [(*case[:4], code, errors) for case, (code, errors) in zip(cases, json.loads(done.stdout), strict=True)]
     assert ends == cases
 
 
@@ -108,20 +109,17 @@ def test_every_command_stands_in_the_table_of_this_test() -> None:
     assert set(cli.COMMANDS) == set(COMMANDS)
 
 
-def test_a_command_whose_output_cannot_be_written_ends_as_other_tools_do(published: Checkout, tmp_path: Path) -> None:
+def test_a_command_stage_or_example_whose_output_cannot_be_written_ends_as_other_tools_do(
+    published: Checkout, generated_dataset: CaptchaDataset, project: Project, tmp_path: Path
+) -> None:
     calls = [[part.replace("TMP", str(tmp_path)) for part in call] for call in COMMANDS.values()]
     # Each in its way, one in every way.
     pairs = [*zip(calls, itertools.cycle(OUTPUTS), strict=False), *((["list"], output) for output in OUTPUTS)]
-    run_all(published.root, [(["captcha_registry.cli", *call], *output) for call, output in pairs])
-
-
-@pytest.mark.slow
-def test_a_stage_or_example_whose_output_cannot_be_written_ends_as_other_tools_do(
-    generated_dataset: CaptchaDataset, project: Project
-) -> None:
+    commands = [(published.root, ["captcha_registry.cli", *call], *output) for call, output in pairs]
     shutil.copytree(generated_dataset.root, project.root / "data/generated/tiny")
+    stages = [(project.root, ["stages.split", "tiny"], *output) for output in OUTPUTS]
     helps = [[f"stages.{stage}", "--help"] for stage in STAGES] + [[str(ROOT / name), "--help"] for name in EXAMPLES]
-    run_all(project.root, [(["stages.split", "tiny"], *output) for output in OUTPUTS] + [(each, *OUTPUTS[1]) for each in helps])
+    run_all(commands + stages + [(project.root, each, *OUTPUTS[1]) for each in helps])
 
 
 # --- signals
