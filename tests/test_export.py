@@ -149,18 +149,20 @@ def test_texts_of_digits_stay_texts_in_pandas(generate: Callable[..., CaptchaDat
 # In a process of its own, as webdataset leaves files open.
 READ_TARS = """
 import hashlib, json, sys, webdataset
-samples = webdataset.WebDataset(sys.argv[1:], shardshuffle=False).decode("rgb8").to_tuple("__key__", "png", "txt")
-print(json.dumps({int(key): [text, hashlib.sha256(image.tobytes()).hexdigest()] for key, image, text in samples}))
+for paths in json.loads(sys.argv[1]):
+    samples = webdataset.WebDataset(paths, shardshuffle=False).decode("rgb8").to_tuple("__key__", "png", "txt")
+    print(json.dumps({int(key): [text, hashlib.sha256(image.tobytes()).hexdigest()] for key, image, text in samples}))
 """
 
 
 def test_webdataset_reads_every_sample(tiny: CaptchaDataset, tmp_path: Path) -> None:
     export_dataset(tiny, "webdataset", tmp_path / "tars")
-    for split in ("train", "test"):
-        paths = sorted(str(path) for path in (tmp_path / "tars").glob(f"{split}-*.tar"))
-        done = subprocess.run([sys.executable, "-c", READ_TARS, *paths], capture_output=True, text=True, check=True)
+    splits = ("train", "test")
+    paths = [sorted(map(str, (tmp_path / "tars").glob(f"{split}-*.tar"))) for split in splits]
+    done = subprocess.run([sys.executable, "-c", READ_TARS, json.dumps(paths)], capture_output=True, text=True, check=True)
+    for split, line in zip(splits, done.stdout.splitlines(), strict=True):
         rows = {sample.id: [sample.label, hashlib.sha256(sample.image.tobytes()).hexdigest()] for sample in tiny.split(split)}
-        assert {int(key): value for key, value in json.loads(done.stdout).items()} == rows
+        assert {int(key): value for key, value in json.loads(line).items()} == rows
 
 
 def test_numpy_reads_images_labels_and_ids_without_pickle(tiny: CaptchaDataset, tmp_path: Path) -> None:
