@@ -114,8 +114,10 @@ def test_a_bare_repository_in_a_folder_of_another_project_is_not_taken_for_that_
     run_git(tmp_path, "init")
     (tmp_path / ".dvc").mkdir()
     shutil.copytree(published.root.parent / "origin.git", tmp_path / ".work/registry.git")
-    done = Checkout(tmp_path / ".work").run("list", "--repo", "registry.git")
+    work = Checkout(tmp_path / ".work")
+    done = work.run("list", "--repo", "registry.git")
     assert (done.returncode, done.stdout.count("tiny")) == (0, 2), done.stderr
+    assert "published there: none; --repo URL, in Python repo=URL, names another repository" in work.run("get", "tiny").stderr
 
 
 def test_a_project_and_its_remotes_may_lie_in_any_folder(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:

@@ -258,9 +258,10 @@ def find_published(repo: Repo, name: str, version: str | None = None) -> Publish
     commits = find_commits(repo)
     keys = newest_first(commits, name)
     if not keys:
-        names = ", ".join(sorted({name for name, _ in commits})) or "none"
+        names = ", ".join(sorted({name for name, _ in commits}))
+        there = names or "none; --repo URL, in Python repo=URL, names another repository"
         lacking = say_what_is_lacking(repo)
-        raise UserError(f"{repo.url or repo.root_dir} has no published artifact {name!r}; published there: {names}{lacking}")
+        raise UserError(f"{repo.url or repo.root_dir} has no published artifact {name!r}; published there: {there}{lacking}")
     newest = next((key for key in keys if not key[1].prerelease), keys[0])
     key = (name, parse_version(version)) if version else newest
     if key not in commits:
