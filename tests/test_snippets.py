@@ -98,11 +98,12 @@ NOT_RUN = {
     },
 }
 
-FENCE = re.compile(
-    r"^```(?:\{code-block\} )?(?P<language>\w+)\n(?::caption: (?P<caption>[^\n]+)\n\n)?(?P<text>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
-OPENING = re.compile(r"^```(?:\{code-block\} )?\w+$", re.MULTILINE)
+FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?::caption: (?P<caption>[^\n]+)\n\n)?(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+# What is in curly brackets writes a part of a page from something else.
+GENERATED = re.compile(r"\{(command|docstring|eval-rst|include|literalinclude|toctree)\}.*")
+# The tree of the README, whose paths have a test of their own.
+TREE = re.compile(r"(?<=^## Layout\n\n)```\n.*?^```$", re.MULTILINE | re.DOTALL)
+LANGUAGES = ("console", "python", "yaml")
 CAPTION = re.compile(r"(?P<file>\S+), (?P<how>below|in place of) (?P<keys>.+)")
 # What a shell would have to look at.
 SHELL_WORDS = re.compile(r"[|&;<>$*!]|^cd ")
@@ -133,19 +134,21 @@ class Block:
 
 
 def read_blocks(page: str) -> list[Block]:
-    """Read the blocks of a page that are for a reader to type; the README's quickstart has a test of its own."""
+    """Read the blocks of a page that a reader types, but for the README's quickstart, which has a test of its own."""
     content = PAGES[page].read_text(encoding="utf-8").replace(f"```console\n{quickstart.TRY}\n```\n", "\n" * 20)
-    assert len(OPENING.findall(content)) == len(FENCE.findall(content)), f"{page} has a block that is not understood"
+    content = TREE.sub("", content)
+    found = list(FENCE.finditer(content))
+    assert content.count("```") == 2 * len(found), f"{page} has a block that is not understood"
     return [
         Block(
             page,
-            found["language"],
-            found["text"],
-            found["caption"] or "",
-            f"{page}:{content.count(chr(10), 0, found.start()) + 1}",
+            fence["kind"].removeprefix("{code-block} "),
+            fence["text"],
+            fence["caption"] or "",
+            f"{page}:{content.count(chr(10), 0, fence.start()) + 1}",
         )
-        for found in FENCE.finditer(content)
-        if found["language"] != "text"
+        for fence in found
+        if not GENERATED.fullmatch(fence["kind"])
     ]
 
 
@@ -295,7 +298,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_block_can_be_run_or_is_listed_with_a_reason_and_parsed(page: str) -> None:
     names = set()
     for block in read_blocks(page):
-        assert block.language in {"console", "python", "yaml"}, block.where
+        assert block.language in LANGUAGES, f"{block.where}: expected one of {LANGUAGES}, or what a test runs otherwise"
         assert block.language != "yaml" or CAPTION.fullmatch(block.caption), block.where
         assert block.language != "console" or block.list_commands(), f"{block.where}: commands follow `$ `"
         names |= set(block.list_names())
