@@ -81,7 +81,8 @@ def test_pictures_are_read_as_evaluate_reads_them_whatever_they_come_as(
     require_alike(model.read(paths), expected)
     require_alike(model.read(pictures), expected)
     require_alike(model.read(iter([str(paths[0]), pictures[1], images[2]])), expected[:3])
-    for one in (paths[0], str(paths[0]), pictures[0], images[0]):
+    require_alike(model.read(test), expected)
+    for one in (paths[0], str(paths[0]), pictures[0], images[0], test[0]):
         require_alike(model.read(one), expected[:1])
     assert model.read([]) == []
 

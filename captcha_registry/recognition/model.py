@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from captcha_registry.dataset.dataset import DecodedSample
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.machine import expand_home
@@ -29,7 +30,7 @@ BATCH_SIZE = 500
 
 Images = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
-Picture = str | os.PathLike[str] | Image.Image | Images
+Picture = str | os.PathLike[str] | Image.Image | Images | DecodedSample
 # From images `(batch, height, width, 3)` to the logits of a family, as `recognition.cnn` and `recognition.crnn` say.
 FindLogits = Callable[[Images], Logits]
 
@@ -71,8 +72,8 @@ class CaptchaModel:
         """Read pictures: one, or many in their order.
 
         Args:
-            pictures: paths, Pillow images or arrays uint8 `(height, width, 3)`, one or an iterable of them, or one array
-                `(batch, height, width, 3)`. What is transparent is read on white.
+            pictures: paths, Pillow images, arrays uint8 `(height, width, 3)` or samples, one or an iterable of them, such as a
+                dataset, or one array `(batch, height, width, 3)`. What is transparent is read on white.
 
         Returns:
             A list of `Reading`, each with `text`, `confidence` (0 to 1), `characters` and `alternatives`.
@@ -80,7 +81,9 @@ class CaptchaModel:
         Raises:
             UserError: a file is not a picture, a picture has another size than the model reads, or an array is not of uint8.
         """
-        waiting = iter([pictures] if isinstance(pictures, str | os.PathLike | Image.Image) else _list_images(pictures))
+        waiting = iter(
+            [pictures] if isinstance(pictures, str | os.PathLike | Image.Image | DecodedSample) else _list_images(pictures)
+        )
         readings: list[Reading] = []
         while batch := [self._take(picture) for picture in islice(waiting, BATCH_SIZE)]:
             readings += self.read_batch(np.stack(batch))
@@ -101,7 +104,7 @@ class CaptchaModel:
         if isinstance(picture, Image.Image):
             require_size(picture.size, size, resize=False)
             return np.asarray(flatten(picture))
-        image = np.asarray(picture)
+        image = np.asarray(picture.image if isinstance(picture, DecodedSample) else picture)
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:  # noqa: PLR2004 - height, width, colours
             raise UserError(
                 f"a picture is an array {image.dtype} {image.shape}; expected uint8 {(size[1], size[0], 3)}, or with one more "
