@@ -112,13 +112,13 @@ class LoadedDataset(CaptchaDataset):
 
     @property
     def splits(self) -> dict[str, int]:
-        """How many of these samples are in each split: train, then test; nothing if the dataset was not split."""
+        """How many of these samples are in each split, train first; nothing if the dataset was not split."""
         counts = {name: int(pc.sum(pc.equal(self.index["split"], name)).as_py() or 0) for name in ("train", "test")}
         return {name: count for name, count in counts.items() if count}
 
     @property
     def features(self) -> dict[str, str]:
-        """What there is of each sample, with its type: the picture, and the columns of the index."""
+        """What there is of each sample, the picture and the columns of the index, with its type."""
         spec = self.manifest.spec
         return {"image": f"uint8 ({spec.height}, {spec.width}, 3)"} | {f.name: str(f.type) for f in self.index.schema}
 
