@@ -18,8 +18,11 @@ SHELL, PYTHON = (quickstart.list_commands(quickstart.TRY, prompt) for prompt in 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a quickstart at a tenth of its size, in which an earlier one was killed."""
-    place = tmp_path_factory.mktemp("quickstart with an ä")
+    """The folder of a quickstart at a tenth of its size, below a project as always, in which an earlier one was killed."""
+    project = tmp_path_factory.mktemp("project with an ä")
+    subprocess.run(["git", "init", "--quiet", project], check=True)
+    (project / ".dvc").mkdir()
+    place = project / quickstart.PLACE.relative_to(ROOT)
     (place / "publisher/.git").mkdir(parents=True)
     (place / "store").touch()
     with redirect_stdout(io.StringIO()) as output:
