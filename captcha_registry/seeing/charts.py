@@ -82,7 +82,7 @@ def _list_facts(key: str) -> list[Spec]:
 def _mark_shares(channel: str, label: str, *, mark: Spec, facts: Sequence[Spec], how: Spec) -> list[Spec]:
     """Mark shares on the axis x or y, with rules for their 95 % intervals; `how` says more of this axis."""
     interval = {
-        "mark": {"type": "rule", "strokeWidth": 2, "clip": True},
+        "mark": {"type": "rule", "strokeWidth": 2},
         "encoding": {
             channel: _quantity("low", label, **how),
             f"{channel}2": {"field": "high"},
