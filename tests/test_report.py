@@ -254,6 +254,13 @@ def test_an_unknown_revision_is_named(report_project: ReportProject) -> None:
     assert (done.returncode, "there is no revision 'nowhere' here" in done.stderr) == (2, True)
 
 
+def test_a_report_goes_to_a_file_or_is_printed(report_project: ReportProject, html: Path) -> None:
+    done = report_project.run("--compare", "before", "--output", "-")
+    assert (done.returncode, done.stdout) == (0, f"{html.read_text()}\n")
+    done = report_project.run("--output", str(html.parent))
+    assert (done.returncode, f"is a folder; expected a file, such as {html}" in done.stderr) == (2, True)
+
+
 def test_a_model_that_was_not_evaluated_is_named(report_project: ReportProject, tmp_path: Path) -> None:
     copy = report_project.checkout.copy_to(tmp_path)
     (copy.root / "models/reader/readings.parquet").unlink()

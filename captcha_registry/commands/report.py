@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
 from captcha_registry.machine import expand_home
 from captcha_registry.workspace import write_atomically
@@ -15,7 +16,7 @@ DESCRIPTION = (
     "Exit code: 0, or 2 if results are missing."
 )
 
-HTML_PATH = Path("report.html")
+HTML_PATH, STDOUT = Path("report.html"), Path("-")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE",
         type=expand_home,
-        help=f"where to write; without it HTML goes to {HTML_PATH}, Markdown is printed",
+        help=f"where to write, - to print; without it HTML goes to {HTML_PATH}, Markdown is printed",
     )
 
 
@@ -41,14 +42,16 @@ def run(arguments: argparse.Namespace) -> int:
         from captcha_registry.seeing.results import load_results  # noqa: PLC0415
         from captcha_registry.seeing.revision import describe_origin, find_changes  # noqa: PLC0415
 
+    path = arguments.output or (HTML_PATH if arguments.format == "html" else STDOUT)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; expected a file, such as {path / HTML_PATH}")
     results = load_results()
     changes = find_changes(arguments.compare, results) if arguments.compare else None
     report = compose_report(results, changes, describe_origin(results))
-    if arguments.format == "markdown" and arguments.output is None:
-        print(render_markdown(report))
+    content = render_html(report).decode() if arguments.format == "html" else render_markdown(report)
+    if path == STDOUT:
+        print(content)
         return 0
-    path = arguments.output or HTML_PATH
-    content = render_markdown(report).encode() if arguments.format == "markdown" else render_html(report)
-    write_atomically(path, content)
+    write_atomically(path, content.encode())
     print(f"{path}: {', '.join(result.name for result in results)}, {len(content) / 1e6:,.2f} MB", file=sys.stderr)
     return 0
