@@ -98,7 +98,7 @@ def run_all(cases: list[tuple[Path, list[str], str, str, int, str]]) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=HANG_SECONDS,
+        timeout=3 * HANG_SECONDS,
         check=True,
     )
     ends = [(*case[:4], code, errors) for case, (code, errors) in zip(cases, json.loads(done.stdout), strict=True)]
