@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 import psutil
 from configobj import ConfigObj
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 
 from captcha_registry.errors import UserError, prepare_process, report_errors
 
@@ -135,8 +136,12 @@ def change_params(path: Path, params: Mapping[str, object]) -> None:
         *sections, name = key.split(".")
         section = content
         for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = value
+            section = section.setdefault(part, CommentedMap())
+        if name in section:
+            section[name] = value
+        else:
+            # At the end it would come after the comment on what follows.
+            section.insert(0, name, value)
     yaml.dump(content, path)
 
 
