@@ -480,7 +480,7 @@ def test_a_record_that_is_not_the_one_of_the_index_is_refused(dataset_copy: Path
     rows = {
         "holds sample 0, ": change_row(dataset_copy, 1, **place),
         "its pixels differ": change_row(dataset_copy, 1, pixel_sha256=bytes(32)),
-        "are no record": change_row(dataset_copy, 1, length=first["length"] - 1),
+        "are not a record": change_row(dataset_copy, 1, length=first["length"] - 1),
     }
     for message, index in rows.items():
         samples = make_dataset(LocalFiles(dataset_copy, {}), manifest, index)
