@@ -25,8 +25,6 @@ from captcha_registry.recognition.readings import Reading, decode
 from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.recognition.trained import save_model
 from captcha_registry.recognition.training import build_network
-from captcha_registry.registry import loading
-from captcha_registry.seeing import results
 from stages import evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -214,8 +212,3 @@ def test_a_network_is_traced_twice_for_batches_of_all_sizes(model_folder: Path, 
     for number in (1, 3, 7, 60, 2):
         require_alike(model.read(images[:number]), expected[:number])
     assert network.predict_function.experimental_get_tracing_count() == 2
-
-
-def test_files_of_a_model_have_one_name_with_and_without_keras() -> None:
-    """What names them for Keras imports it."""
-    assert (loading.NETWORK_NAME, results.HISTORY_NAME) == (trained.MODEL_NAME, trained.HISTORY_NAME)

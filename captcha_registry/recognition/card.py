@@ -8,7 +8,7 @@ from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.params import Section
 
-CARD_NAME = "model.json"
+CARD_NAME, NETWORK_NAME, HISTORY_NAME = "model.json", "model.keras", "history.csv"
 
 
 class ModelCard(Section):

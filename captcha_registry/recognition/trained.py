@@ -12,18 +12,16 @@ import pandas as pd
 
 from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.errors import UserError
-from captcha_registry.recognition.card import CARD_NAME, ModelCard, read_card, read_part
+from captcha_registry.recognition.card import CARD_NAME, HISTORY_NAME, NETWORK_NAME, ModelCard, read_card, read_part
 from captcha_registry.recognition.frameworks import choose_precision, keras, tf
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.workspace import write_atomically
-
-MODEL_NAME, HISTORY_NAME = "model.keras", "history.csv"
 
 
 def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params: ModelParams, manifest: Manifest) -> None:
     """Write a trained model into `folder`, the card last."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / MODEL_NAME, _save_network(network))
+    write_atomically(folder / NETWORK_NAME, _save_network(network))
     history.to_csv(folder / HISTORY_NAME, index=False)
     card = ModelCard(
         family=params.family,
@@ -32,7 +30,7 @@ def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params
         spec=manifest.spec,
         dataset_id=manifest.dataset_id,
         num_parameters=network.count_params(),
-        model_sha256=hashlib.sha256((folder / MODEL_NAME).read_bytes()).hexdigest(),
+        model_sha256=hashlib.sha256((folder / NETWORK_NAME).read_bytes()).hexdigest(),
         fresh=params.recipe.fresh,
         precision=choose_precision(params.recipe.precision),
         num_threads=tf.config.threading.get_intra_op_parallelism_threads() or None,
@@ -43,7 +41,7 @@ def save_model(folder: Path, network: keras.Model, history: pd.DataFrame, params
 def _save_network(network: keras.Model) -> bytes:
     """Save a network so that equal weights and layers have equal bytes: without times, and without addresses in memory."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / MODEL_NAME
+        path = Path(folder) / NETWORK_NAME
         network.save(path)
         with ZipFile(path) as saved:
             parts = {name: saved.read(name) for name in sorted(saved.namelist())}
@@ -68,16 +66,16 @@ def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:
     Raises:
         UserError: a file is missing, the card is not valid, the model's bytes are not those that were saved, or they carry code.
     """
-    card, content = read_card(folder), read_part(folder / MODEL_NAME)
+    card, content = read_card(folder), read_part(folder / NETWORK_NAME)
     if (sha256 := hashlib.sha256(content).hexdigest()) != card.model_sha256:
-        raise UserError(f"{folder / MODEL_NAME} has the SHA-256 {sha256}; the card says {card.model_sha256}: do not load it")
-    return _load_network(content, folder / MODEL_NAME), card
+        raise UserError(f"{folder / NETWORK_NAME} has the SHA-256 {sha256}; the card says {card.model_sha256}: do not load it")
+    return _load_network(content, folder / NETWORK_NAME), card
 
 
 def _load_network(content: bytes, where: Path) -> keras.Model:
     """Load a network from the very bytes that were checked: the file of that name may be another by now."""
     with TemporaryDirectory() as unpacked:
-        path = Path(unpacked) / MODEL_NAME
+        path = Path(unpacked) / NETWORK_NAME
         path.write_bytes(content)
         try:
             return keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -15,7 +15,7 @@ from captcha_registry.dataset.readings import READINGS_NAME, read_readings
 from captcha_registry.errors import UserError
 from captcha_registry.extras import advise_install, needs
 from captcha_registry.machine import expand_home
-from captcha_registry.recognition.card import CARD_NAME, read_card, read_part
+from captcha_registry.recognition.card import CARD_NAME, NETWORK_NAME, read_card, read_part
 from captcha_registry.recognition.model import CaptchaModel
 from captcha_registry.recognition.onnx_network import CHECKSUMS, ONNX_NAME, open_onnx, read_onnx
 from captcha_registry.recognition.pretrained import PRETRAINED, read_pretrained
@@ -23,9 +23,6 @@ from captcha_registry.recognition.pretrained import PRETRAINED, read_pretrained
 if TYPE_CHECKING:
     from captcha_registry.registry.fetching import RemoteFile
     from captcha_registry.registry.repository import Published
-
-# Not from `recognition.trained`, which imports Keras.
-NETWORK_NAME = "model.keras"
 
 
 def load(source: str | Path, *, repo: str | None = None, version: str | None = None, split: str | None = None) -> LoadedDataset:

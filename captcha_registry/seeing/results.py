@@ -17,10 +17,8 @@ from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.readings import READINGS_NAME, describe_samples, read_readings
 from captcha_registry.params import read_params
-from captcha_registry.recognition.card import CARD_NAME, ModelCard, read_card, read_part
+from captcha_registry.recognition.card import CARD_NAME, HISTORY_NAME, ModelCard, read_card, read_part
 from captcha_registry.recognition.tables import pair_characters, worst_errors
-
-HISTORY_NAME = "history.csv"
 
 
 @dataclass(frozen=True)
