@@ -171,6 +171,22 @@ def test_a_clone_without_tags_says_what_its_origin_has_and_how_to_get_it(
     assert (done.returncode, done.stderr) == (0, "nothing is published here: `captcha-registry publish NAME@VERSION` does it\n")
 
 
+@pytest.mark.parametrize("lacking", ["blob:none", "tree:0"])
+def test_what_a_partial_clone_lacks_is_fetched(published: Checkout, tmp_path: Path, lacking: str) -> None:
+    origin = shutil.copytree(published.root.parent / "origin.git", tmp_path / "origin.git")
+    run_git(origin, "config", "uploadpack.allowFilter", "true")
+    run_git(tmp_path, "clone", "--quiet", f"--filter={lacking}", origin.as_uri(), "clone")
+    done = Checkout(tmp_path / "clone").run("list")
+    assert (done.returncode, done.stdout.count("tiny"), done.stderr) == (0, 2, "")
+
+
+def test_a_repository_is_read_though_git_may_find_no_bare_one(published: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.bareRepository")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "explicit")
+    assert published.run("list", "--repo", published.origin).stdout.count("tiny") == 2
+
+
 def test_files_of_a_commit_are_never_read_through_a_stream_that_could_hang(
     published: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +240,7 @@ def test_show_tells_a_script_what_it_shows(published: Checkout) -> None:
         (["get", "tiny@2.0.0"], "tiny has no version 2.0.0; published: 1.1.0, 1.0.0"),
         (["get", "tiny@newest"], "'newest' is not a version; expected MAJOR.MINOR.PATCH"),
         (["get", "@1.0.0"], "'@1.0.0' names no version; expected NAME or NAME@VERSION"),
+        (["get", "https://me:hunter2@host/x@1.0.0"], "'https://***@host/x@1.0.0' names no version"),
         (["get", "tiny", "--split", "tset"], "has no split 'tset'; expected test or train"),
         (["show", "tiny@2.0.0"], "published: 1.1.0, 1.0.0"),
         (["list", "--repo", "/nowhere"], "/nowhere: No git repository was found"),

@@ -1,10 +1,11 @@
 """Git: its program, whose answers no setting of the user changes, and its objects, each read in one piece."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -30,10 +31,11 @@ TRANSFER_SECONDS = 1_200
 SILENCE = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": f"{ASK_SECONDS}"}
 
 
-def run_git(root: Path, *arguments: str, seconds: float = ASK_SECONDS) -> str:
+def run_git(root: Path, *arguments: str, seconds: float = ASK_SECONDS, bare: bool = False) -> str:
     """Run Git and return what it prints.
 
-    Where nobody sits at a terminal it cannot ask for a password, but fails at once.
+    Where nobody sits at a terminal it cannot ask for a password, but fails at once. A bare repository is named to it, as
+    `safe.bareRepository` may forbid to find one.
 
     Raises:
         UserError: it fails, with its words, or takes longer than it may.
@@ -43,7 +45,7 @@ def run_git(root: Path, *arguments: str, seconds: float = ASK_SECONDS) -> str:
     environment |= {"GIT_OPTIONAL_LOCKS": "0"} | ({} if attended else {"GIT_TERMINAL_PROMPT": "0"})
     try:
         process = subprocess.Popen(
-            ["git", *arguments],
+            ["git", *(["--git-dir=."] if bare else []), *arguments],
             cwd=root,
             env=environment,
             stdin=None if attended else subprocess.DEVNULL,
@@ -85,8 +87,8 @@ def clone(url: str, folder: Path) -> None:
     run_git(Path.cwd(), "clone", "--quiet", "--bare", "--template=", no_hooks, "--", url, str(folder), seconds=TRANSFER_SECONDS)
 
 
-def open_git(root: Path) -> Git:
-    """Open a repository such that DVC reads its files in one piece.
+def open_git(root: Path, *, bare: bool = False) -> Git:
+    """Open a repository such that DVC reads its files in one piece, and Git fetches those that a partial clone lacks.
 
     It would read them as streams of pygit2, in which the thread that writes and the one that reads can wait for each other
     for ever. And it would know neither what the variables of Git say about owners that are trusted, nor who called `sudo`.
@@ -95,11 +97,22 @@ def open_git(root: Path) -> Git:
         UserError: Git does not trust its owner, or names its objects as pygit2 cannot.
     """
     scm = SCM(str(root))
-    if run_git(root, "rev-parse", "--show-object-format") == "sha256":
+    if run_git(root, "rev-parse", "--show-object-format", bare=bare) == "sha256":
         raise UserError("DVC cannot read a Git repository whose objects have SHA-256 names; expected SHA-1, Git's default")
     pygit2.settings.owner_validation = False
     backend: Any = scm.pygit2
-    backend.get_tree_obj = lambda rev, **_: _WholeObject(backend.repo[rev].tree, backend=backend)
+
+    def fetch(read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (KeyError, pygit2.GitError) as error:
+            # Both name the object that is not here.
+            if not (lacking := re.search("[0-9a-f]{40}", str(error))):
+                raise
+            run_git(root, "cat-file", "-e", lacking[0], seconds=TRANSFER_SECONDS, bare=bare)
+            return read()
+
+    backend.get_tree_obj = lambda rev, **_: _WholeObject(fetch(lambda: backend.repo[rev].tree), fetch)
     return scm
 
 
@@ -112,9 +125,13 @@ class _Content(BytesIO):
 class _WholeObject(Pygit2Object):
     """A file or folder of a commit; a file's bytes are those that were committed."""
 
+    def __init__(self, obj: Any, fetch: Callable[[Callable[[], Any]], Any]) -> None:
+        super().__init__(obj)
+        self._fetch = fetch
+
     def open(self, mode: str = "r", encoding: str | None = None, **_: object) -> Any:  # type: ignore[override]
-        content = _Content(self.obj.read_raw())
+        content = _Content(self._fetch(self.obj.read_raw))
         return content if mode == "rb" else TextIOWrapper(content, encoding=encoding or "utf-8")
 
     def scandir(self) -> Iterable["_WholeObject"]:
-        return [_WholeObject(entry, backend=self.backend) for entry in self.obj]
+        return [_WholeObject(entry, self._fetch) for entry in self._fetch(lambda: list(self.obj))]

@@ -99,7 +99,7 @@ def parse_reference(reference: str) -> tuple[str, str | None]:
     Raises:
         UserError: it is neither.
     """
-    if not (match := REFERENCE.fullmatch(reference)):
+    if "://" in reference or not (match := REFERENCE.fullmatch(reference)):
         raise UserError(f"{reference!r} names no version; expected NAME or NAME@VERSION, such as digits@1.0.0")
     return match["name"], match["version"]
 
@@ -186,11 +186,11 @@ def _open_clone(url: str, where: str) -> Iterator[Repo]:
             clone(str(path.absolute()) if path.exists() else url, root)
         except UserError as error:
             raise UserError(f"{where}: No git repository was found there that could be read ({error})") from None
-        scm = open_git(root)
+        scm = open_git(root, bare=True)
         try:
             fs = GitFileSystem(scm=scm, rev=resolve_rev(scm, "HEAD"))
         except RevError:
-            branches = run_git(root, "for-each-ref", "--format=%(refname)", "refs/heads").split()
+            branches = run_git(root, "for-each-ref", "--format=%(refname)", "refs/heads", bare=True).split()
             raise UserError(f"{where}: {explain_no_default_branch(branches)}") from None
         if not fs.isdir("/.dvc"):
             raise UserError(
