@@ -203,6 +203,8 @@ def test_what_is_no_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
         captcha_registry.load_model(tmp_path)
     with pytest.raises(UserError, match=r"readings\.parquet is missing: run `dvc repro`"):
         captcha_registry.load_readings(tmp_path)
+    with pytest.raises(UserError, match=r"the model alnum, which comes with the package, has no readings"):
+        captcha_registry.load_readings("alnum")
 
 
 def test_a_network_is_traced_twice_for_batches_of_all_sizes(model_folder: Path, tiny_dataset: CaptchaDataset) -> None:

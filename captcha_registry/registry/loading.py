@@ -104,6 +104,11 @@ def load_readings(source: str | Path, *, repo: str | None = None, version: str |
     Raises:
         UserError: there is no such model, or it comes without readings.
     """
+    if str(source) in PRETRAINED and not _is_published(source, repo, version) and not Path(source).exists():
+        raise UserError(
+            f"the model {source}, which comes with the package, has no readings; expected the folder of a model, such as "
+            "models/crnn, or NAME@VERSION of a published one"
+        )
     _, folder = _find_model(source, repo, version, (READINGS_NAME,))
     return read_readings(folder)
 
