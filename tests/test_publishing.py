@@ -560,6 +560,12 @@ def test_the_address_of_a_remote_is_that_of_git_wherever_this_checkout_pushes_to
     publish(checkout, "1.0.0")
 
 
+def test_a_server_that_only_the_settings_of_this_checkout_name_is_refused(checkout: Checkout) -> None:
+    set_remote(checkout, "s3://bucket/store")
+    checkout.dvc("remote", "modify", "--local", "store", "endpointurl", "http://127.0.0.1:1")
+    refuse(checkout, "1.0.0", "`dvc remote modify store endpointurl http://127.0.0.1:1`, and commit")
+
+
 def test_a_name_that_no_tag_can_have_is_refused(checkout: Checkout) -> None:
     pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
     names = ["tiny.v2", "digits_", "-tiny", "tiny v2", "tiny//v2", "kaptcha\u00e9"]

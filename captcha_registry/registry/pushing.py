@@ -25,6 +25,9 @@ from captcha_registry.errors import UserError
 from captcha_registry.registry.fetching import Checksum, kept_file_systems
 from captcha_registry.registry.repository import Published, open_revision
 
+# What leads to another server than the url alone.
+SERVERS = ("endpointurl", "oss_endpoint", "port")
+
 AGAIN = "nothing was tagged: fix that and run the same command again"
 
 
@@ -173,12 +176,22 @@ def _read_config(repo: Repo) -> dict[str, Any]:
 def _find_seen(repo: Repo, config: Mapping[str, Any], remote: Remote) -> Remote:
     """Find a remote where Git says that it is, as readers do; this checkout may reach the same by another address."""
     own, urls = repo.config["remote"], {name: there["url"] for name, there in config["remote"].items() if "url" in there}
-    if all(own[name]["url"] == url for name, url in urls.items()):
-        return remote
     # Keys and users that are set for another kind of address mean nothing at this one.
     same = {name for name, url in urls.items() if urlparse(str(own[name]["url"])).scheme == urlparse(url).scheme}
-    there = {name: {**(own[name] if name in same else config["remote"][name]), "url": url} for name, url in urls.items()}
-    kind, options, path = get_cloud_fs({**repo.config, "remote": there}, name=remote.name)
+    places = {
+        name: {key: config["remote"][name][key] for key in ("url", *SERVERS) if key in config["remote"][name]} for name in urls
+    }
+    name = remote.name.lower()
+    for key in SERVERS if name in same else ():
+        if key in own[name] and key not in places[name]:
+            raise UserError(
+                f".dvc/config has no {key} for remote {name!r}, while your own settings have {own[name][key]}, without which "
+                f"readers look elsewhere: `dvc remote modify {name} {key} {own[name][key]}`, and commit"
+            )
+    if all(str(own[name].get(key)) == str(place) for name, there in places.items() for key, place in there.items()):
+        return remote
+    seen = {name: {**(own[name] if name in same else config["remote"][name]), **there} for name, there in places.items()}
+    kind, options, path = get_cloud_fs({**repo.config, "remote": seen}, name=remote.name)
     return Remote(remote.name, path, kind(**options), tmp_dir=repo.site_cache_dir, **options)
 
 
