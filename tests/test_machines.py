@@ -418,7 +418,7 @@ def test_a_locale_without_umlauts_neither_stops_nor_hides_a_path(
     for name, value in {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONOPTIMIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     shutil.copytree(tiny_dataset.root, tmp_path / "hölzern")
-    command = [sys.executable, "-m", "captcha_registry.cli"]
+    command = [sys.executable, "-m", "captcha_registry"]
     export = ["export", "hölzern", "--format=huggingface", "--to=für"]
     done = subprocess.run([*command, *export], cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from checkouts import Checkout
-from PIL import Image
+from PIL import ExifTags, Image
 from ruamel.yaml import YAML
 
 import captcha_registry
@@ -105,6 +105,14 @@ def test_a_picture_of_another_size_is_refused_with_both_sizes(model: CaptchaMode
         model.read([Image.new("RGB", (48, 32)), tmp_path / "other.png"])
 
 
+def test_a_picture_that_lies_on_its_side_is_read_as_a_file_of_it_is(model: CaptchaModel, tmp_path: Path) -> None:
+    on_its_side = Image.new("RGB", (32, 48), "red")
+    on_its_side.getexif()[ExifTags.Base.Orientation] = 6
+    on_its_side.save(tmp_path / "side.png", exif=on_its_side.getexif())
+    with Image.open(tmp_path / "side.png") as picture:
+        require_alike(model.read(picture), model.read(tmp_path / "side.png"))
+
+
 def test_what_is_no_picture_is_refused(model: CaptchaModel, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UserError, match=r"text\.png: no picture"):
@@ -116,6 +124,9 @@ def test_what_is_no_picture_is_refused(model: CaptchaModel, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"array uint8 \(48,\); expected uint8 \(32, 48, 3\)"):
         model.read(np.zeros((32, 48), np.uint8))
     content = BytesIO()
+    for other in (b"bytes", content, None, 7, [None], [b"bytes"]):
+        with pytest.raises(UserError, match=r"a picture is a path, .* found one of the type (bytes|BytesIO|NoneType|int),"):
+            model.read(other)  # type: ignore[arg-type]
     Image.new("1", (20_000, 20_000)).save(content, "png")
     (tmp_path / "bomb.png").write_bytes(content.getvalue())
     with pytest.raises(UserError, match=r"bomb\.png: "):

@@ -211,7 +211,7 @@ in sizes {sizes}. Sample *i* follows from the seed and *i* alone, so raising the
 
 def _describe_limits(manifest: Manifest) -> str:
     limits = [
-        f"- The pictures are synthetic, from {_describe_fonts(manifest.spec)} and one drawing program: a model that reads them",
+        f"- The pictures are synthetic, from one drawing program and {_describe_fonts(manifest.spec)}: a model that reads them",
         "  reads nothing else for certain.",
         "- Text is drawn fainter the darker its ink; `ink_luminance` in the index finds the hard ones.",
     ]

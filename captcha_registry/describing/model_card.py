@@ -75,7 +75,7 @@ Reads captchas of {spec.described_length} characters of `{spec.alphabet}` from p
 ## Limits
 
 It has seen one drawing program, style and font, and reads nothing else for certain: no photographs, no other site's
-captchas, no other size or alphabet. Dark ink, which is drawn faint, is read worst{_name_hard_pair(spec.alphabet)}.
+captchas, no other size or alphabet. Hardest to read are {_name_hard_pair(spec.alphabet)}dark inks, which are drawn faint.
 
 ## Read a picture
 
@@ -100,7 +100,7 @@ def _list_metrics(metrics: Mapping[str, int | float]) -> str:
 
 
 def _name_hard_pair(alphabet: str) -> str:
-    return "; then come `{}` and `{}`, which differ by half a pixel".format(*HARD_PAIR) if set(alphabet) >= set(HARD_PAIR) else ""
+    return "`{}` and `{}`, which differ by half a pixel, and ".format(*HARD_PAIR) if set(alphabet) >= set(HARD_PAIR) else ""
 
 
 def _describe_samples(card: ModelCard) -> str:

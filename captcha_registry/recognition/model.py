@@ -11,11 +11,12 @@ No framework is imported here: whatever finds logits makes a model.
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from io import IOBase
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from captcha_registry.dataset.dataset import DecodedSample
 from captcha_registry.dataset.spec import DatasetSpec
@@ -102,8 +103,11 @@ class CaptchaModel:
             except UserError as error:
                 raise UserError(f"{os.fspath(picture)}: {error}") from None
         if isinstance(picture, Image.Image):
-            require_size(picture.size, size, resize=False)
-            return np.asarray(flatten(picture))
+            shown = flatten(ImageOps.exif_transpose(picture))
+            require_size(shown.size, size, resize=False)
+            return np.asarray(shown)
+        if not isinstance(picture, DecodedSample | list | tuple) and not hasattr(picture, "__array__"):
+            raise _refuse(picture)
         image = np.asarray(picture.image if isinstance(picture, DecodedSample) else picture)
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:  # noqa: PLR2004 - height, width, colours
             raise UserError(
@@ -114,6 +118,19 @@ class CaptchaModel:
         return image
 
 
+def _refuse(found: object) -> UserError:
+    return UserError(
+        f"a picture is a path, a Pillow image, an array of uint8 or a sample; found one of the type {type(found).__name__}, "
+        "of which only the path or the decoded picture can be read"
+    )
+
+
 def _list_images(pictures: Iterable[Picture]) -> Iterable[Picture]:
-    """Iterate over many pictures, or over the one that an array may be."""
+    """Iterate over many pictures, or over the one that an array may be.
+
+    Raises:
+        UserError: they are neither.
+    """
+    if isinstance(pictures, bytes | IOBase) or not isinstance(pictures, Iterable):
+        raise _refuse(pictures)
     return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim == 3 else pictures  # noqa: PLR2004 - as above

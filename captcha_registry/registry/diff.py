@@ -4,7 +4,7 @@
 |-------|--------------------------------------------------------|--------------------------------------|
 | PATCH | same pictures; other bytes, tools or descriptions      | same weights; other descriptions     |
 | MINOR | only samples or index columns were added               | other weights                        |
-| MAJOR | anything else: a sample went, changed or changed sides | other input, alphabet or kind        |
+| MAJOR | anything else: a sample was removed, changed or moved  | other input, alphabet or kind        |
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ DATASET_REASONS: dict[Bump, str] = {
     "none": "nothing changed",
     "patch": "the same pictures; other bytes or descriptions",
     "minor": "only samples or columns were added",
-    "major": "samples that were there went or changed",
+    "major": "samples were removed or changed",
 }
 MODEL_REASONS: dict[Bump, str] = {
     "none": "nothing changed",
