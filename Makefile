@@ -19,7 +19,7 @@ export SHELL := /bin/sh
 export PYTHONUTF8 := 1
 # What would put code of other projects in the place of ours, or ours elsewhere.
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS
-unexport PIP_CONSTRAINT PIP_NO_DEPS PIP_PREFIX PIP_PYTHON PIP_REQUIREMENT PIP_ROOT PIP_TARGET PIP_USER
+unexport PIP_CONSTRAINT PIP_DRY_RUN PIP_NO_DEPS PIP_PREFIX PIP_PYTHON PIP_REQUIREMENT PIP_ROOT PIP_TARGET PIP_USER
 # A user id without a name, as containers have them, gets one: dvc asks for it.
 export LOGNAME ?= user-$(shell id -u)
 

@@ -41,7 +41,10 @@ _LIMITS |= dict.fromkeys((errno.EAGAIN, errno.ENOMEM), ": raise the limits on pr
 _REMEDIES |= {number: f"{cure}, or end other programs, {_AGAIN}" for number, cure in _LIMITS.items()}
 
 # Variables that name folders, which libraries make and fill.
-_FOLDER_VARIABLES = ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "NUMBA_CACHE_DIR")
+_FOLDER_VARIABLES = (
+    *("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "NUMBA_CACHE_DIR"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+)
 
 # What ends a process; Windows has no SIGHUP.
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

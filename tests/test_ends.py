@@ -292,14 +292,15 @@ def test_the_alarm_of_who_calls_the_library_stays_theirs(capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("name", ["DVC_SITE_CACHE_DIR", "XDG_CONFIG_HOME"])
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR])
 def test_the_variable_that_names_an_unusable_folder_is_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, name: str
 ) -> None:
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", "/nowhere")
+    monkeypatch.setenv(name, "/nowhere")
     with pytest.raises(SystemExit), report_errors():
         raise OSError(number, os.strerror(number), "/nowhere/repo")
-    advice = "set the variable DVC_SITE_CACHE_DIR to a folder that can be made or written to, or unset it"
+    advice = f"set the variable {name} to a folder that can be made or written to, or unset it"
     assert capsys.readouterr().err == f"error: /nowhere/repo: {os.strerror(number)}: {advice}\n"
 
 

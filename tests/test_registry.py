@@ -180,11 +180,20 @@ def test_what_a_partial_clone_lacks_is_fetched(published: Checkout, tmp_path: Pa
     assert (done.returncode, done.stdout.count("tiny"), done.stderr) == (0, 2, "")
 
 
-def test_a_repository_is_read_though_git_may_find_no_bare_one(published: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("safe.bareRepository", "explicit"), ("clone.rejectShallow", "true"), ("init.defaultRefFormat", "reftable")],
+)
+def test_a_repository_is_read_whatever_the_settings_of_git(
+    published: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, value: str
+) -> None:
+    run_git(
+        tmp_path, "clone", "--quiet", "--bare", "--depth=1", "--no-single-branch", f"file://{published.origin}", "shallow.git"
+    )
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
-    monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.bareRepository")
-    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "explicit")
-    assert published.run("list", "--repo", published.origin).stdout.count("tiny") == 2
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", setting)
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", value)
+    assert published.run("list", "--repo", str(tmp_path / "shallow.git")).stdout.count("tiny") == 2
 
 
 def test_files_of_a_commit_are_never_read_through_a_stream_that_could_hang(

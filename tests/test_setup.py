@@ -21,7 +21,7 @@ from examples.two_teams import run as two_teams
 
 # What users' machines hold; make is to let none of it in.
 FOREIGN = {
-    **dict.fromkeys(("PIP_USER", "PYTHONSAFEPATH", "PYTHONOPTIMIZE"), "1"),
+    **dict.fromkeys(("PIP_USER", "PIP_DRY_RUN", "PYTHONSAFEPATH", "PYTHONOPTIMIZE"), "1"),
     **dict.fromkeys(("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONPATH"), "/elsewhere"),
     "SHELL": "/bin/false",
     "PYTHONUTF8": "0",

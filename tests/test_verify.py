@@ -559,7 +559,20 @@ def test_of_many_problems_the_first_are_told_and_the_rest_counted(described: Pro
     assert done.stderr.splitlines()[-1] == f"... and {8 * 7 - 10} more"
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "train/._00000.tfrecord", "Thumbs.db", "test/.nfs0000000001", "manifest.json~"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".DS_Store",
+        "train/._00000.tfrecord",
+        "Thumbs.db",
+        "test/.nfs0000000001",
+        "manifest.json~",
+        "lost+found",
+        "test/#card#",
+        ".#card",
+        ".~lock.index.csv#",
+    ],
+)
 def test_what_other_tools_leave_is_passed_over(dataset_copy: Path, name: str) -> None:
     (dataset_copy / name).touch()
     (dataset_copy / "train/.ipynb_checkpoints").mkdir()

@@ -24,6 +24,8 @@ MISLEADING = (
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE", "GIT_REPLACE_REF_BASE", "GIT_CONFIG"),
     *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_QUARANTINE_PATH"),
 )
+# A shallow repository has the versions that it has, and is read.
+SETTINGS = ("-c", "clone.rejectShallow=false")
 # A command that only asks, with time to type a passphrase; one that transfers a history, or runs a hook that tests a project.
 ASK_SECONDS = 120
 TRANSFER_SECONDS = 1_200
@@ -42,10 +44,13 @@ def run_git(root: Path, *arguments: str, seconds: float = ASK_SECONDS, bare: boo
     """
     attended = sys.stdin is not None and sys.stdin.isatty()
     environment = SILENCE | {name: value for name, value in os.environ.items() if name not in MISLEADING}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0"} | ({} if attended else {"GIT_TERMINAL_PROMPT": "0"})
+    # DVC's libraries read references from files only.
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_DEFAULT_REF_FORMAT": "files"} | (
+        {} if attended else {"GIT_TERMINAL_PROMPT": "0"}
+    )
     try:
         process = subprocess.Popen(
-            ["git", *(["--git-dir=."] if bare else []), *arguments],
+            ["git", *SETTINGS, *(["--git-dir=."] if bare else []), *arguments],
             cwd=root,
             env=environment,
             stdin=None if attended else subprocess.DEVNULL,
