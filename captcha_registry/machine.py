@@ -170,7 +170,13 @@ def is_writable(folder: Path) -> bool:
 
 
 def expand_home(text: str | Path) -> Path:
-    """Make a path of what a person typed: a `~` that the shell has left is a home, if there is such a home."""
+    """Make a path of what a person typed: a `~` that the shell has left is a home, if there is such a home.
+
+    Raises:
+        UserError: it is empty, as a variable that is not set leaves it; nobody means the working folder by that.
+    """
+    if not str(text):
+        raise UserError("a path is empty, maybe that of a variable that is not set; expected a path, such as . for this folder")
     try:
         return Path(text).expanduser()
     except RuntimeError:

@@ -362,6 +362,18 @@ def test_a_home_stands_for_a_tilde_if_there_is_such_a_home(monkeypatch: pytest.M
     assert expand_home("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["verify", ""], ["export", "data", "--to", ""], ["get", "digits", "--to="], ["repair", ""], ["list", "--repo="]],
+    ids=str,
+)
+def test_an_empty_path_is_refused(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert "a path is empty, maybe that of a variable that is not set" in " ".join(capsys.readouterr().err.split())
+
+
 def run_command(*arguments: str) -> str:
     """Run a command in this process, to a good end; return what it prints."""
     output = StringIO()

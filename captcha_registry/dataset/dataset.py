@@ -96,11 +96,13 @@ class CaptchaDataset:
         if isinstance(key, Integral) and not isinstance(key, bool):
             return self._decode(self.read_sample(int(key)), int(key))
         if not isinstance(key, slice):
-            key = np.asarray(key)
+            found, key = key, np.asarray(key)
             # An empty list has no type that numbers could have.
             key = key if key.size else key.astype(np.int64)
             if key.ndim != 1 or key.dtype.kind not in "iub":
-                raise TypeError(f"samples are selected by whole numbers, a slice or a mask, not by {key.dtype} {key.shape}")
+                raise TypeError(
+                    f"samples are selected by whole numbers, a slice or a mask, not by {type(found).__name__} of {key.dtype}"
+                )
         return self._of(self.index.take(np.arange(len(self))[key]))
 
     def __iter__(self) -> Iterator[DecodedSample]:
