@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
@@ -47,9 +49,32 @@ Section = dict[str, object]
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the long tests, so that neither of two processes waits for the other at the end."""
-    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("thorough", "slow")])
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each process start with long tests, those of a module in one, so that short ones are left at the end.
+
+    Each is given an equal part of the list, and takes from the end of another's when it is done.
+    """
+    num_processes = int(getattr(config, "workerinput", {"workercount": 1})["workercount"])
+    modules: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in sorted(items, key=_estimate_seconds, reverse=True):
+        modules[item.location[0] if _estimate_seconds(item) else ""].append(item)
+    short = modules.pop("", [])
+    parts: list[list[pytest.Item]] = [[] for _ in range(num_processes)]
+    for long in sorted(modules.values(), key=lambda tests: sum(map(_estimate_seconds, tests)), reverse=True):
+        min(parts, key=lambda tests: sum(map(_estimate_seconds, tests))).extend(long)
+    # As many each as xdist hands out.
+    num_left, rest = len(items), iter(short)
+    items.clear()
+    for number, part in enumerate(parts):
+        size = num_left // (num_processes - number)
+        num_left -= size
+        items += [*part, *islice(rest, max(0, size - len(part)))]
+    items += rest
+
+
+def _estimate_seconds(item: pytest.Item) -> int:
+    """Tell how long a test takes, as far as its markers say, and 0 for a short one."""
+    return next((seconds for name, seconds in (("thorough", 40), ("slow", 10)) if item.get_closest_marker(name)), 0)
 
 
 @dataclass(frozen=True)
