@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,7 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.drawing import Drawer
+from captcha_registry.generation.executors import local_processes
 from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
 from captcha_registry.generation.splitting import split_dataset
 
@@ -119,6 +120,15 @@ def replace_index(root: Path, rows: pa.Table) -> None:
     (root / "new.parquet").replace(root / "index.parquet")
     fields = {name: content for name, content in read_manifest(root) if name != "dataset_id"}
     write_manifest(root, Manifest.create(**fields | {"index": FileEntry.of(root, "index.parquet", rows.num_rows)}))
+
+
+@contextmanager
+def share_workers(*openers: str) -> Iterator[None]:
+    """Have the functions with these names, which start processes to draw or verify in, all give the same two: a start is long."""
+    with pytest.MonkeyPatch.context() as patch, local_processes(2) as workers:
+        for opener in openers:
+            patch.setattr(opener, lambda *_, **__: nullcontext(workers))
+        yield
 
 
 def wait_until(is_true: Callable[[], object], what: str, seconds: float = HANG_SECONDS, *, pause_seconds: float = 0.005) -> None:

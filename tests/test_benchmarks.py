@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import hash_files
+from conftest import hash_files, share_workers
 from ruamel.yaml import YAML
 
 from benchmarks.cost_model import TERMS, Cost, Job, fit_cost, fit_costs, predict_dataset, recommend_shard_size, relative_errors
@@ -260,7 +260,8 @@ def test_time_to_accuracy_spends_its_budget_and_reads_pictures_that_no_training_
     training = importlib.import_module("timed_training")
     for name, value in {"TEST_SAMPLES": 20, "MORE_TEST_SAMPLES": 50, "MORE_ABOVE": -1}.items():
         monkeypatch.setattr(training, name, value)
-    result = benchmark.main(benchmark.parse([*TIMED, "--seeds", "4"]))
+    with share_workers("time_to_accuracy.local_processes", "captcha_registry.generation.fresh.local_processes"):
+        result = benchmark.main(benchmark.parse([*TIMED, "--seeds", "4"]))
     (found,) = result["seeds"]
     assert json.loads(json.dumps(result)) == result
     assert (found["seed"], found["views"], found["test_samples"]) == (4, 64, 50)
@@ -316,7 +317,8 @@ def test_input_benchmark_tells_rates_and_how_long_a_network_waits(
     monkeypatch.chdir(tmp_path)
     YAML(typ="safe").dump({"models": {"cnn": model}}, tmp_path / "params.yaml")
     monkeypatch.setattr(sys, "argv", ["input.py", "--samples", "40", "--pairs", "1"])
-    result = benchmark.main(parse_arguments("", default_samples=40, min_samples=40))
+    with share_workers("captcha_registry.generation.fresh.local_processes"):
+        result = benchmark.main(parse_arguments("", default_samples=40, min_samples=40))
     alone, waiting = result["medians"].values()
     assert list(alone) == ["cold", "cached", "fresh", "recipe"]
     assert list(waiting) == ["cached", "fresh", "recipe"]
@@ -381,11 +383,11 @@ def test_generation_benchmark_measures_both_datasets_and_prints_one_json_object(
     load_benchmark: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     benchmark = load_benchmark("generation", "--samples", "40", "--pairs", "1", "--json", "-")
-    # A start of a worker takes longer than all that it draws here.
     smaller: dict[str, Any] = {"NUM_WARM_UPS": 10, "POINT_COUNTS": (1, 2), "POINT_WORKERS": (1,)}
     for name, value in smaller.items():
         monkeypatch.setattr(benchmark, name, value)
-    benchmark.main()
+    with share_workers("generation.local_processes"):
+        benchmark.main()
     result = json.loads(capsys.readouterr().out)
     assert list(result["datasets"]) == ["digits", "alnum"]
     for dataset in result["datasets"].values():

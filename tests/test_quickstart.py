@@ -7,8 +7,8 @@ from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
 import pytest
-from checkouts import Checkout
-from conftest import ROOT
+from checkouts import Checkout, run_here
+from conftest import ROOT, share_workers
 
 from examples import quickstart
 
@@ -25,7 +25,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = project / quickstart.PLACE.relative_to(ROOT)
     (place / "publisher/.git").mkdir(parents=True)
     (place / "store").touch()
-    with redirect_stdout(io.StringIO()) as output:
+    with (
+        redirect_stdout(io.StringIO()) as output,
+        share_workers("stages.generate.open_executor", "stages.describe.local_processes"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(quickstart, "run", run_here)
         quickstart.main(place, SMALL)
     assert output.getvalue().endswith(quickstart.TRY + "\n")
     return place
