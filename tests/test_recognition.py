@@ -269,7 +269,8 @@ def train_save_and_read(params: ModelParams, dataset: CaptchaDataset, folder: Pa
     return history, readings
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option is set")
 def test_a_crnn_learns_from_texts_that_differ_in_length(tmp_path: Path) -> None:
     spec = ALNUM.model_copy(update={"width": 72, "height": 32, "length": LengthRange(min=1, max=5), "style": "classic"})
     draw_and_split("mixed", spec, tmp_path)
