@@ -1,5 +1,6 @@
 """A trained model as other people's code meets it: pictures in, readings out, the same whatever they come as."""
 
+import glob
 import re
 from contextlib import chdir
 from dataclasses import replace
@@ -119,9 +120,18 @@ def test_what_is_no_picture_is_refused(model: CaptchaModel, tmp_path: Path) -> N
         model.read(tmp_path / "text.png")
     with pytest.raises(UserError, match=r"nowhere\.png: there is no such file"):
         model.read("nowhere.png")
+    Image.new("RGB", (48, 32)).save(tmp_path / "one.png")
+    (tmp_path / "text.png").unlink()
+    for many, kind in ((tmp_path, "folder"), (f"{tmp_path}/*.png", "pattern")):
+        with pytest.raises(UserError, match=rf": a {kind}; `read` takes files, such as model\.read\(sorted") as raised:
+            model.read(many)
+        (files,) = re.findall(r"model\.read\((.*)\) after `import glob`", str(raised.value))
+        assert eval(files, {"glob": glob}) == [str(tmp_path / "one.png")]  # noqa: S307 - as a reader would type it
+    with pytest.raises(UserError, match="a URL, which is not read: download"):
+        model.read("https://example.org/one.png")
     with pytest.raises(UserError, match=r"a picture is an array float32 \(32, 48, 3\); expected uint8 \(32, 48, 3\)"):
         model.read(np.zeros((2, 32, 48, 3), np.float32))
-    with pytest.raises(UserError, match=r"array uint8 \(48,\); expected uint8 \(32, 48, 3\)"):
+    with pytest.raises(UserError, match=r"array uint8 \(32, 48\); expected uint8 \(32, 48, 3\)"):
         model.read(np.zeros((32, 48), np.uint8))
     content = BytesIO()
     for other in (b"bytes", content, None, 7, [None], [b"bytes"]):

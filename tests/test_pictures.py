@@ -80,7 +80,7 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
 def test_another_size_is_refused_or_scaled(tmp_path: Path) -> None:
     save(tmp_path / "a.png", size=(80, 60))
     with pytest.raises(
-        UserError, match=r"^80x60 pixels; the model reads 8x6: scale it, as `captcha-registry predict --resize` does"
+        UserError, match=r"^80x60 pixels; the model reads 8x6: scale it, with .* --resize .* `picture\.resize\(\(8, 6\)\)`"
     ):
         open_picture(tmp_path / "a.png", 8, 6)
     scaled = open_picture(tmp_path / "a.png", 8, 6, resize=True)
@@ -112,7 +112,8 @@ def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
         "drawing.eps": "^no picture",
         "pipe.png": "^neither a file nor a folder",
         "folder": r"^a folder without pictures; expected files named \*.png",
-        "nothing.png": "^there is no such file",
+        "nothing.png": "^there is no such file or folder",
+        "nowhere/*.png": "^no file has a name like this",
         "na\0me.png": "^cannot be read: embedded null byte",
     }
     for name, problem in problems.items():

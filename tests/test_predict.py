@@ -26,6 +26,7 @@ from test_pictures import png_that_claims
 
 import captcha_registry
 from captcha_registry.cli import main
+from captcha_registry.commands.predict import FORMATS
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.export import export_dataset
@@ -33,7 +34,8 @@ from captcha_registry.recognition import predicting
 from captcha_registry.recognition.model import CaptchaModel
 from captcha_registry.recognition.onnx_conversion import convert_model
 from captcha_registry.recognition.onnx_network import CHECKSUMS, ONNX_NAME, open_onnx
-from captcha_registry.recognition.predicting import list_places, read_pictures
+from captcha_registry.recognition.predicting import Record, list_places, read_pictures
+from captcha_registry.recognition.readings import Reading
 from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.registry import loading
 
@@ -129,7 +131,7 @@ def test_a_file_that_cannot_be_read_is_a_record_and_the_others_are_read(predict:
     records = {str(record["path"]).rpartition("/")[2]: record.get("error") for record in list_records(output)}
     assert list(records) == ["bomb.png", "cut.png", "large.png", "text.png", "whole.png", "empty", "none.png", "*.gif"]
     problems = ["12,000x12,000 pixels", "truncated", "60x50 pixels; the model reads 48x32", "no picture", None]
-    problems += ["a folder without pictures", "there is no such file", "there is no such file"]
+    problems += ["a folder without pictures", "there is no such file or folder", "no file has a name like this"]
     for error, problem in zip(records.values(), problems, strict=True):
         assert error == problem if problem is None else problem in str(error)
 
@@ -168,7 +170,7 @@ def test_records_come_while_the_list_is_still_being_written(
         os.write(writing, os.fsencode(pictures / "na\udcffme.png"))
         os.close(writing)
         (record,) = next(batches)
-        assert (record.path, record.error) == (f"{pictures}/na\udcffme.png", "there is no such file")
+        assert (record.path, record.error) == (f"{pictures}/na\udcffme.png", "there is no such file or folder")
         assert list(batches) == []
 
 
@@ -181,7 +183,42 @@ def test_a_list_may_have_lines_as_windows_ends_them_and_places_below_home(
     with (tmp_path / "list").open() as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         assert list(list_places(["-"])) == [str(first)] * 2
+    # As `find -print0` writes them, one cut by the end of what is read at once.
+    (tmp_path / "list").write_bytes(b"a\nb.png\0" + b"c" * 65_531 + b".png\0d.png\0")
+    with (tmp_path / "list").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert list(list_places(["-"])) == ["a\nb.png", "c" * 65_531 + ".png", "d.png"]
     assert list(list_places([f"~/{first.name}"])) == [str(first)]
+
+
+def test_a_picture_on_standard_input_is_one_error(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (pictures / "00.png").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(captcha_registry.UserError, match="standard input holds a picture; expected a list of files"):
+            list(list_places(["-"]))
+
+
+@pytest.mark.parametrize(
+    ("confidence", "text", "number"),
+    [
+        (1.0, "1.0000", 1.0),
+        (0.99999999, "0.9999", 0.999999),
+        (0.999486, "0.9995", 0.999486),
+        (0.5000006, "0.5000", 0.500001),
+        (0.0, "0.0000", 0.0),
+    ],
+)
+def test_a_confidence_is_rounded_but_never_to_certainty(
+    capsys: pytest.CaptureFixture[str], confidence: float, text: str, number: float
+) -> None:
+    record = Record("a.png", Reading("7", confidence, (confidence,), (("7", confidence),)))
+    for form in ("text", "jsonl", "csv"):
+        FORMATS[form](record, 1)
+    as_text, as_json, as_csv = capsys.readouterr().out.splitlines()
+    assert as_text == f"a.png: 7 {text}"
+    told = json.loads(as_json)
+    assert [told["confidence"], told["characters"][0]["confidence"], told["alternatives"][0]["confidence"]] == [number] * 3
+    assert as_csv == f"a.png,,7,{number:.6f}"
 
 
 def test_what_is_not_wanted_any_more_is_not_named_on(model: CaptchaModel, pictures: Path) -> None:

@@ -17,6 +17,7 @@ from captcha_registry.registry.loading import load_model
 HELP = "read pictures with a trained model"
 DESCRIPTION = (
     "Read the texts on pictures, and say how sure the model is: one record for each picture, in the order given. "
+    "A confidence is rounded, but never to 1 if it is below. "
     "Exit code: 0 all were read, 1 some were not, 2 there is no such model or option."
 )
 EXAMPLES = """examples:
@@ -26,8 +27,8 @@ EXAMPLES = """examples:
   find . -name '*.png' | captcha-registry predict - --model alnum --format jsonl
 """
 
-# As many texts as a reading has; and decimals of a confidence.
-MOST_TEXTS, DIGITS = 3, 6
+# As many texts as a reading has; and decimals of a confidence, for programs and for people.
+MOST_TEXTS, DIGITS, FEW_DIGITS = 3, 6, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "places",
         metavar="PATH",
         nargs="+",
-        help="picture, folder with all folders in it, pattern, or - for a list of them on standard input, one a line; links are "
-        "followed",
+        help="picture, folder with all folders in it, pattern, or - for a list of them on standard input, one a line or as "
+        "`find -print0` writes them; links are followed",
     )
     parser.add_argument(
         "--model",
@@ -101,11 +102,14 @@ def _require_confidence(record: Record, least: float) -> Record:
     return Record(record.path, error=f"read as {reading.text!r} with confidence {confidence:g}, below {least:g}")
 
 
+def _round(confidence: float, digits: int) -> float:
+    """Round a confidence, but what is not certain never to that."""
+    return min(round(confidence, digits), 1 - 10**-digits) if confidence < 1 else 1.0
+
+
 def _print_text(record: Record, top: int) -> None:
-    # What is not certain is never rounded to that.
     texts = [
-        f"{text or chr(39) * 2} {min(confidence, 0.9999) if confidence < 1 else 1:.4f}"
-        for text, confidence in record.list_texts(top)
+        f"{text or chr(39) * 2} {_round(confidence, FEW_DIGITS):.{FEW_DIGITS}f}" for text, confidence in record.list_texts(top)
     ]
     path = printable(record.path).replace("\n", "\\n")
     print(f"{path}: {'  '.join(texts) or f'error: {record.error}'}")
@@ -120,15 +124,15 @@ def _print_object(record: Record, top: int) -> None:
     told = {
         "path": record.path,
         "text": reading.text,
-        "confidence": round(reading.confidence, DIGITS),
-        "characters": [{"char": character, "confidence": round(confidence, DIGITS)} for character, confidence in characters],
-        "alternatives": [{"text": text, "confidence": round(confidence, DIGITS)} for text, confidence in record.list_texts(top)],
+        "confidence": _round(reading.confidence, DIGITS),
+        "characters": [{"char": character, "confidence": _round(confidence, DIGITS)} for character, confidence in characters],
+        "alternatives": [{"text": text, "confidence": _round(confidence, DIGITS)} for text, confidence in record.list_texts(top)],
     }
     print(json.dumps(told))
 
 
 def _print_columns(record: Record, top: int) -> None:
-    texts = [value for text, confidence in record.list_texts(top) for value in (text, f"{confidence:.{DIGITS}f}")]
+    texts = [value for text, confidence in record.list_texts(top) for value in (text, f"{_round(confidence, DIGITS):.{DIGITS}f}")]
     _print_row([record.path, record.error or "", *texts, *[""] * (2 * top - len(texts))])
 
 

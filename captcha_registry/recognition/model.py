@@ -11,8 +11,11 @@ No framework is imported here: whatever finds logits makes a model.
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from glob import has_magic
 from io import IOBase
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +85,8 @@ class CaptchaModel:
         Raises:
             UserError: a file is not a picture, a picture has another size than the model reads, or an array is not of uint8.
         """
+        if isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biufc" and pictures.ndim not in {3, 4}:
+            raise _refuse_array(pictures, (self.spec.width, self.spec.height))
         waiting = iter(
             [pictures] if isinstance(pictures, str | os.PathLike | Image.Image | DecodedSample) else _list_images(pictures)
         )
@@ -99,7 +104,9 @@ class CaptchaModel:
         size = self.spec.width, self.spec.height
         if isinstance(picture, str | os.PathLike):
             try:
-                return open_picture(expand_home(os.fspath(picture)), *size)
+                path = expand_home(os.fspath(picture))
+                _require_one(path)
+                return open_picture(path, *size)
             except UserError as error:
                 raise UserError(f"{os.fspath(picture)}: {error}") from None
         if isinstance(picture, Image.Image):
@@ -110,12 +117,31 @@ class CaptchaModel:
             raise _refuse(picture)
         image = np.asarray(picture.image if isinstance(picture, DecodedSample) else picture)
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:  # noqa: PLR2004 - height, width, colours
-            raise UserError(
-                f"a picture is an array {image.dtype} {image.shape}; expected uint8 {(size[1], size[0], 3)}, or with one more "
-                "dimension in front for many, or paths, or Pillow images"
-            )
+            raise _refuse_array(image, size)
         require_size((image.shape[1], image.shape[0]), size, resize=False)
         return image
+
+
+def _require_one(path: Path) -> None:
+    """Refuse what stands for many pictures.
+
+    Raises:
+        UserError: it is a folder or a pattern.
+    """
+    is_folder = path.is_dir()
+    if is_folder or (has_magic(str(path)) and not os.path.lexists(path)):
+        pattern = str(path / "*.png" if is_folder else path)
+        raise UserError(
+            f"a {'folder' if is_folder else 'pattern'}; `read` takes files, such as model.read(sorted(glob.glob({pattern!r}))) "
+            "after `import glob`"
+        )
+
+
+def _refuse_array(found: npt.NDArray[Any], size: tuple[int, int]) -> UserError:
+    return UserError(
+        f"a picture is an array {found.dtype} {found.shape}; expected uint8 {(size[1], size[0], 3)}, or with one more "
+        "dimension in front for many, or paths, or Pillow images"
+    )
 
 
 def _refuse(found: object) -> UserError:

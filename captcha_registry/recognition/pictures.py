@@ -1,9 +1,11 @@
 """A picture file as a model sees it; the file may be anybody's, and anything."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from glob import glob, has_magic
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 # The largest picture that is scaled: a small file may say that it has billions.
 MAX_PIXELS = 2**24
+# A path has one slash less than the URL that it was made from.
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
 def open_picture(path: Path, width: int, height: int, *, resize: bool = False) -> npt.NDArray[np.uint8]:
@@ -45,7 +49,7 @@ def open_picture(path: Path, width: int, height: int, *, resize: bool = False) -
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError("there is no such file") from None
+        raise UserError(_explain_absence(os.fspath(path))) from None
     except UnidentifiedImageError:
         raise UserError(f"no picture, or a damaged one; expected {', '.join(FORMATS)}") from None
     # Decoders raise whatever comes of what a stranger has written; the text is told.
@@ -64,6 +68,22 @@ def _require_file(path: Path) -> None:
         raise UserError("neither a file nor a folder")
 
 
+def _explain_absence(place: str) -> str:
+    if URL.match(place):
+        return "a URL, which is not read: download the picture, and name the file"
+    return "no file has a name like this" if has_magic(place) else "there is no such file or folder"
+
+
+def is_picture(content: bytes) -> bool:
+    """Tell whether some bytes are the beginning of a picture."""
+    try:
+        Image.open(BytesIO(content), formats=FORMATS).close()
+    # Decoders raise whatever comes.
+    except Exception:  # noqa: BLE001 - then it is none
+        return False
+    return True
+
+
 def require_size(found: tuple[int, int], expected: tuple[int, int], *, resize: bool) -> None:
     """Refuse a size before anything of that size is decoded.
 
@@ -75,7 +95,8 @@ def require_size(found: tuple[int, int], expected: tuple[int, int], *, resize: b
         raise UserError(f"{size}; pictures of up to {MAX_PIXELS:,} pixels are scaled")
     if not resize and found != expected:
         raise UserError(
-            "{}; the model reads {}x{}: scale it, as `captcha-registry predict --resize` does".format(size, *expected)
+            "{0}; the model reads {1}x{2}: scale it, with the option --resize of `captcha-registry predict`, or in Python with "
+            "Pillow's `picture.resize(({1}, {2}))`".format(size, *expected)
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores
 from captcha_registry.recognition.model import CaptchaModel, Images
-from captcha_registry.recognition.pictures import list_pictures, open_picture
+from captcha_registry.recognition.pictures import is_picture, list_pictures, open_picture
 from captcha_registry.recognition.readings import Reading
 
 # Of a batch; and batches that are decoded ahead.
@@ -50,14 +50,29 @@ def _strip(line: bytes) -> bytes:
     return line.removesuffix(b"\r")
 
 
+def _find_end(start: bytes) -> bytes:
+    """Find out what ends each path of a list: NUL, as `find -print0` has it, or a new line; nothing if there is none yet.
+
+    Raises:
+        UserError: it is no list.
+    """
+    if b"\0" in start and is_picture(start):
+        raise UserError(
+            "standard input holds a picture; expected a list of files, a path on each line: name the picture in the place of -"
+        )
+    return next((end for end in (b"\0", b"\n") if end in start), b"")
+
+
 def _read_lines(descriptor: int) -> Iterator[str]:
-    """Yield lines as soon as they are there, without the blank ones.
+    """Yield lines, or texts that end with NUL, as soon as they are there, without the blank ones.
 
     Not by Python's file: the process could not end while a thread waits in that.
     """
-    rest = b""
+    rest = end = b""
     while chunk := os.read(descriptor, 65_536):
-        *lines, rest = (rest + chunk).split(b"\n")
+        rest += chunk
+        end = end or _find_end(rest)
+        *lines, rest = rest.split(end) if end else [rest]
         yield from (os.fsdecode(line) for line in map(_strip, lines) if line.strip())
     if (rest := _strip(rest)).strip():
         yield os.fsdecode(rest)
