@@ -31,6 +31,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.export import export_dataset
 from captcha_registry.recognition import predicting
+from captcha_registry.recognition.card import CARD_NAME, NETWORK_NAME
 from captcha_registry.recognition.model import CaptchaModel
 from captcha_registry.recognition.onnx_conversion import convert_model
 from captcha_registry.recognition.onnx_network import CHECKSUMS, ONNX_NAME, open_onnx
@@ -38,6 +39,7 @@ from captcha_registry.recognition.predicting import Record, list_places, read_pi
 from captcha_registry.recognition.readings import Reading
 from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.registry import loading
+from captcha_registry.registry.publishing import prove_folder
 
 Predict = Callable[..., tuple[int, str]]
 
@@ -354,6 +356,38 @@ def test_an_onnx_file_with_other_bytes_than_its_checksum_says_is_refused(folder_
     path.with_name(CHECKSUMS).unlink()
     with pytest.raises(captcha_registry.UserError, match=rf"{CHECKSUMS} is missing: run `dvc repro`"):
         loading.load_model(folder_without_tensorflow)
+
+
+def test_a_model_without_its_network_is_read_by_onnxruntime_though_tensorflow_is_there(
+    model_folder: Path,  # noqa: F811 - as above
+    model: CaptchaModel,
+    pictures: Path,
+    tmp_path: Path,
+) -> None:
+    folder = Path(shutil.copytree(model_folder, tmp_path / "reader"))
+    (folder / NETWORK_NAME).write_bytes(b"damage")
+    with pytest.raises(captcha_registry.UserError, match=r"model\.keras has the SHA-256 .*: do not load it"):
+        loading.load_model(folder)
+    (folder / NETWORK_NAME).unlink()
+    assert prove_folder(folder).card["model_sha256"] == model.card.model_sha256
+    assert loading.load_model(folder).read(pictures / "00.png") == model.read(pictures / "00.png")
+
+    card = folder / CARD_NAME
+    card.write_text(card.read_text().replace(model.card.model_sha256, "0" * 64))
+    for load in (loading.load_model, prove_folder):
+        with pytest.raises(
+            captcha_registry.UserError, match=r"model\.onnx was made of another network than model\.json tells of"
+        ):
+            load(folder)
+    (folder / ONNX_NAME).write_bytes(b"damage")
+    for load in (loading.load_model, prove_folder):
+        with pytest.raises(captcha_registry.UserError, match=rf"model\.onnx has other bytes than {CHECKSUMS} says"):
+            load(folder)
+    (folder / ONNX_NAME).unlink()
+    with pytest.raises(captcha_registry.UserError, match=r"model\.keras is missing: run `dvc repro`"):
+        loading.load_model(folder)
+    with pytest.raises(captcha_registry.UserError, match=r"model\.keras is not the model that .*model\.json describes"):
+        prove_folder(folder)
 
 
 def test_an_onnx_file_of_an_earlier_training_is_refused_and_keras_reads_the_new_one(

@@ -10,6 +10,7 @@ import pytest
 from checkouts import Checkout, run_here
 from conftest import ROOT, share_workers
 
+import captcha_registry
 from examples import quickstart
 
 SMALL = {version: count // 10 for version, count in quickstart.VERSIONS.items()}
@@ -63,19 +64,36 @@ def test_every_line_works_as_it_is_typed(place: Path) -> None:
     assert [result.returncode for result in done] == [int(number == damaged) for number in range(len(commands))], done
     said = dict(zip(commands, done, strict=True))
     assert commands[damaged] == "captcha-registry verify digits"
-    assert all(name in done[0].stdout for name in ("digits", "alnum", "1.0.0", "1.1.0"))
+    assert all(name in done[0].stdout for name in ("digits", "alnum", "cnn", "crnn", "1.0.0", "1.1.0"))
     assert "calls for MINOR" in said["captcha-registry diff digits@1.0.0 digits@1.1.0 --repo registry.git"].stdout
     assert "test/00003.tfrecord: drawn again" in said["captcha-registry repair digits"].stdout
     (predict,) = [command for command in commands if " predict " in command]
-    assert len(said[predict].stdout.splitlines()) == 3, "one line for each picture whose number ends in 71"
+    texts = [line.split(": ")[1].split()[0] for line in said[predict].stdout.splitlines()]
+    samples = captcha_registry.load(place / "digits", split="test")
+    assert texts == [sample.label for sample in samples if sample.id % 100 == 71], "one for each picture whose number ends in 71"
     assert "(100, 120, 3)" in type_into_python(place, PYTHON)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", quickstart.MODELS)
+def test_the_models_are_those_of_the_package(place: Path, name: str, tmp_path: Path) -> None:
+    registry, reader = str(place / "registry.git"), Checkout(tmp_path)
+    model, packaged = captcha_registry.load_model(name, repo=registry), captcha_registry.load_model(quickstart.MODELS[name])
+    assert model.card == packaged.card
+    picture = captcha_registry.load(packaged.card.dataset, repo=registry)[0].image
+    assert model.read(picture) == packaged.read(picture)
+    shown = reader.run("show", name, "--repo", registry)
+    assert f"of `{packaged.alphabet}` from pictures of {packaged.spec.width}x{packaged.spec.height} pixels" in shown.stdout
+    assert reader.run("get", name, "--repo", registry).returncode == 0
+    assert captcha_registry.load_model(tmp_path / name).card == packaged.card
 
 
 @pytest.mark.thorough
 def test_the_publisher_goes_on_with_plain_dvc_and_git(place: Path) -> None:
     publisher = Checkout(place / "publisher")
     assert publisher.git("status", "--porcelain") == ""
-    assert publisher.run("publish", "digits", "1.1.0", "--dry-run").returncode == 0
+    for name, version in (("digits", "1.1.0"), ("cnn", "1.0.1")):
+        assert publisher.run("publish", name, version, "--dry-run").returncode == 0
 
 
 def test_the_ending_fits_a_terminal() -> None:

@@ -1,5 +1,6 @@
 """Open a dataset or a model, in a folder or published under a version."""
 
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ from captcha_registry.recognition.pretrained import PRETRAINED, read_pretrained
 if TYPE_CHECKING:
     from captcha_registry.registry.fetching import RemoteFile
     from captcha_registry.registry.repository import Published
+
+# What is needed of a model to read with Keras, and with onnxruntime; the network first.
+KERAS, ONNX = (NETWORK_NAME, CARD_NAME), (ONNX_NAME, CARD_NAME, CHECKSUMS)
 
 
 def load(source: str | Path, *, repo: str | None = None, version: str | None = None, split: str | None = None) -> LoadedDataset:
@@ -49,7 +53,8 @@ def load_model(source: str | Path, *, repo: str | None = None, version: str | No
     """Open a trained model, which reads pictures: `load_model("models/crnn").read("captcha.png")[0].text`.
 
     The network is compared with the SHA-256 in the model's card before it is loaded, and one that carries code is refused. Where
-    TensorFlow is not installed, onnxruntime reads what `evaluate` has made of it, which is compared with the SHA-256 beside it.
+    TensorFlow is not installed, or the model comes without `model.keras`, onnxruntime reads what `evaluate` has made of it, which
+    is compared with the SHA-256 beside it.
 
     Args:
         source: `digits` or `alnum`, which come with the package; a folder, such as `models/crnn`; an ONNX file that was exported;
@@ -66,18 +71,22 @@ def load_model(source: str | Path, *, repo: str | None = None, version: str | No
             return open_onnx(read_pretrained(str(source)), str(source))
         if str(source).endswith(".onnx"):
             return open_onnx(read_part(expand_home(source)), str(source))
-    if not util.find_spec("tensorflow"):
-        return _load_exported(source, repo, version)
-    name, folder = _find_model(source, repo, version, (CARD_NAME, NETWORK_NAME))
+    choices = (KERAS, ONNX) if util.find_spec("tensorflow") else (ONNX,)
+    name, folder, chosen = _find_model(source, repo, version, *choices)
+    if chosen == ONNX:
+        return open_exported(folder, name)
     with needs("load_model", extra="train"):
         from captcha_registry.recognition.reading import open_model  # noqa: PLC0415
 
     return open_model(folder, name)
 
 
-def _load_exported(source: str | Path, repo: str | None, version: str | None) -> CaptchaModel:
-    """Open the ONNX file beside a network."""
-    name, folder = _find_model(source, repo, version, (CARD_NAME, ONNX_NAME, CHECKSUMS))
+def open_exported(folder: Path, name: str) -> CaptchaModel:
+    """Open the ONNX file in the folder of a model; `name` is what the model calls itself.
+
+    Raises:
+        UserError: a file is missing, the ONNX file has other bytes than its checksum says, or another card than the folder.
+    """
     if not (folder / ONNX_NAME).is_file():
         raise UserError(
             f"{folder} holds no {ONNX_NAME} to read without TensorFlow: {advise_install('keras', 'tensorflow')}, "
@@ -109,21 +118,28 @@ def load_readings(source: str | Path, *, repo: str | None = None, version: str |
             f"the model {source}, which comes with the package, has no readings; expected the folder of a model, such as "
             "models/crnn, or NAME@VERSION of a published one"
         )
-    _, folder = _find_model(source, repo, version, (READINGS_NAME,))
+    _, folder, _ = _find_model(source, repo, version, (READINGS_NAME,))
     return read_readings(folder)
 
 
-def _find_model(source: str | Path, repo: str | None, version: str | None, parts: tuple[str, ...]) -> tuple[str, Path]:
-    """Return what a model calls itself, and a folder that holds these files of it."""
+def _find_model(
+    source: str | Path, repo: str | None, version: str | None, *choices: tuple[str, ...]
+) -> tuple[str, Path, tuple[str, ...]]:
+    """Return what a model calls itself, a folder with its files of one of the choices, and which choice that is."""
+
+    def choose(holds: Callable[[str], bool]) -> tuple[str, ...]:
+        return next((parts for parts in choices if holds(parts[0])), choices[0])
+
     if not _is_published(source, repo, version):
         folder = _require_folder(source, "models")
-        return folder.resolve().name, folder
+        return folder.resolve().name, folder, choose(lambda part: (folder / part).is_file())
     from captcha_registry.registry.fetching import fetch_parts  # noqa: PLC0415
 
     published, sources = _find_version(str(source), repo, version)
     if MANIFEST_NAME in sources:
         raise UserError(f"{published} is a dataset, which `load` opens; expected a model")
-    return str(published), fetch_parts(published, sources, parts)
+    chosen = choose(sources.__contains__)
+    return str(published), fetch_parts(published, sources, chosen), chosen
 
 
 def _is_published(source: str | Path, repo: str | None, version: str | None) -> bool:

@@ -20,9 +20,12 @@ from captcha_registry.cache import hold_lock
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores, settle_user
+from captcha_registry.recognition.card import NETWORK_NAME
+from captcha_registry.recognition.onnx_network import ONNX_NAME
 from captcha_registry.registry.diff import Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.git import GIT_REMOTE, open_git, run_git
+from captcha_registry.registry.loading import open_exported
 from captcha_registry.registry.pushing import (
     Objects,
     find_objects,
@@ -248,11 +251,13 @@ def _keep_quiet(logger_name: str) -> Iterator[None]:
 
 
 def prove_folder(root: Path) -> DatasetVersion | ModelVersion:
-    """Compare every byte with the manifest, or a model's with its card."""
+    """Compare every byte with the manifest, or a model's with its card; one that is an ONNX file alone with its checksum."""
     here = read_folder(root)
     if isinstance(here, ModelVersion):
-        model = root / "model.keras"
-        if not Checksum("sha256", str(here.card.get("model_sha256"))).fits(model):
+        model = root / NETWORK_NAME
+        if not model.exists() and (root / ONNX_NAME).exists():
+            open_exported(root, str(root))
+        elif not Checksum("sha256", str(here.card.get("model_sha256"))).fits(model):
             raise UserError(f"{model} is not the model that {root}/model.json describes: run `dvc repro`, or `dvc checkout`")
         return here
     with ThreadPoolExecutor(count_usable_cores()) as executor:
