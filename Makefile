@@ -32,11 +32,13 @@ setup: .venv/.installed ## create .venv from requirements.lock and install the p
 	@"$(PYTHON)" -c '$(IS_USABLE)' 2>/dev/null || { echo "error: $(if $(PYTHON),$(PYTHON) is no,found no) Python 3.11 to 3.13 with venv;" \
 		"on Debian: apt install python3-venv; or name one with make PYTHON=/path/to/python3" >&2; exit 2; }
 	"$(PYTHON)" -m venv $(MOVED:moved=--clear) .venv
+	@echo "installing the locked packages into .venv: 4.5 GB, some minutes"
 	$(INSTALL) --require-hashes --requirement requirements.lock
 	$(INSTALL) --isolated --no-deps --no-build-isolation --editable .
 	@pwd -P > $@
 
 quickstart: setup ## publish a small registry on this disk and say how to try it, in a minute
+	@echo "publishing to .work/quickstart/registry.git, in about a minute; wait for the lines that say what to type next"
 	$(BIN)/python examples/quickstart.py
 
 repro: setup ## draw, split, describe, train and evaluate at full scale; only what changed runs again

@@ -1,7 +1,6 @@
 """The `captcha-registry` command; each of its commands is a module of `captcha_registry.commands`."""
 
 import argparse
-import difflib
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ from importlib import import_module
 
 from captcha_registry import __version__
 from captcha_registry.errors import CommandLine, UserError, hide_secrets, prepare_process, printable, report_errors
+from captcha_registry.nearest import suggest
 
 COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair", "predict", "report")
 HELP_WIDTH = 100
@@ -59,8 +59,7 @@ def parse_arguments(command_line: Sequence[str]) -> argparse.Namespace:
         parser.print_help(sys.stderr)
         sys.exit(2)
     if given not in COMMANDS and not given.startswith("-"):
-        near = difflib.get_close_matches(given, COMMANDS, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(COMMANDS)}"
+        hint = suggest(given, COMMANDS) or f"expected one of {', '.join(COMMANDS)}"
         parser.error(f"there is no command {given!r}; {hint}")
     arguments, unknown = parser.parse_known_args(command_line)
     if unknown or arguments.parser is parser:

@@ -46,9 +46,15 @@ def test_every_sample_is_the_one_that_was_drawn(tiny: CaptchaDataset, tiny_spec:
     ("source", "repo", "message"),
     [
         ("nowhere", None, "there is no folder nowhere: .* and NAME@VERSION opens a published one, of the repository"),
+        ("tests", None, "tests holds no dataset, neither manifest.json nor index.parquet: name the folder that does"),
+        (
+            "data/digits",
+            "URL",
+            "data/digits is a path, which goes without repo and version; expected the name .* such as digits$",
+        ),
         ("tiny@", "URL", r"'tiny@' names no version; expected NAME or NAME@VERSION"),
     ],
-    ids=["no folder", "no version"],
+    ids=["no folder", "no dataset", "a path", "no version"],
 )
 def test_what_cannot_be_loaded_is_refused_with_what_can(source: str, repo: str | None, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -274,6 +274,7 @@ def test_a_sample_that_the_index_contradicts_leaves_nothing_behind(
         (["PATH", "--format", "numpy", "--to", "PATH"], "exists already, and nothing is overwritten"),
         (["PATH", "--format", "numpy", "--to", "loop"], "loop exists already, and nothing is overwritten"),
         (["PATH", "--format", "numpy", "--to", "new", "--split", "tset"], "has no split 'tset'; expected train or test"),
+        ([".", "--format", "onnx", "--to", "new"], ". holds no model: model.json is missing"),
         (["nowhere", "--format", "numpy", "--to", "new"], "there is no folder nowhere"),
         (["PATH", "--format", "zip", "--to", "new"], "invalid choice: 'zip'"),
     ],

@@ -212,16 +212,29 @@ def test_a_published_model_is_verified_and_reads_and_comes_with_its_readings(
 
 
 def test_what_is_no_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no folder .*none: `dvc repro` makes the models of a project"):
+    with pytest.raises(UserError, match=r"there is no folder .*none: digits and alnum come with the package, `dvc repro` makes"):
         captcha_registry.load_model(tmp_path / "none")
+    for mistyped in ("digit", "Digits"):
+        with (
+            chdir(tmp_path),
+            pytest.raises(UserError, match=rf"there is no folder {mistyped}: did you mean `digits`\? digits and"),
+        ):
+            captcha_registry.load_model(mistyped)
+    with pytest.raises(UserError, match=r"there is no file a\.onnx: `captcha-registry export MODEL --format onnx --to a\.onnx`"):
+        captcha_registry.load_model("a.onnx")
+    with pytest.raises(UserError, match=r"None is no name; expected a text or a path"):
+        captcha_registry.load_model(None)  # type: ignore[arg-type]
     (tmp_path / "models/reader").mkdir(parents=True)
     with chdir(tmp_path), pytest.raises(UserError, match=r"there is no folder reader: did you mean models/reader\?"):
         captcha_registry.load_model("reader")
     (tmp_path / "model.keras").touch()
+    with pytest.raises(UserError, match=r"model\.keras is a file; expected the folder of one of the models, such as models/crnn"):
+        captcha_registry.load_model(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=r"holds no model: model\.json is missing"):
+        captcha_registry.load_model(tmp_path)
+    (tmp_path / "model.json").touch()
     with pytest.raises(UserError, match=rf"model\.keras is a file; expected the folder of one of the models, such as {tmp_path}"):
         captcha_registry.load_model(tmp_path / "model.keras")
-    with pytest.raises(UserError, match=r"model\.json is missing: run `dvc repro`"):
-        captcha_registry.load_model(tmp_path)
     with pytest.raises(UserError, match=r"readings\.parquet is missing: run `dvc repro`"):
         captcha_registry.load_readings(tmp_path)
     with pytest.raises(UserError, match=r"the model alnum, which comes with the package, has no readings"):

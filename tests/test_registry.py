@@ -168,7 +168,10 @@ def test_a_clone_without_tags_says_what_its_origin_has_and_how_to_get_it(
     assert "origin may have others, but could not be asked" in clone.run("list").stderr
     clone.git("remote", "remove", "origin")
     done = clone.run("list")
-    assert (done.returncode, done.stderr) == (0, "nothing is published here: `captcha-registry publish NAME@VERSION` does it\n")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "nothing is published here yet: its owner does that with `captcha-registry publish NAME@VERSION`\n",
+    )
 
 
 @pytest.mark.parametrize("lacking", ["blob:none", "tree:0"])
@@ -245,7 +248,7 @@ def test_show_tells_a_script_what_it_shows(published: Checkout) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["get", "tinny"], "has no published artifact 'tinny'; published there: tiny"),
+        (["get", "tinny"], "has no published artifact 'tinny'; did you mean `tiny`? published there: tiny"),
         (["get", "tiny@2.0.0"], "tiny has no version 2.0.0; published: 1.1.0, 1.0.0"),
         (["get", "tiny@newest"], "'newest' is not a version; expected MAJOR.MINOR.PATCH"),
         (["get", "@1.0.0"], "'@1.0.0' names no version; expected NAME or NAME@VERSION"),

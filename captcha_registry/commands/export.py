@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import asdict
 
+from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.describing.export_card import describe_reader
 from captcha_registry.errors import UserError
 from captcha_registry.export import FORMATS, export_dataset, export_model
@@ -64,6 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _require_fitting(arguments: argparse.Namespace) -> None:
     """Refuse a format, or an option, of the other kind of thing."""
     is_model, wants_model = (arguments.path / CARD_NAME).is_file(), arguments.format == ONNX
+    if (
+        wants_model
+        and arguments.path.is_dir()
+        and not any((arguments.path / name).is_file() for name in (CARD_NAME, MANIFEST_NAME))
+    ):
+        raise UserError(f"{arguments.path} holds no model: {CARD_NAME} is missing; name the folder that has it")
     if arguments.path.is_dir() and is_model != wants_model:
         expected = f"--format {ONNX}" if is_model else "a format for datasets"
         raise UserError(

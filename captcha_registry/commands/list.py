@@ -64,7 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     elif rows:
         print(printable("\n".join(format_rows(rows))))
     if not versions:
-        print(f"nothing is published here{lacking or ': `captcha-registry publish NAME@VERSION` does it'}", file=sys.stderr)
+        print(
+            f"nothing is published here{lacking or ' yet: its owner does that with `captcha-registry publish NAME@VERSION`'}",
+            file=sys.stderr,
+        )
     return 2 if (versions or lacking) and not rows else 0
 
 

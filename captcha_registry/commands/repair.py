@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captcha_registry.dataset.verify import require_dataset
 from captcha_registry.extras import needs
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.machine import count_workers, expand_home
@@ -29,11 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw again what is damaged in a dataset; return 1 if something is left that does not belong there, 2 if damage is left."""
+    started, root = time.perf_counter(), expand_home(arguments.path)
+    require_dataset(root)
     # The compiler and all else that drawing needs take seconds to load, which the other commands should not wait for.
     with needs("repair", extra="draw"):
         from captcha_registry.generation.repair import REPAIR_DEPTH, repair_dataset  # noqa: PLC0415
 
-    started, root = time.perf_counter(), expand_home(arguments.path)
     with local_processes(arguments.workers) as executor:
         repair = repair_dataset(root, executor)
     if arguments.json:

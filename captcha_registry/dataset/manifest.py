@@ -101,7 +101,8 @@ def read_manifest(root: Path) -> Manifest:
         return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing, so {root} is not a complete dataset: run `dvc repro`, or in a clone `dvc pull --allow-missing`"
+            f"{path} is missing, so {root} is not a complete dataset: run `dvc repro`, "
+            "or where a DVC remote has it `dvc pull --allow-missing`"
         ) from None
 
 

@@ -150,8 +150,8 @@ def require_dataset(root: Path) -> None:
         raise UserError(f"{root} is not a folder{where} name the folder of a dataset, with its {MANIFEST_NAME}")
     if not any((root / name).exists() for name in (MANIFEST_NAME, INDEX_NAME)) and not any(root.glob("*.tfrecord")):
         raise UserError(
-            f"{root} holds no dataset, neither {MANIFEST_NAME} nor {INDEX_NAME}: name the folder that does, or bring it into a "
-            "clone with `dvc pull --allow-missing`"
+            f"{root} holds no dataset, neither {MANIFEST_NAME} nor {INDEX_NAME}: name the folder that does; in a project "
+            "`dvc repro` makes it, or `dvc pull --allow-missing` where a DVC remote has it"
         )
 
 

@@ -54,4 +54,4 @@ def read_part(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `dvc repro`, or in a clone `dvc pull --allow-missing`") from None
+        raise UserError(f"{path} is missing: run `dvc repro`, or where a DVC remote has it `dvc pull --allow-missing`") from None

@@ -1,5 +1,6 @@
 """Open a dataset or a model, in a folder or published under a version."""
 
+import os
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
@@ -13,9 +14,11 @@ from captcha_registry.dataset.front_door import LoadedDataset
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.readings import READINGS_NAME, read_readings
+from captcha_registry.dataset.verify import require_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.extras import advise_install, needs
 from captcha_registry.machine import expand_home
+from captcha_registry.nearest import suggest
 from captcha_registry.recognition.card import CARD_NAME, NETWORK_NAME, read_card, read_part
 from captcha_registry.recognition.model import CaptchaModel
 from captcha_registry.recognition.onnx_network import CHECKSUMS, ONNX_NAME, open_onnx, read_onnx
@@ -70,7 +73,7 @@ def load_model(source: str | Path, *, repo: str | None = None, version: str | No
         if str(source) in PRETRAINED:
             return open_onnx(read_pretrained(str(source)), str(source))
         if str(source).endswith(".onnx"):
-            return open_onnx(read_part(expand_home(source)), str(source))
+            return open_onnx(_read_exported(expand_home(source)), str(source))
     choices = (KERAS, ONNX) if util.find_spec("tensorflow") else (ONNX,)
     name, folder, chosen = _find_model(source, repo, version, *choices)
     if chosen == ONNX:
@@ -79,6 +82,14 @@ def load_model(source: str | Path, *, repo: str | None = None, version: str | No
         from captcha_registry.recognition.reading import open_model  # noqa: PLC0415
 
     return open_model(folder, name)
+
+
+def _read_exported(path: Path) -> bytes:
+    if not path.exists():
+        raise UserError(
+            f"there is no file {path}: `captcha-registry export MODEL --format onnx --to {path}` makes one of a model"
+        )
+    return read_part(path)
 
 
 def open_exported(folder: Path, name: str) -> CaptchaModel:
@@ -92,7 +103,7 @@ def open_exported(folder: Path, name: str) -> CaptchaModel:
             f"{folder} holds no {ONNX_NAME} to read without TensorFlow: {advise_install('keras', 'tensorflow')}, "
             "or make one elsewhere with `captcha-registry export`, and name that file"
         )
-    content = read_onnx(folder / ONNX_NAME, cure="run `dvc repro`, or in a clone `dvc pull --allow-missing`")
+    content = read_onnx(folder / ONNX_NAME, cure="run `dvc repro`, or where a DVC remote has it `dvc pull --allow-missing`")
     model = open_onnx(content, name)
     if model.card != read_card(folder):
         raise UserError(f"{folder / ONNX_NAME} was made of another network than {CARD_NAME} tells of: run `dvc repro`")
@@ -144,25 +155,43 @@ def _find_model(
 
 def _is_published(source: str | Path, repo: str | None, version: str | None) -> bool:
     """Tell whether a version is meant rather than a folder."""
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"{source!r} is no name; expected a text or a path, such as digits, data/digits or digits@1.0.0")
+    if (repo is not None or version is not None) and len(Path(source).parts) > 1:
+        raise UserError(
+            f"{source} is a path, which goes without repo and version; expected the name of what is published, such as "
+            f"{Path(source).name}"
+        )
     return repo is not None or version is not None or ("@" in str(source) and not expand_home(source).exists())
 
 
 def _require_folder(source: str | Path, kind: str) -> Path:
     folder = expand_home(source)
     if folder.is_file():
-        raise UserError(f"{folder} is a file; expected the folder of one of the {kind}, such as {folder.parent}")
+        is_inside = any((folder.parent / name).is_file() for name in (CARD_NAME, MANIFEST_NAME))
+        near = folder.parent if is_inside else {"models": "models/crnn", "datasets": "data/digits"}[kind]
+        raise UserError(f"{folder} is a file; expected the folder of one of the {kind}, such as {near}")
     if (near := Path("models" if kind == "models" else "data") / folder).is_dir() and not folder.exists():
         raise UserError(f"there is no folder {folder}: did you mean {near}?")
     if not folder.exists():
+        pretrained = PRETRAINED if kind == "models" else ()
+        hint = suggest(str(folder), pretrained)
+        with_package = f"{' and '.join(pretrained)} come with the package, " if pretrained else ""
         raise UserError(
-            f"there is no folder {folder}: `dvc repro` makes the {kind} of a project, `dvc pull --allow-missing` brings them "
-            "into a clone, and NAME@VERSION opens a published one, of the repository that `repo` names"
-            + (f"; {' and '.join(PRETRAINED)} come with the package" if kind == "models" else "")
+            f"there is no folder {folder}: {hint and f'{hint} '}{with_package}`dvc repro` makes the {kind} of a project, where a "
+            "DVC remote has them `dvc pull --allow-missing` brings them into a clone, and NAME@VERSION opens a published one, of "
+            "the repository that `repo` names"
         )
     if kind == "datasets" and (folder / CARD_NAME).is_file():
         raise UserError(f"{folder} is a model, which `load_model` opens; expected a dataset")
     if kind == "models" and (folder / MANIFEST_NAME).is_file():
         raise UserError(f"{folder} is a dataset, which `load` opens; expected a model")
+    if kind == "datasets":
+        require_dataset(folder)
+    elif not (folder / CARD_NAME).is_file() and not (folder / READINGS_NAME).is_file():
+        raise UserError(
+            f"{folder} holds no model: {CARD_NAME} is missing; name the folder that has it, in a project `dvc repro` makes it"
+        )
     return folder
 
 

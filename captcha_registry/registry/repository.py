@@ -32,6 +32,7 @@ from captcha_registry.dataset.manifest import InsidePath
 from captcha_registry.errors import UserError
 from captcha_registry.extras import advise_install
 from captcha_registry.machine import expand_home, settle_user
+from captcha_registry.nearest import suggest
 from captcha_registry.registry.git import GIT_REMOTE, clone, open_git, run_git
 
 # What a repository's own .dvc/config may say. Other options name files of this machine, or commands that DVC runs, such as
@@ -258,10 +259,14 @@ def find_published(repo: Repo, name: str, version: str | None = None) -> Publish
     commits = find_commits(repo)
     keys = newest_first(commits, name)
     if not keys:
-        names = ", ".join(sorted({name for name, _ in commits}))
-        there = names or "none; --repo URL, in Python repo=URL, names another repository"
+        names = sorted({name for name, _ in commits})
+        there = ", ".join(names) or "none; --repo URL, in Python repo=URL, names another repository"
         lacking = say_what_is_lacking(repo)
-        raise UserError(f"{repo.url or repo.root_dir} has no published artifact {name!r}; published there: {there}{lacking}")
+        hint = suggest(name.rpartition("/")[2], names)
+        raise UserError(
+            f"{repo.url or repo.root_dir} has no published artifact {name!r}; {hint and f'{hint} '}published there: "
+            f"{there}{lacking}"
+        )
     newest = next((key for key in keys if not key[1].prerelease), keys[0])
     key = (name, parse_version(version)) if version else newest
     if key not in commits:
@@ -339,7 +344,8 @@ def find_root() -> Path:
         return Path(Repo.find_root())
     except NotDvcRepoError:
         raise UserError(
-            f"{Path.cwd()} is in no DVC repository: go to one, or name one with --repo URL, in Python with repo=URL"
+            f"{Path.cwd()} is in no DVC repository: go to the folder of one, or where a repository may be named name it with "
+            "--repo URL, in Python with repo=URL"
         ) from None
 
 

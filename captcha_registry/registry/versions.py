@@ -8,6 +8,7 @@ from typing import Any
 
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, read_manifest
+from captcha_registry.dataset.verify import require_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.card import CARD_NAME
 from captcha_registry.registry.diff import DatasetDiff, DatasetVersion, ModelDiff, ModelVersion, diff_datasets, diff_models
@@ -57,6 +58,7 @@ def read_folder(root: Path) -> Version:
         return ModelVersion(parse_model_card((root / CARD_NAME).read_bytes(), str(root / CARD_NAME)), _hash_files(root, set()))
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; expected a dataset, a model, or NAME@VERSION")
+    require_dataset(root)
     manifest = read_manifest(root)
     named = set(manifest.entries)
     return DatasetVersion(manifest, read_index(root / manifest.index.path), _hash_files(root, named))
