@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -56,8 +57,10 @@ class Process:
         return output, errors
 
     def send_signal(self, number: int) -> None:
+        # It may end after the question, as subprocess has it, too.
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)

@@ -25,7 +25,8 @@ FLOORS = (
     {"export", "registry"},
     {"seeing"},
     {"commands"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 )
 
 

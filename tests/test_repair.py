@@ -445,7 +445,8 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     ("path", "message"),
     [
         ("nothing", "nothing is not a folder: name the folder of a dataset"),
-        ("", ". holds no dataset, neither manifest.json nor index.parquet: name the folder that does"),
+        ("", "a path is empty, maybe that of a variable that is not set; expected a path, such as . for this folder"),
+        (".", ". holds no dataset, neither manifest.json nor index.parquet: name the folder that does"),
         ("s3://bucket/digits", "s3:/bucket/digits is not a folder of this machine: copy the dataset here and name"),
     ],
 )
