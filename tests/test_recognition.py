@@ -26,6 +26,7 @@ from captcha_registry.generation.generating import assemble_dataset
 from captcha_registry.generation.shards import draw_shard
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.recognition import batches as batches_module
+from captcha_registry.recognition import optimizers
 from captcha_registry.recognition.batches import load_training_batches
 from captcha_registry.recognition.decoding import collapse_best_path, ctc_exact_match, position_exact_match
 from captcha_registry.recognition.frameworks import keras, tf
@@ -36,7 +37,7 @@ from captcha_registry.recognition.layers import (
     find_text_rows,
     show_contrast,
 )
-from captcha_registry.recognition.optimizers import build_optimizer
+from captcha_registry.recognition.optimizers import ConvolutionMuon, build_optimizer
 from captcha_registry.recognition.paths import collapse
 from captcha_registry.recognition.reading import open_model, read_split
 from captcha_registry.recognition.recipe import ModelParams, Recipe, load_model_params
@@ -211,6 +212,37 @@ def test_muon_gives_all_kernels_but_the_first_steps_of_one_size() -> None:
         values = np.linalg.svd(step.reshape(-1, kernel.shape[-1]), compute_uv=False)
         expected = 0.2 * max(step.size // kernel.shape[-1], kernel.shape[-1]) ** 0.5
         assert values == pytest.approx(expected, rel=0.4)
+
+
+class PlainMuon(ConvolutionMuon):
+    """Multiplies the matrix in each step, as Keras does."""
+
+    def zeropower_via_newtonschulz5(self, x: tf.Tensor, steps: int) -> tf.Tensor:
+        matrix = keras.optimizers.Muon.zeropower_via_newtonschulz5(self, tf.reshape(x, (-1, x.shape[-1])), steps)
+        return tf.reshape(keras.optimizers.Muon.lr_adjust(self, matrix), x.shape)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 32, 64), (3, 3, 4, 64), (1, 1, 24, 24)], ids=["tall", "wide", "square"])
+def test_muon_of_the_gram_matrix_is_that_of_the_matrix(shape: tuple[int, ...]) -> None:
+    gradient = tf.constant(np.random.default_rng(1).normal(size=shape).astype(np.float32))
+    step, plain = (muon(1.0).zeropower_via_newtonschulz5(gradient, 5) for muon in (ConvolutionMuon, PlainMuon))
+    assert np.abs(step - plain).max() < 1e-4 * np.abs(plain).max()
+
+
+def test_a_training_with_either_muon_has_the_same_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = np.random.default_rng(1)
+    images, classes = stream.normal(size=(32, 8, 8, 3)), stream.integers(0, 10, 32)
+    losses = []
+    for muon in (ConvolutionMuon, PlainMuon):
+        monkeypatch.setattr(optimizers, "ConvolutionMuon", muon)
+        keras.utils.set_random_seed(1)
+        convolutions = [keras.layers.Conv2D(channels, 3, activation="relu") for channels in (8, 32)]
+        network = keras.Sequential([keras.Input((8, 8, 3)), *convolutions, keras.layers.Flatten(), keras.layers.Dense(10)])
+        optimizer = build_optimizer(small_params("cnn", warmup=0.0).recipe, 1.0e-2, num_steps=10)
+        network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        losses.append([float(network.train_on_batch(images, classes)) for _ in range(8)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0][-1] < 0.5 * losses[0][0]
 
 
 def test_amsgrad_without_adamw_is_refused() -> None:

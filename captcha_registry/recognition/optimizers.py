@@ -16,8 +16,20 @@ class ConvolutionMuon(keras.optimizers.Muon):
         return len(variable.shape) != 4 or STEM in variable.path  # noqa: PLR2004 - the axes of a kernel
 
     def zeropower_via_newtonschulz5(self, x: keras.KerasTensor, steps: int) -> keras.KerasTensor:
-        """Make the kernel's singular values equal, and it as large as a step of AdamW."""
-        matrix = super().zeropower_via_newtonschulz5(ops.reshape(x, (-1, x.shape[-1])), steps)
+        """Make the kernel's singular values equal, and it as large as a step of AdamW.
+
+        Keras multiplies the matrix in each step of its iteration. Here only products of its shorter side's size are made: of its
+        Gram matrix, and of the factors that the matrix is to be multiplied with.
+        """
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        matrix = matrix / (ops.norm(matrix) + 1e-7)
+        is_tall = matrix.shape[0] > matrix.shape[1]
+        gram = ops.transpose(matrix) @ matrix if is_tall else matrix @ ops.transpose(matrix)
+        product = identity = ops.eye(gram.shape[0])
+        for _ in range(steps):
+            factor = self.muon_a * identity + self.muon_b * gram + self.muon_c * gram @ gram
+            product, gram = factor @ product, factor @ gram @ factor
+        matrix = matrix @ product if is_tall else product @ matrix
         return ops.reshape(super().lr_adjust(matrix), x.shape)
 
     def lr_adjust(self, x: keras.KerasTensor) -> keras.KerasTensor:
