@@ -56,6 +56,9 @@ _SWALLOWED_SECONDS = 0.1
 
 _STDOUT = "standard output"
 
+# What brings an output of the pipeline that is missing.
+MAKE_OR_PULL = "run `dvc repro`, or where a DVC remote has it `dvc pull --allow-missing`"
+
 
 # User and password of an address; a password may hold any character, and a token may stand in the place of the user. Whoever
 # mistypes the address may leave out a slash.

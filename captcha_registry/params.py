@@ -3,7 +3,6 @@
 The file is read as YAML 1.2, as DVC reads it, so that both see the same value in `1e-3`.
 """
 
-import difflib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from captcha_registry.errors import UserError
+from captcha_registry.nearest import suggest
 
 PARAMS_PATH = Path("params.yaml")
 
@@ -130,8 +130,7 @@ def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
     key = ".".join(filter(None, [where, *map(str, place)])) or "it"
     known = list(_find_model(model, place).model_fields)
     if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
+        hint = suggest(str(place[-1]), known) or f"known keys: {', '.join(known)}"
         return f"{key} is not a known key; {hint}"
     if detail["type"] == "value_error":
         return f"{key}: {detail['ctx']['error']}"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError
 
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError
 from captcha_registry.params import Section, explain_errors
 from captcha_registry.workspace import write_atomically
 
@@ -100,10 +100,7 @@ def read_manifest(root: Path) -> Manifest:
     try:
         return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing, so {root} is not a complete dataset: run `dvc repro`, "
-            "or where a DVC remote has it `dvc pull --allow-missing`"
-        ) from None
+        raise UserError(f"{path} is missing, so {root} is not a complete dataset: {MAKE_OR_PULL}") from None
 
 
 class Fetched(Section):

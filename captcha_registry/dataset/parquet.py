@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captcha_registry.errors import UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError
 
 
 def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
@@ -19,7 +19,7 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
         with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
             rows = file.read()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `dvc repro`, or where a DVC remote has it `dvc pull --allow-missing`") from None
+        raise UserError(f"{path} is missing: {MAKE_OR_PULL}") from None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
     for field in schema:

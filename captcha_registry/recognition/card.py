@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from captcha_registry.dataset.spec import DatasetSpec
-from captcha_registry.errors import UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError
 from captcha_registry.params import Section
 
 CARD_NAME, NETWORK_NAME, HISTORY_NAME = "model.json", "model.keras", "history.csv"
@@ -54,4 +54,4 @@ def read_part(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `dvc repro`, or where a DVC remote has it `dvc pull --allow-missing`") from None
+        raise UserError(f"{path} is missing: {MAKE_OR_PULL}") from None

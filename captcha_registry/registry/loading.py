@@ -15,7 +15,7 @@ from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.readings import READINGS_NAME, read_readings
 from captcha_registry.dataset.verify import require_dataset
-from captcha_registry.errors import UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError
 from captcha_registry.extras import advise_install, needs
 from captcha_registry.machine import expand_home
 from captcha_registry.nearest import suggest
@@ -103,7 +103,7 @@ def open_exported(folder: Path, name: str) -> CaptchaModel:
             f"{folder} holds no {ONNX_NAME} to read without TensorFlow: {advise_install('keras', 'tensorflow')}, "
             "or make one elsewhere with `captcha-registry export`, and name that file"
         )
-    content = read_onnx(folder / ONNX_NAME, cure="run `dvc repro`, or where a DVC remote has it `dvc pull --allow-missing`")
+    content = read_onnx(folder / ONNX_NAME, cure=MAKE_OR_PULL)
     model = open_onnx(content, name)
     if model.card != read_card(folder):
         raise UserError(f"{folder / ONNX_NAME} was made of another network than {CARD_NAME} tells of: run `dvc repro`")
