@@ -8,8 +8,8 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,6 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.manifest import FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.generation.drawing import Drawer
-from captcha_registry.generation.executors import local_processes
 from captcha_registry.generation.generating import assemble_dataset, draw_missing_shards
 from captcha_registry.generation.splitting import split_dataset
 
@@ -123,9 +122,9 @@ def replace_index(root: Path, rows: pa.Table) -> None:
 
 
 @contextmanager
-def share_workers(*openers: str) -> Iterator[None]:
-    """Have the functions with these names, which start processes to draw or verify in, all give the same two: a start is long."""
-    with pytest.MonkeyPatch.context() as patch, local_processes(2) as workers:
+def share_workers(opened: AbstractContextManager[Executor], *openers: str) -> Iterator[None]:
+    """Have the functions with these names, which start processes to draw or verify in, all give these: a start is long."""
+    with pytest.MonkeyPatch.context() as patch, opened as workers:
         for opener in openers:
             patch.setattr(opener, lambda *_, **__: nullcontext(workers))
         yield

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.spec import SplitRule
 from captcha_registry.errors import UserError
+from captcha_registry.generation.executors import local_processes
 from captcha_registry.params import read_params
 from captcha_registry.recognition.frameworks import keras, tf
 from examples.demo import change_params
@@ -260,7 +262,9 @@ def test_time_to_accuracy_spends_its_budget_and_reads_pictures_that_no_training_
     training = importlib.import_module("timed_training")
     for name, value in {"TEST_SAMPLES": 20, "MORE_TEST_SAMPLES": 50, "MORE_ABOVE": -1}.items():
         monkeypatch.setattr(training, name, value)
-    with share_workers("time_to_accuracy.local_processes", "captcha_registry.generation.fresh.local_processes"):
+    with share_workers(
+        ThreadPoolExecutor(1), "time_to_accuracy.local_processes", "captcha_registry.generation.fresh.local_processes"
+    ):
         result = benchmark.main(benchmark.parse([*TIMED, "--seeds", "4"]))
     (found,) = result["seeds"]
     assert json.loads(json.dumps(result)) == result
@@ -317,7 +321,7 @@ def test_input_benchmark_tells_rates_and_how_long_a_network_waits(
     monkeypatch.chdir(tmp_path)
     YAML(typ="safe").dump({"models": {"cnn": model}}, tmp_path / "params.yaml")
     monkeypatch.setattr(sys, "argv", ["input.py", "--samples", "40", "--pairs", "1"])
-    with share_workers("captcha_registry.generation.fresh.local_processes"):
+    with share_workers(ThreadPoolExecutor(1), "captcha_registry.generation.fresh.local_processes"):
         result = benchmark.main(parse_arguments("", default_samples=40, min_samples=40))
     alone, waiting = result["medians"].values()
     assert list(alone) == ["cold", "cached", "fresh", "recipe"]
@@ -386,7 +390,7 @@ def test_generation_benchmark_measures_both_datasets_and_prints_one_json_object(
     smaller: dict[str, Any] = {"NUM_WARM_UPS": 10, "POINT_COUNTS": (1, 2), "POINT_WORKERS": (1,)}
     for name, value in smaller.items():
         monkeypatch.setattr(benchmark, name, value)
-    with share_workers("generation.local_processes"):
+    with share_workers(local_processes(2), "generation.local_processes"):
         benchmark.main()
     result = json.loads(capsys.readouterr().out)
     assert list(result["datasets"]) == ["digits", "alnum"]

@@ -3,6 +3,7 @@
 import io
 import shlex
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "store").touch()
     with (
         redirect_stdout(io.StringIO()) as output,
-        share_workers("stages.generate.open_executor", "stages.describe.local_processes"),
+        share_workers(ThreadPoolExecutor(1), "stages.generate.open_executor", "stages.describe.local_processes"),
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(quickstart, "run", run_here)
