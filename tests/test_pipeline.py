@@ -17,7 +17,7 @@ from pathlib import Path
 import dvc.cli
 import pandas as pd
 import pytest
-from conftest import hash_files
+from conftest import hash_files, on_one_core
 from filelock import FileLock
 from test_meaning import tidy
 
@@ -125,7 +125,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, generated_dataset: Captch
     def make(place: Path) -> None:
         project = place / "project"
         copy_project(project, TINY_PARAMS)
-        run(project, "dvc", "repro")
+        with on_one_core():
+            run(project, "dvc", "repro")
         commit_all(project)
 
     return share(tmp_path_factory, "finished", make) / "project"
@@ -142,10 +143,11 @@ def branch(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         project = Path(shutil.copytree(finished, place / "project", symlinks=True))
         run(project, "git", "switch", "--quiet", "--create", "wider")
         change_params(project / "params.yaml", {"models.cnn.fast.learning_rates": [1.0e-4], "models.cnn.fast.epochs": 3})
-        kill_when(project, lambda: any(project.glob(".work/train/cnn/*/epoch-0000[12]")), "dvc", "repro")
-        assert not (project / "models/cnn/model.json").exists()
-        shutil.copytree(project / ".work", place / "work")
-        (place / "log").write_text(run(project, "dvc", "repro"))
+        with on_one_core():
+            kill_when(project, lambda: any(project.glob(".work/train/cnn/*/epoch-0000[12]")), "dvc", "repro")
+            assert not (project / "models/cnn/model.json").exists()
+            shutil.copytree(project / ".work", place / "work")
+            (place / "log").write_text(run(project, "dvc", "repro"))
         commit_all(project)
 
     return share(tmp_path_factory, "branch", make)
