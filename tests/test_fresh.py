@@ -34,6 +34,12 @@ SMALL = DatasetSpec(alphabet="0123456789AO", length=3, width=40, height=24, coun
 SEEDS, NUMBERS = st.integers(0, 2**63 - 1), st.integers(0, 10**18)
 
 
+@pytest.fixture(autouse=True)
+def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process draws for a training, as a start takes longer than all that is drawn here."""
+    monkeypatch.setattr(fresh, "count_workers", lambda: 1)
+
+
 @given(SEEDS, NUMBERS, SEEDS, NUMBERS)
 def test_no_sample_of_any_dataset_has_the_stream_of_a_fresh_picture(seed: int, sample_id: int, other: int, number: int) -> None:
     keys: list[int] = []
