@@ -433,7 +433,9 @@ def test_a_training_that_goes_on_sees_the_orders_that_it_would_have_seen(dataset
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "preset"), [("cnn", "fast"), ("cnn", "lab"), ("crnn", "lab")])
+@pytest.mark.parametrize(
+    ("model", "preset"), [("cnn", "fast"), ("cnn", "lab"), pytest.param("crnn", "lab", marks=pytest.mark.thorough)]
+)
 def test_every_family_and_preset_trains_saves_and_reads(datasets: Path, tmp_path: Path, model: str, preset: str) -> None:
     # The fast crnn learns from texts that differ in length, above. One phase: each is traced again, for ten seconds.
     params = small_params(model, preset=preset, learning_rates=(1.0e-3,))
