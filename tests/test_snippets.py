@@ -22,7 +22,7 @@ from pathlib import Path
 import dvc.cli
 import pytest
 from checkouts import Checkout
-from conftest import ROOT
+from conftest import ROOT, on_one_core
 from test_pipeline import commit_all, share
 
 import captcha_registry
@@ -350,9 +350,10 @@ def test_the_tutorial_works_from_a_clone_to_a_consumer_elsewhere_and_through_an_
     reader.follow([clone])
     bring_compiled_code(reader.folder)
     upgrade = next(number for number, block in enumerate(blocks) if "git fetch" in block.text)
-    reader.follow(blocks[:upgrade])
-    release(upstream)
-    reader.follow(blocks[upgrade:])
+    with on_one_core():
+        reader.follow(blocks[:upgrade])
+        release(upstream)
+        reader.follow(blocks[upgrade:])
     assert (reader.folder / "CHANGELOG.md").read_text().endswith(RELEASED)
     assert not (reader.folder / "metrics/digits.json").exists()
 
