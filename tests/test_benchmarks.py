@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from conftest import hash_files, share_workers
 from ruamel.yaml import YAML
+from test_recognition import uncompiled  # noqa: F401 - a fixture
 
 from benchmarks.cost_model import TERMS, Cost, Job, fit_cost, fit_costs, predict_dataset, recommend_shard_size, relative_errors
 from benchmarks.timing import format_table, measure_in_turn, median_rates, median_ratios, parse_arguments
@@ -77,7 +78,6 @@ def load_benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Mo
         return importlib.import_module(name)
 
     yield load
-    tf.config.run_functions_eagerly(False)
     tf.get_logger().setLevel(level)
 
 
@@ -201,12 +201,18 @@ def test_the_largest_shard_within_200_mb_is_recommended(bytes_per_sample: float,
     assert recommend_shard_size(bytes_per_sample) == size
 
 
-def test_access_benchmark_reads_opens_and_compares_a_dataset(tiny_dataset: CaptchaDataset, tmp_path: Path) -> None:
+def test_access_benchmark_reads_opens_and_compares_a_dataset(
+    load_benchmark: Callable[..., ModuleType],
+    tiny_dataset: CaptchaDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/digits").symlink_to(tiny_dataset.root)
-    finished = run_benchmark("access.py", "--samples", "10", "--pairs", "1", "--json", "-", folder=tmp_path)
-    assert finished.returncode == 0, finished.stderr
-    result = json.loads(finished.stdout)
+    monkeypatch.chdir(tmp_path)
+    load_benchmark("access", "--samples", "10", "--pairs", "1", "--json", "-").main()
+    result = json.loads(capsys.readouterr().out)
     rates = result["images_per_second"]
     assert {step: list(ways) for step, ways in rates.items()} == {
         "cold": ["plain", "ours"],
@@ -312,6 +318,8 @@ def test_a_dataset_of_the_project_is_trained_on_if_it_is_of_the_spec(
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option is set")
 def test_input_benchmark_tells_rates_and_how_long_a_network_waits(
     tiny_dataset: CaptchaDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -365,6 +373,7 @@ def test_time_to_accuracy_refuses_overrides_that_cannot_be_meant(
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option is set")
 def test_lab_note_benchmark_measures_every_way_of_every_step(
     load_benchmark: Callable[..., ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -374,8 +383,6 @@ def test_lab_note_benchmark_measures_every_way_of_every_step(
     benchmark = load_benchmark("lab_note", "--samples", "8", "--pairs", "1", "--json", "-")
     monkeypatch.setattr(benchmark, "PARAMS_PATH", params)
     monkeypatch.setattr(benchmark, "MIN_SAMPLES", 4)
-    # To trace six networks takes a minute; the tests of training do.
-    tf.config.run_functions_eagerly(True)
     benchmark.main()
     result = json.loads(capsys.readouterr().out)
     assert set(result) == {"command", "date", "machine", "samples", "pairs", "images_per_second", "ratios"}
