@@ -31,8 +31,11 @@ setup: .venv/.installed ## create .venv from requirements.lock and install the p
 .venv/.installed: requirements.lock pyproject.toml $(MOVED)
 	@"$(PYTHON)" -c '$(IS_USABLE)' 2>/dev/null || { echo "error: $(if $(PYTHON),$(PYTHON) is no,found no) Python 3.11 to 3.13 with venv;" \
 		"on Debian: apt install python3-venv; or name one with make PYTHON=/path/to/python3" >&2; exit 2; }
+	@test ! -L .venv || { echo "error: .venv is a link to an environment of somebody else: remove the link with rm .venv" >&2; exit 2; }
 	"$(PYTHON)" -m venv $(MOVED:moved=--clear) .venv
 	@echo "installing the locked packages into .venv: 4.5 GB, some minutes"
+	@# The pip of an older Python takes twice the time for all the others.
+	@grep -A 2 '^pip==' requirements.lock | $(INSTALL) --require-hashes --requirement /dev/stdin
 	$(INSTALL) --require-hashes --requirement requirements.lock
 	$(INSTALL) --isolated --no-deps --no-build-isolation --editable .
 	@pwd -P > $@

@@ -314,7 +314,7 @@ def test_a_model_names_the_published_version_that_it_was_trained_on(
 
 def test_a_commit_that_the_origin_does_not_have_is_refused(checkout: Checkout) -> None:
     checkout.git("commit", "--quiet", "--allow-empty", "--message", "unpushed")
-    refuse(checkout, "1.0.0", "is on no branch of origin: run `git push` first")
+    refuse(checkout, "1.0.0", "is on no branch of origin: run `git push origin HEAD` first")
 
 
 def test_a_commit_made_during_the_checks_is_noticed(
@@ -728,7 +728,7 @@ def test_tags_are_not_pushed_where_no_reader_looks(checkout: Checkout) -> None:
 
 def test_an_artifact_that_does_not_exist_is_named_with_those_that_do(checkout: Checkout) -> None:
     done = checkout.run("publish", "tinny", "1.0.0")
-    assert (done.returncode, done.stderr) == (2, "error: dvc.yaml names no artifact 'tinny'; expected tiny\n")
+    assert (done.returncode, done.stderr) == (2, f"error: {checkout.root}/dvc.yaml names no artifact 'tinny'; expected tiny\n")
 
 
 def test_tags_that_only_the_origin_has_must_be_fetched_first(checkout: Checkout) -> None:

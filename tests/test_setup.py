@@ -89,7 +89,7 @@ def test_setup_stays_in_the_project_whatever_its_path_and_others_settings(
     done = make(project, "setup", f"PYTHON={stub}", NOTES=str(tmp_path / "notes"), **FOREIGN)
     assert done.returncode == 0, done.stderr
     notes = (tmp_path / "notes").read_text().splitlines()
-    assert notes.count(str(project)) == 3, "venv, the packages, the package itself"
+    assert notes.count(str(project)) == 4, "venv, pip, the packages, the package itself"
     assert notes[notes.index(" --prefix") + 1] == f" {project}/.venv"
     settings = {line for line in notes if line.split("=")[0] in FOREIGN}
     assert settings == {"SHELL=/bin/sh", "PYTHONUTF8=1"}
@@ -108,6 +108,19 @@ def test_a_project_that_was_moved_gets_a_new_environment(place_sources: Callable
     assert "--clear" not in make(moved, "--dry-run", "setup", python).stdout, (
         "an environment that make did not make is not deleted"
     )
+
+
+def test_an_environment_elsewhere_that_a_link_leads_to_is_left_alone(
+    place_sources: Callable[[str], Path], tmp_path: Path
+) -> None:
+    project, of_others = place_sources("project"), tmp_path / "environment"
+    of_others.mkdir()
+    (of_others / ".installed").write_text(f"{of_others}\n")
+    (project / ".venv").symlink_to(of_others)
+    done = make(project, "setup", f"PYTHON={sys.executable}")
+    assert done.returncode == 2
+    assert "rm .venv" in done.stderr
+    assert [path.name for path in of_others.iterdir()] == [".installed"]
 
 
 @pytest.mark.parametrize("python", ["", "/no/such/python", "/bin/false"])

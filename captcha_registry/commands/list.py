@@ -11,7 +11,7 @@ from semver import Version
 from tqdm import tqdm
 
 from captcha_registry.dataset.manifest import MANIFEST_NAME
-from captcha_registry.errors import UserError, printable
+from captcha_registry.errors import UserError, hide_secrets, printable
 from captcha_registry.recognition.card import CARD_NAME
 from captcha_registry.registry.fetching import RemoteFile, find_files, measure_version, read_published_manifest
 from captcha_registry.registry.repository import (
@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     with open_repository(arguments.repo) as repo:
         versions = list_versions(repo)
         lacking = "" if versions else say_what_is_lacking(repo)
+        where = repo.url or repo.root_dir
         with tqdm(versions.items(), desc="list", unit="version", disable=None, leave=False) as bar:
             rows = [row for key, commit in bar if (row := _describe(repo, key, commit))]
     if arguments.json:
@@ -64,10 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     elif rows:
         print(printable("\n".join(format_rows(rows))))
     if not versions:
-        print(
-            f"nothing is published here{lacking or ' yet: its owner does that with `captcha-registry publish NAME@VERSION`'}",
-            file=sys.stderr,
-        )
+        cure = " yet: `captcha-registry publish NAME@VERSION` does that; --repo URL names another repository"
+        print(hide_secrets(f"nothing is published in {where}{lacking or cure}"), file=sys.stderr)
     return 2 if (versions or lacking) and not rows else 0
 
 

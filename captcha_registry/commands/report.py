@@ -53,5 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(content)
         return 0
     write_atomically(path, content.encode())
-    print(f"{path}: {', '.join(result.name for result in results)}, {len(content) / 1e6:,.2f} MB", file=sys.stderr)
+    print(f"{path}: {', '.join(result.name for result in results) or 'no models'}, {len(content) / 1e6:,.2f} MB", file=sys.stderr)
     return 0

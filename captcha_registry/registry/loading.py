@@ -178,9 +178,9 @@ def _require_folder(source: str | Path, kind: str) -> Path:
         hint = suggest(str(folder), pretrained)
         with_package = f"{' and '.join(pretrained)} come with the package, " if pretrained else ""
         raise UserError(
-            f"there is no folder {folder}: {hint and f'{hint} '}{with_package}`dvc repro` makes the {kind} of a project, where a "
-            "DVC remote has them `dvc pull --allow-missing` brings them into a clone, and NAME@VERSION opens a published one, of "
-            "the repository that `repo` names"
+            f"there is no folder {folder}: {hint and f'{hint} '}{with_package}`dvc repro` makes the {kind} of a project, and "
+            "`dvc pull --allow-missing` brings them where a DVC remote has them; to open a published one, name its repository "
+            "with --repo URL, in Python with repo=URL"
         )
     if kind == "datasets" and (folder / CARD_NAME).is_file():
         raise UserError(f"{folder} is a model, which `load_model` opens; expected a dataset")

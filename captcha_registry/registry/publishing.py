@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from dvc.annotations import Artifact
 from dvc.repo import Repo
 from filelock import Timeout
 from gto.constants import name_re
@@ -123,9 +124,10 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     root = Path(repo.root_dir)
     _require_seen(root, name)
     if not (commit := run_git(root, "rev-parse", "--revs-only", "HEAD")):
-        raise UserError("nothing is committed yet: run `git commit` and `git push` first")
+        raise UserError(f"nothing is committed yet: run `git commit` and `git push {GIT_REMOTE} HEAD` first")
+    artifacts = _read_artifacts(repo, name)
     taken = _require_taggable_commit(root, commit, name, version)
-    published = _find_artifact(repo, name, version, commit)
+    published = _find_artifact(repo, artifacts[name], (name, version), commit)
     _require_fresh(repo, published)
     objects = find_objects(repo, published)
     files = find_files(repo, published)
@@ -207,20 +209,26 @@ def _require_known_commit(root: Path, commit: str) -> None:
         fetch(root, *heads)
     # Where it is the head of a branch itself, those of others need not be known here.
     if not heads or (commit not in heads and run_git(root, "rev-list", "--max-count=1", commit, "--not", *heads)):
-        raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push` first")
+        raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push {GIT_REMOTE} HEAD` first")
     if not run_git(root, "ls-remote", GIT_REMOTE, "HEAD"):
         raise UserError(f"{GIT_REMOTE}: {explain_no_default_branch([branch for _, branch in told])}")
 
 
-def _find_artifact(repo: Repo, name: str, version: Version, commit: str) -> Published:
-    """Read what the commit says of the artifact, as those who fetch it will."""
-    artifacts = repo.artifacts.read().get("dvc.yaml", {})
+def _read_artifacts(repo: Repo, name: str) -> Mapping[str, Artifact]:
+    """Read what dvc.yaml has to publish, and refuse a name that is none of it."""
+    artifacts: dict[str, Artifact] = repo.artifacts.read().get("dvc.yaml", {})
     if name not in artifacts:
-        raise UserError(f"dvc.yaml names no artifact {name!r}; expected {' or '.join(artifacts) or 'one below `artifacts`'}")
-    where, path = f"dvc.yaml: artifacts.{name}.path", artifacts[name].path
+        expected = " or ".join(artifacts) or "one below `artifacts`"
+        raise UserError(f"{repo.root_dir}/dvc.yaml names no artifact {name!r}; expected {expected}")
+    return artifacts
+
+
+def _find_artifact(repo: Repo, artifact: Artifact, key: tuple[str, Version], commit: str) -> Published:
+    """Read what the commit says of the artifact, as those who fetch it will."""
+    where, path = f"dvc.yaml: artifacts.{key[0]}.path", artifact.path
     if path != (plain := str(PurePosixPath(path))):
         raise UserError(f"{where} is {path!r}; expected {plain!r}: correct it and commit")
-    published = read_artifact(repo, (name, version), commit)
+    published = read_artifact(repo, key, commit)
     if not find_outputs(repo, path):
         raise UserError(f"{where} is {path}, in which DVC tracks nothing")
     return published

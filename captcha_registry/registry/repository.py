@@ -260,7 +260,7 @@ def find_published(repo: Repo, name: str, version: str | None = None) -> Publish
     keys = newest_first(commits, name)
     if not keys:
         names = sorted({name for name, _ in commits})
-        there = ", ".join(names) or "none; --repo URL, in Python repo=URL, names another repository"
+        there = ", ".join(names) or "none; to read from another repository, name it with --repo URL, in Python with repo=URL"
         lacking = say_what_is_lacking(repo)
         hint = suggest(name.rpartition("/")[2], names)
         raise UserError(
@@ -344,7 +344,7 @@ def find_root() -> Path:
         return Path(Repo.find_root())
     except NotDvcRepoError:
         raise UserError(
-            f"{Path.cwd()} is in no DVC repository: go to the folder of one, or where a repository may be named name it with "
+            f"{Path.cwd()} is in no DVC repository: go to the folder of one; to read from a repository elsewhere, name it with "
             "--repo URL, in Python with repo=URL"
         ) from None
 
