@@ -176,7 +176,7 @@ def expand_home(text: str | Path) -> Path:
         UserError: it is empty, as a variable that is not set leaves it; nobody means the working folder by that.
     """
     if not str(text):
-        raise UserError("a path is empty, maybe that of a variable that is not set; expected a path, such as . for this folder")
+        raise UserError("a path is empty, perhaps because a variable is not set; expected a path, such as . for this folder")
     try:
         return Path(text).expanduser()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Run the whole pipeline at a small scale in a throwaway copy of the project: `python examples/demo.py`.
+"""Run the complete pipeline at a small scale in a throwaway copy of the project: `python examples/demo.py`.
 
 The copy holds the same dvc.yaml and code; only params.yaml is smaller. It stays in `.work/demo`, which Git and DVC ignore, until
 the next demo.

@@ -171,7 +171,7 @@ def tell_leftovers() -> None:
     """Say what is left, and what removes it."""
     for name, leftover in find_removed().items():
         print(
-            f"warning: {PARAMS_PATH} has no {name!r} any more, and of it are left: {leftover}; to remove them run "
+            f"warning: {PARAMS_PATH} no longer names {name!r}, but these are left: {leftover}; to remove them run "
             f"`python -m stages.check --remove {name}`, then commit",
             file=sys.stderr,
         )

@@ -11,12 +11,14 @@ from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.seeing.report import compose_report, render_html
 from captcha_registry.seeing.results import load_results
 from captcha_registry.seeing.summary import REPORT_PATH
+from captcha_registry.seeing.svg import start_vega
 from captcha_registry.workspace import write_atomically
 
 
 def main() -> None:
     """Write the report."""
     started = time.perf_counter()
+    start_vega()
     content = render_html(compose_report(load_results()))
     write_atomically(REPORT_PATH, content)
     print(f"{REPORT_PATH}: {len(content) / 1e6:.2f} MB, {time.perf_counter() - started:.1f} s")

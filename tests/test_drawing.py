@@ -247,7 +247,7 @@ def names_used_of(module: str, tree: ast.Module) -> set[str]:
     return {node.attr for node in attributes if node.value.id == module}
 
 
-@pytest.mark.parametrize("chunk", range(4))
+@pytest.mark.parametrize("chunk", [*range(4), *(pytest.param(chunk, marks=pytest.mark.thorough) for chunk in range(4, 8))])
 def test_a_stock_picture_is_what_captcha_draws_with_the_same_random_numbers(chunk: int, font_dir: Path) -> None:
     for spec, sample_id in choose_specs(chunk, 250, choose_spec):
         assert_equal_to_captcha(make_stock_captcha(spec, font_dir), make_drawer(spec, font_dir), sample_id)

@@ -371,7 +371,7 @@ def test_an_empty_path_is_refused(capsys: pytest.CaptureFixture[str], command: l
     with pytest.raises(SystemExit) as end:
         main(command)
     assert end.value.code == 2
-    assert "a path is empty, maybe that of a variable that is not set" in " ".join(capsys.readouterr().err.split())
+    assert "a path is empty, perhaps because a variable is not set" in " ".join(capsys.readouterr().err.split())
 
 
 def run_command(*arguments: str) -> str:

@@ -212,7 +212,9 @@ def test_a_published_model_is_verified_and_reads_and_comes_with_its_readings(
 
 
 def test_what_is_no_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no folder .*none: digits and alnum come with the package, `dvc repro` makes"):
+    with pytest.raises(
+        UserError, match=r"there is no folder .*none: digits and alnum come with the package, in a project run `dvc repro`"
+    ):
         captcha_registry.load_model(tmp_path / "none")
     for mistyped in ("digit", "Digits"):
         with (

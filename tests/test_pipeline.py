@@ -1,4 +1,4 @@
-"""The whole pipeline with the real dvc and git, at a tiny scale, in throwaway repositories."""
+"""The complete pipeline with the real dvc and git, at a tiny scale, in throwaway repositories."""
 
 import json
 import math
@@ -44,6 +44,8 @@ TINY_PARAMS = {
     "models.crnn.fast.epochs": 1,
     "models.crnn.fast.batch_size": 32,
 }
+# This one is killed while others draw for it.
+BRANCH_PARAMS = {"models.cnn.fast.learning_rates": [1.0e-4], "models.cnn.fast.epochs": 3, "models.cnn.fast.fresh": 0.5}
 UNDISTURBED = "Data and pipelines are up to date."
 
 
@@ -142,7 +144,7 @@ def branch(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(place: Path) -> None:
         project = Path(shutil.copytree(finished, place / "project", symlinks=True))
         run(project, "git", "switch", "--quiet", "--create", "wider")
-        change_params(project / "params.yaml", {"models.cnn.fast.learning_rates": [1.0e-4], "models.cnn.fast.epochs": 3})
+        change_params(project / "params.yaml", BRANCH_PARAMS)
         with on_one_core():
             kill_when(project, lambda: any(project.glob(".work/train/cnn/*/epoch-0000[12]")), "dvc", "repro")
             assert not (project / "models/cnn/model.json").exists()

@@ -39,7 +39,7 @@ from captcha_registry.recognition.predicting import Record, list_places, read_pi
 from captcha_registry.recognition.readings import Reading
 from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.registry import loading
-from captcha_registry.registry.publishing import prove_folder
+from captcha_registry.registry.publishing import verify_folder
 
 Predict = Callable[..., tuple[int, str]]
 
@@ -369,25 +369,25 @@ def test_a_model_without_its_network_is_read_by_onnxruntime_though_tensorflow_is
     with pytest.raises(captcha_registry.UserError, match=r"model\.keras has the SHA-256 .*: do not load it"):
         loading.load_model(folder)
     (folder / NETWORK_NAME).unlink()
-    assert prove_folder(folder).card["model_sha256"] == model.card.model_sha256
+    assert verify_folder(folder).card["model_sha256"] == model.card.model_sha256
     assert loading.load_model(folder).read(pictures / "00.png") == model.read(pictures / "00.png")
 
     card = folder / CARD_NAME
     card.write_text(card.read_text().replace(model.card.model_sha256, "0" * 64))
-    for load in (loading.load_model, prove_folder):
+    for load in (loading.load_model, verify_folder):
         with pytest.raises(
             captcha_registry.UserError, match=r"model\.onnx was made of another network than model\.json tells of"
         ):
             load(folder)
     (folder / ONNX_NAME).write_bytes(b"damage")
-    for load in (loading.load_model, prove_folder):
+    for load in (loading.load_model, verify_folder):
         with pytest.raises(captcha_registry.UserError, match=rf"model\.onnx has other bytes than {CHECKSUMS} says"):
             load(folder)
     (folder / ONNX_NAME).unlink()
     with pytest.raises(captcha_registry.UserError, match=r"model\.keras is missing: run `dvc repro`"):
         loading.load_model(folder)
     with pytest.raises(captcha_registry.UserError, match=r"model\.keras is not the model that .*model\.json describes"):
-        prove_folder(folder)
+        verify_folder(folder)
 
 
 def test_an_onnx_file_of_an_earlier_training_is_refused_and_keras_reads_the_new_one(

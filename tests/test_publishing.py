@@ -1,4 +1,4 @@
-"""A version is published whole or not at all: what is refused, what a dry run leaves, what interruptions and races do."""
+"""A version is published complete or not at all: what is refused, what a dry run leaves, what interruptions and races do."""
 
 import hashlib
 import json
@@ -133,7 +133,7 @@ def test_data_that_was_changed_by_hand_is_refused(checkout: Checkout) -> None:
     refuse(checkout, "1.0.0", "tiny is not what the pipeline would make now (make)")
 
 
-def test_a_cache_that_lost_an_object_is_refused_with_what_mends_it(checkout: Checkout) -> None:
+def test_a_cache_that_lost_an_object_is_refused_with_what_repairs_it(checkout: Checkout) -> None:
     (checkout.root / "data/tiny/train/00000.tfrecord").chmod(0o644)
     content = (checkout.root / "data/tiny/train/00000.tfrecord").read_bytes()
     (lost,) = [p for p in (checkout.root / ".dvc/cache/files").rglob("*") if p.is_file() and p.read_bytes() == content]
@@ -232,7 +232,7 @@ def test_what_other_tools_leave_does_not_keep_from_publishing_and_other_files_do
     (checkout.root / "data/tiny/.gitignore").write_text((checkout.root / "data/tiny/.gitignore").read_text() + "/notes.txt\n")
     checkout.commit("ignore notes")
     (checkout.root / "data/tiny/notes.txt").touch()
-    refuse(checkout, "1.0.0", "(1 problems in all): move what is not of the dataset out of ")
+    refuse(checkout, "1.0.0", "(1 problem in all): move what is not of the dataset out of ")
 
 
 def test_a_commit_that_others_have_built_upon_is_published(checkout: Checkout) -> None:
@@ -320,28 +320,28 @@ def test_a_commit_that_the_origin_does_not_have_is_refused(checkout: Checkout) -
 def test_a_commit_made_during_the_checks_is_noticed(
     checkout: Checkout, grown_dataset: CaptchaDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prove = publishing.prove_folder
+    verify = publishing.verify_folder
 
-    def commit_and_prove(root: Path) -> object:
-        proved = prove(root)
+    def commit_and_verify(root: Path) -> object:
+        here = verify(root)
         checkout.make(grown_dataset.root)
-        return proved
+        return here
 
-    monkeypatch.setattr(publishing, "prove_folder", commit_and_prove)
+    monkeypatch.setattr(publishing, "verify_folder", commit_and_verify)
     done = checkout.run("publish", "tiny", "1.0.0")
     assert (done.returncode, "was checked out while" in done.stderr) == (2, True), done.stderr
     assert (checkout.list_remote(), checkout.git("tag")) == ({}, "")
 
 
 def test_files_that_change_during_the_checks_are_noticed(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    prove = publishing.prove_folder
+    verify = publishing.verify_folder
 
-    def change_and_prove(root: Path) -> object:
+    def change_and_verify(root: Path) -> object:
         (root / "README.md").unlink()
         (root / "README.md").write_text("# changed\n")
-        return prove(root)
+        return verify(root)
 
-    monkeypatch.setattr(publishing, "prove_folder", change_and_prove)
+    monkeypatch.setattr(publishing, "verify_folder", change_and_verify)
     done = checkout.run("publish", "tiny", "1.0.0")
     assert (done.returncode, "data/tiny/README.md is not the file that commit" in done.stderr) == (2, True), done.stderr
 
@@ -468,7 +468,7 @@ def test_a_repository_without_a_remote_is_refused(checkout: Checkout) -> None:
     ("version", "message"),
     [
         ("1.0", "'1.0' is not a version"),
-        ("1.0.1", "1.0.1 says patch but the change since tiny@1.0.0 is minor: publish it as 1.1.0 or higher"),
+        ("1.0.1", "1.0.1 is a patch version, but the change since tiny@1.0.0 is minor: publish it as 1.1.0 or higher"),
         ("0.9.0", "tiny 0.9.0 is lower than 1.0.0"),
         ("1.0.0", "tiny@v1.0.0 is published already"),
     ],
@@ -488,7 +488,7 @@ def test_a_version_between_two_of_its_major_version_is_refused(checkout: Checkou
     publish(checkout, "1.2.0")
     # The change since 1.0.0 is none that 1.1.0 could not say, but nobody would see what 1.2.0 took away from it.
     checkout.make(grown_dataset.root, card="# another card\n")
-    refuse(checkout, "1.1.0", "tiny 1.1.0 is lower than 1.2.0, which is published")
+    refuse(checkout, "1.1.0", "tiny 1.1.0 is lower than 1.2.0, which is already published")
     publish(checkout, "1.2.1")
     shutil.rmtree(checkout.root / "source")
     checkout.git("checkout", "--quiet", "tiny@v1.0.0")
@@ -553,7 +553,7 @@ def test_the_address_of_a_remote_is_that_of_git_wherever_this_checkout_pushes_to
     set_remote(checkout, str(readers))
     readers.unlink()
     done = checkout.run("publish", "tiny", "1.0.0")
-    assert "15 of 15 objects are missing or cut on the remote, such as " in done.stderr
+    assert "15 of 15 objects are missing or incomplete on the remote, such as " in done.stderr
     assert f", as settings that are not in Git push to {checkout.remote}/files/md5; nothing was tagged" in done.stderr
     assert (done.returncode, checkout.list_origin_tags(), checkout.git("tag")) == (2, [], "")
     readers.symlink_to(checkout.remote)
@@ -784,7 +784,7 @@ def test_a_tag_that_only_the_origin_has_is_fetched_when_it_is_published_again(ch
     assert checkout.git("rev-parse", "tiny@v1.0.0") == before
 
 
-def list_whole_objects(checkout: Checkout) -> list[str]:
+def list_complete_objects(checkout: Checkout) -> list[str]:
     """List the objects on the remote whose bytes are those of their names."""
     files = {path.parent.name + path.stem: path for path in checkout.remote.rglob("*") if path.is_file()}
     return [name for name, path in files.items() if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == name]
@@ -819,7 +819,7 @@ def test_killed_at_any_moment_it_can_be_run_again_and_no_version_is_seen_before_
     assert not checkout.list_origin_tags() or len(checkout.list_remote()) == 15
     publish(checkout, "1.0.0")
     assert checkout.list_origin_tags() == ["tiny@v1.0.0"]
-    assert len(list_whole_objects(checkout)) == 15
+    assert len(list_complete_objects(checkout)) == 15
 
 
 def test_a_version_is_fetched_while_the_next_is_published(

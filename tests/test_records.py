@@ -85,7 +85,7 @@ WHOLE = encode_sample(Sample(id=1, image=b"x", label="y"))
 @pytest.mark.parametrize(
     "data", [b"", b"\xff\xff", WHOLE[:-1], WHOLE[:13], WHOLE[:2]], ids=["empty", "no message", "cut", "one feature", "no feature"]
 )
-def test_bytes_that_are_no_whole_example_are_refused(data: bytes) -> None:
+def test_bytes_that_are_no_complete_example_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="not an Example with one id, image and label each"):
         decode_sample(data)
 

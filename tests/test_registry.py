@@ -1,4 +1,4 @@
-"""Published versions are found, shown, fetched and read where they lie; every byte is proved, nothing is written elsewhere."""
+"""Published versions are found, shown, fetched and read where they lie; every byte is verified, nothing is written elsewhere."""
 
 import json
 import os
@@ -393,7 +393,7 @@ def test_get_passes_over_what_other_tools_leave_in_its_folder(published: Checkou
     assert (tmp_path / "got/.DS_Store").exists()
 
 
-def test_get_goes_on_where_it_was_interrupted_and_mends_what_is_wrong(published: Checkout, tmp_path: Path) -> None:
+def test_get_goes_on_where_it_was_interrupted_and_repairs_what_is_wrong(published: Checkout, tmp_path: Path) -> None:
     target = tmp_path / "got"
     get(published, "tiny@1.0.0", "--to", str(target))
     expected = hash_files(target)
@@ -413,7 +413,7 @@ def has_ended_or_made(process: Process, target: Path, num_files: int) -> bool:
     return process.poll() is not None or sum(path.is_file() for path in target.rglob("*")) > num_files
 
 
-def test_get_killed_at_any_moment_leaves_no_manifest_or_a_whole_dataset(published: Checkout, tmp_path: Path) -> None:
+def test_get_killed_at_any_moment_leaves_no_manifest_or_a_complete_dataset(published: Checkout, tmp_path: Path) -> None:
     for num_files in (0, 1, 5, 12):
         target = tmp_path / f"got{num_files}"
         process = published.start("get", "tiny@1.0.0", "--repo", published.origin, "--to", str(target))
@@ -581,7 +581,7 @@ def test_what_is_needed_is_fetched_once_and_shared_between_versions(
     assert sum(".tfrecord" in name for name, _ in asked) == 5
 
 
-def test_a_cached_file_that_was_changed_is_fetched_anew(published: Checkout, cache: Path) -> None:
+def test_a_cached_file_that_was_changed_is_fetched_again(published: Checkout, cache: Path) -> None:
     images, _ = captcha_registry.load("tiny", repo=published.origin, split="test").to_numpy()
     for path in [path for path in cache.rglob("*.tfrecord") if path.is_file()]:
         path.write_bytes(path.read_bytes()[:-3])

@@ -166,7 +166,7 @@ def test_a_version_that_grew_pushes_only_what_is_new(
 
 
 @pytest.mark.peers
-def test_a_server_that_cannot_seek_is_asked_for_a_whole_file_once(
+def test_a_server_that_cannot_seek_is_asked_for_a_complete_file_once(
     sizes: tuple[Path, Path], tmp_path: Path, servers: Servers
 ) -> None:
     (tmp_path / "store").mkdir()

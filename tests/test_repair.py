@@ -292,7 +292,7 @@ def test_a_font_that_is_not_here_is_looked_for_in_the_project(patient: Patient) 
     assert line.endswith(": run the command in the folder of the project that drew tiny, whose fonts/ has its fonts")
 
 
-def test_a_file_that_can_be_proved_is_mended_beside_one_that_cannot(patient: Patient) -> None:
+def test_a_file_that_can_be_drawn_again_is_repaired_beside_one_that_cannot(patient: Patient) -> None:
     manifest = read_manifest(patient.root)
     before = hash_files(patient.root)
     # As another version of pyarrow would have written it.
@@ -445,7 +445,7 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     ("path", "message"),
     [
         ("nothing", "nothing is not a folder: name the folder of a dataset"),
-        ("", "a path is empty, maybe that of a variable that is not set; expected a path, such as . for this folder"),
+        ("", "a path is empty, perhaps because a variable is not set; expected a path, such as . for this folder"),
         (".", ". holds no dataset, neither manifest.json nor index.parquet: name the folder that does"),
         ("s3://bucket/digits", "s3:/bucket/digits is not a folder of this machine: copy the dataset here and name"),
     ],

@@ -32,9 +32,10 @@ from captcha_registry.seeing.charts import PALETTE, SHAPES
 from captcha_registry.seeing.comparing import mcnemar
 from captcha_registry.seeing.document import GAP, Code, Paragraph, Section, Table, align
 from captcha_registry.seeing.health_section import find_ink
+from captcha_registry.seeing.origin import describe_origin
 from captcha_registry.seeing.report import MARKER, Report, compose_report, render_markdown
 from captcha_registry.seeing.results import load_results
-from captcha_registry.seeing.revision import describe_origin, find_changes
+from captcha_registry.seeing.revision import find_changes
 from captcha_registry.seeing.sections import find_answerable, percent
 from captcha_registry.seeing.svg import DARK_PALETTE
 

@@ -43,15 +43,15 @@ TUTORIAL = "docs/tutorial.md"
 # Commands, and first lines of Python, which are only parsed: what of a page is not run, and why.
 NOT_RUN = {
     "README.md": {
-        "git clone REPOSITORY && cd captcha-registry": "tutorial.md does the same",
+        "git clone REPOSITORY captcha-registry && cd captcha-registry": "tutorial.md does the same",
         "make quickstart": "test_quickstart.py does the same",
         "make repro": "trains for 40 minutes",
         "dvc repro": "test_settings.py tries many wrong values",
     },
     "CONTRIBUTING.md": dict.fromkeys(("make setup", "make lint", "make test", "make docs"), "takes minutes; CI runs it"),
-    "docs/tutorial.md": {"make setup": "downloads 3 GB", ". .venv/bin/activate": "comes of `make setup`"},
+    "docs/tutorial.md": {"make setup": "downloads 4 GB", ". .venv/bin/activate": "comes of `make setup`"},
     "docs/howto/cluster.md": {
-        "make setup": "downloads 3 GB",
+        "make setup": "downloads 4 GB",
         ". .venv/bin/activate": "comes of `make setup`",
         "dask scheduler": "needs machines; test_scale_out.py starts a cluster on one",
         "dask worker tcp://head:8786 --nthreads 1 --nworkers 16": "as above",
@@ -69,7 +69,7 @@ NOT_RUN = {
     },
     "docs/howto/filter.md": {"from torch.utils.data import DataLoader": "needs PyTorch; test_dataset.py reads with it"},
     "docs/howto/gpu.md": {
-        "make setup": "downloads 3 GB",
+        "make setup": "downloads 4 GB",
         ".venv/bin/pip install --editable '.[gpu]'": "needs a GPU",
         "make repro": "as above",
     },

@@ -55,7 +55,7 @@ def test_datasets_and_models_have_a_table_each_that_fits_80_columns(project: Pat
 def test_what_is_not_committed_is_named_until_it_is(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(project)
     command = capsys.readouterr().out.splitlines()[-1].removeprefix("To keep these results: ")
-    assert command == "git add dvc.lock metrics params.yaml && git commit"
+    assert command == "git add data dvc.lock dvc.yaml metrics models params.yaml && git commit"
     subprocess.run(f"{command} --quiet --message results", shell=True, cwd=project, check=True)  # noqa: S602 - as it says
     main(project)
     assert capsys.readouterr().out.splitlines()[-1] == "Git has these results already: nothing is left to commit."

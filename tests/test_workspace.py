@@ -1,4 +1,4 @@
-"""Unfinished work waits where no other work can pick it up, and a file is there whole or not at all."""
+"""Unfinished work waits where no other work can pick it up, and a file is there complete or not at all."""
 
 import errno
 import os

@@ -17,8 +17,8 @@ from captcha_registry.registry.loading import load_model
 HELP = "read pictures with a trained model"
 DESCRIPTION = (
     "Read the texts on pictures, and say how sure the model is: one record for each picture, in the order given. "
-    "A confidence is rounded, but never to 1 if it is below. "
-    "Exit code: 0 all were read, 1 some were not, 2 there is no such model or option."
+    "Confidences are rounded; one below 1 is never shown as 1. "
+    "Exit code: 0 if all were read, 1 if some were not, 2 if there is no such model or option."
 )
 EXAMPLES = """examples:
   captcha-registry predict picture.png --model digits
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top",
         type=int,
         choices=range(1, MOST_TEXTS + 1),
-        help=f"most probable texts to tell; by default 1, in jsonl {MOST_TEXTS}",
+        help=f"how many of the most probable texts to print (default: 1, with jsonl {MOST_TEXTS})",
     )
     parser.add_argument(
         "--min-confidence", type=_probability, default=0.0, metavar="P", help="report a reading below this confidence as an error"

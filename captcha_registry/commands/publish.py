@@ -12,8 +12,8 @@ HELP = "publish an artifact under a version"
 DESCRIPTION = (
     "Publish a dataset or a model of this repository under a version. First everything is checked: that all is committed and "
     "pushed, that the pipeline would make the same files, that these are intact, that readers can fetch them, and that the "
-    "version says enough about what changed. Then the data is pushed, and the tag last. If it is interrupted, run it again. "
-    "Exit code: 0, or 2 if it was refused or failed."
+    "version number is high enough for the change. Then the data is pushed, and the tag last. If it is interrupted, "
+    "run it again. Exit code: 0, or 2 if it was refused or failed."
 )
 
 

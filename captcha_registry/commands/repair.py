@@ -24,7 +24,12 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("path", help="folder of the dataset, such as data/digits")
-    parser.add_argument("--workers", type=int, default=count_workers(), help="processes (default: one a core, as memory allows)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=count_workers(),
+        help="number of processes (default: one per core, as far as memory allows)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object with what was repaired and what was left")
 
 

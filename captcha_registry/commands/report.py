@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare",
         metavar="REV",
-        help="branch, tag or commit whose readings are compared; they come from the DVC cache or remote",
+        help="compare with this branch, tag or commit; its readings come from the DVC cache or remote",
     )
     parser.add_argument("--format", choices=("html", "markdown"), default="html", help="html unless given")
     parser.add_argument(
@@ -38,15 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the report."""
     with needs("report", "report"):
+        from captcha_registry.seeing.origin import describe_origin  # noqa: PLC0415
         from captcha_registry.seeing.report import compose_report, render_html, render_markdown  # noqa: PLC0415
         from captcha_registry.seeing.results import load_results  # noqa: PLC0415
-        from captcha_registry.seeing.revision import describe_origin, find_changes  # noqa: PLC0415
+        from captcha_registry.seeing.svg import start_vega  # noqa: PLC0415
 
     path = arguments.output or (HTML_PATH if arguments.format == "html" else STDOUT)
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected a file, such as {path / HTML_PATH}")
+    if arguments.format == "html":
+        start_vega()
     results = load_results()
-    changes = find_changes(arguments.compare, results) if arguments.compare else None
+    changes = None
+    if arguments.compare:
+        # With all of DVC that reads another commit.
+        from captcha_registry.seeing.revision import find_changes  # noqa: PLC0415
+
+        changes = find_changes(arguments.compare, results)
     report = compose_report(results, changes, describe_origin(results))
     content = render_html(report).decode() if arguments.format == "html" else render_markdown(report)
     if path == STDOUT:

@@ -13,7 +13,10 @@ from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.repository import Published, find_published, open_repository, parse_reference
 
 HELP = "show the card of a published dataset or model"
-DESCRIPTION = "Show the card of a published version. In a pipe it stays Markdown. Exit code: 0, or 2 if there is no such card."
+DESCRIPTION = (
+    "Show the card of a published version. On a terminal it is laid out; in a pipe it is plain Markdown. "
+    "Exit code: 0, or 2 if there is no such card."
+)
 
 CARD = "README.md"
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -14,7 +15,9 @@ from captcha_registry.generation.executors import local_processes
 from captcha_registry.machine import count_usable_cores, count_workers, expand_home
 
 HELP = "check a dataset and list its problems"
-DESCRIPTION = "Check a dataset and list its problems. Exit code: 0 none, 1 some, 2 it could not be checked."
+DESCRIPTION = (
+    "Check a dataset and list its problems. Exit code: 0 if there are none, 1 if there are some, 2 if it could not be checked."
+)
 
 MAX_PROBLEMS_SHOWN = 20
 
@@ -49,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         seconds = time.perf_counter() - started
         found = f"{len(problems):,} problem{'s' if len(problems) > 1 else ''}" if problems else "nothing wrong"
         only = f"; only {' and '.join(sorted(splits))} was fetched" if splits else ""
-        print(f"{root}: {found} at depth {arguments.depth}{only}, {seconds:.1f} s")
+        cure = f": `captcha-registry repair {shlex.quote(str(root))}` repairs it, or tells how" if problems else ""
+        print(f"{root}: {found} at depth {arguments.depth}{only}, {seconds:.1f} s{cure}")
     return 1 if problems else 0
 
 

@@ -113,7 +113,8 @@ class RemoteFile:
         cure = (
             "the DVC cache of that repository is damaged; delete that file"
             if self.kept
-            else "the remote is damaged; its owner deletes that file there and runs `dvc push` where it is right"
+            else "the remote is damaged; its owner has to delete that file there, and to run "
+            "`dvc push` from a checkout that has the right one"
         )
         return UserError(
             f"{self.name}: {self.location} has other bytes than were published, {checksum.algorithm} {checksum.hexdigest}: {cure}"

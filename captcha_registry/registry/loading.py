@@ -178,9 +178,8 @@ def _require_folder(source: str | Path, kind: str) -> Path:
         hint = suggest(str(folder), pretrained)
         with_package = f"{' and '.join(pretrained)} come with the package, " if pretrained else ""
         raise UserError(
-            f"there is no folder {folder}: {hint and f'{hint} '}{with_package}`dvc repro` makes the {kind} of a project, and "
-            "`dvc pull --allow-missing` brings them where a DVC remote has them; to open a published one, name its repository "
-            "with --repo URL, in Python with repo=URL"
+            f"there is no folder {folder}: {hint and f'{hint} '}{with_package}in a project run `dvc repro`, or "
+            "`dvc pull --allow-missing` if a DVC remote has it; for a published one add --repo URL, in Python repo=URL"
         )
     if kind == "datasets" and (folder / CARD_NAME).is_file():
         raise UserError(f"{folder} is a model, which `load_model` opens; expected a dataset")

@@ -131,7 +131,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     _require_fresh(repo, published)
     objects = find_objects(repo, published)
     files = find_files(repo, published)
-    here = prove_folder(root / published.path)
+    here = verify_folder(root / published.path)
     require_sound_cache(objects, root / published.path)
     require_remotes(objects)
     _require_same(here, files, published)
@@ -157,7 +157,7 @@ def _require_seen(root: Path, name: str) -> None:
     """Refuse what readers would not see: they look for dvc.yaml at the top of a repository, and for tags that GTO can parse."""
     if place := run_git(root, "rev-parse", "--show-prefix"):
         raise UserError(
-            f"{root} is not the top of its Git repository but {place} in it, where no reader looks: publish from a Git "
+            f"{root} is the folder {place} of a Git repository, and readers look only at its top: publish from a Git "
             "repository of its own, with .dvc and dvc.yaml at its top"
         )
     if not name_re.fullmatch(name) or "//" in name:
@@ -258,7 +258,7 @@ def _keep_quiet(logger_name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def prove_folder(root: Path) -> DatasetVersion | ModelVersion:
+def verify_folder(root: Path) -> DatasetVersion | ModelVersion:
     """Compare every byte with the manifest, or a model's with its card; one that is an ONNX file alone with its checksum."""
     here = read_folder(root)
     if isinstance(here, ModelVersion):
@@ -274,7 +274,7 @@ def prove_folder(root: Path) -> DatasetVersion | ModelVersion:
         cure = f"`captcha-registry repair {root}` repairs it, or tells how"
         if all(problem.kind == "extra" for problem in problems):
             cure = f"move what is not of the dataset out of {root}"
-        raise UserError(f"{problems[0]} ({len(problems)} problems in all): {cure}")
+        raise UserError(f"{problems[0]} ({len(problems)} problem{'s' if len(problems) > 1 else ''} in all): {cure}")
     return here
 
 
@@ -303,10 +303,7 @@ def _find_predecessor(repo: Repo, published: Published, taken: Mapping[str, Remo
     lower = [other for other in others if other < version]
     higher = [other for other in others if other > version and (other.major == version.major or not lower)]
     if higher and published.tag not in tags:
-        raise UserError(
-            f"{name} {version} is lower than {max(higher)}, which is published, and what has changed between them could not be "
-            "told from their numbers: choose a higher version"
-        )
+        raise UserError(f"{name} {version} is lower than {max(higher)}, which is already published: choose a higher version")
     return read_artifact(repo, (name, max(lower)), known[max(lower)]) if lower else None
 
 
@@ -318,8 +315,8 @@ def _require_bump(predecessor: Published, version: Version, difference: DatasetD
         return
     wanted = {"major": old.bump_major, "minor": old.bump_minor, "patch": old.bump_patch}[difference.bump]()
     raise UserError(
-        f"{version} says {said} but the change since {predecessor} is {difference.bump}: publish it as {wanted} or higher; "
-        f"`captcha-registry diff {predecessor} {predecessor.path}` shows what changed"
+        f"{version} is a {said} version, but the change since {predecessor} is {difference.bump}: publish it as {wanted} or "
+        f"higher; `captcha-registry diff {predecessor} {predecessor.path}` shows what changed"
     )
 
 

@@ -140,7 +140,7 @@ def push_objects(groups: list[Objects]) -> None:
             if lacking := find_lacking(group, group.seen):
                 led = "" if group.seen is group.remote else f", as settings that are not in Git push to {group.remote.path}"
                 raise UserError(
-                    f"{len(lacking)} of {len(group.hashes)} objects are missing or cut on the remote, such as "
+                    f"{len(lacking)} of {len(group.hashes)} objects are missing or incomplete on the remote, such as "
                     f"{group.seen.oid_to_path(lacking[0])}{led}; {AGAIN}"
                 )
 
@@ -238,7 +238,7 @@ def _list_hashes(repo: Repo, out: Output) -> list[str]:
     except (DataIndexDirError, KeyError):
         stage = ":".join(filter(None, (out.stage.path_in_repo, getattr(out.stage, "name", None))))
         raise UserError(
-            f"DVC's cache has lost what {name_output(out)} holds, and the remote has it neither: "
+            f"DVC's cache has lost what {name_output(out)} holds, and the remote does not have it either: "
             f"`dvc commit --force {shlex.quote(stage)}` takes it from the folder; then run this again"
         ) from None
     return [entry.hash_info.value for entry in entries if entry.hash_info and entry.hash_info.value]
@@ -254,8 +254,8 @@ def _require_none(broken: list[str], group: Objects) -> None:
     if broken:
         raise UserError(
             f"DVC's cache has lost or damaged {len(broken)} of {len(group.hashes)} objects, such as "
-            f"{group.cache.oid_to_path(broken[0])}: delete what is left of them, `dvc pull --allow-missing` what is on the "
-            "remote, or `dvc commit` what is in the folder (for shards and index `captcha-registry repair` does it), and run "
+            f"{group.cache.oid_to_path(broken[0])}: delete these files if they are there. Run `dvc pull --allow-missing` if "
+            "the remote has them, else `captcha-registry repair FOLDER` for shards and index, else `dvc commit`. Then run "
             "this again"
         )
 

@@ -89,7 +89,7 @@ def explain_no_default_branch(branches: Sequence[str]) -> str:
         return "it is empty, nothing was pushed to it yet"
     return (
         f"its HEAD names a branch that is not there, so nobody can clone it; there are {', '.join(branches)}: its owner "
-        f"pushes that, or chooses one of these in the host's settings, or in a bare repository "
+        f"has to push that branch, or to choose one of these in the host's settings, or in a bare repository "
         f"with `git symbolic-ref HEAD {branches[0]}`"
     )
 
@@ -361,7 +361,7 @@ def _check_config(config: dict[str, dict[str, Any]], where: str) -> None:
         if unsafe:
             raise UserError(
                 f"{where}: its .dvc/config sets {section}.{min(unsafe)}, which can reach files or run commands of this machine, "
-                "or is its user's to choose; such options belong into your own configuration: `dvc config --global`"
+                "or is for its user to choose; such options belong in your own configuration: `dvc config --global`"
             )
     _check_places(config.get("remote", {}), where)
 

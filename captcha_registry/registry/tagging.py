@@ -53,8 +53,8 @@ def require_same_address(root: Path) -> None:
     seen, *pushed = (run_git(root, "ls-remote", "--heads", "--tags", "--", address) for address in (here, *others))
     if seen not in pushed:
         raise UserError(
-            f"Git pushes to {others[0]}, but fetches from {here}, where readers look and other branches and tags are: have "
-            f'one place for both, with `git config --replace-all remote.{GIT_REMOTE}.pushurl "$(git remote get-url '
+            f"Git pushes to {others[0]}, but fetches from {here}, where readers look and other branches and tags are: use "
+            f'one address for both, with `git config --replace-all remote.{GIT_REMOTE}.pushurl "$(git remote get-url '
             f'{GIT_REMOTE})"` or another url of {GIT_REMOTE}'
         )
 
@@ -95,7 +95,9 @@ def require_tag_is_free(root: Path, tag: str, commit: str, taken: dict[str, Remo
         )
     here = run_git(root, "for-each-ref", "--format=%(objecttype) %(*objectname)", f"refs/tags/{tag}")
     if here not in {"", f"tag {commit}"}:
-        raise UserError(f"{tag} is here, but not as an annotated tag of {commit[:8]}: `git tag --delete {tag}` it first")
+        raise UserError(
+            f"{tag} is here, but not as an annotated tag of {commit[:8]}: delete it first with `git tag --delete {tag}`"
+        )
 
 
 def push_tag(root: Path, tag: str, commit: str, message: str) -> None:

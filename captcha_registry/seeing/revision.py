@@ -6,18 +6,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dvc.repo import Repo
-from ruamel.yaml import YAML
 
 from captcha_registry.dataset.readings import READINGS_NAME
 from captcha_registry.errors import UserError
-from captcha_registry.params import PARAMS_PATH
 from captcha_registry.registry.diff import Change
 from captcha_registry.registry.fetching import Checksum, find_tracked_files
 from captcha_registry.registry.git import run_git
 from captcha_registry.registry.repository import explain_errors, open_repository
 from captcha_registry.seeing.comparing import Changes, Comparison, compare_readings
-from captcha_registry.seeing.document import Code, Paragraph
-from captcha_registry.seeing.results import ModelResult, hash_md5, load_readings
+from captcha_registry.seeing.results import ModelResult, load_readings
 
 
 def find_changes(revision: str, results: Sequence[ModelResult]) -> Changes:
@@ -87,28 +84,3 @@ def _list_changes(diff: Mapping[str, Any], path: str) -> list[Change]:
 
 def _list_metrics(diff: Mapping[str, Any], results: Sequence[ModelResult]) -> dict[str, list[Change]]:
     return {result.name: _list_changes(diff, f"metrics/{result.name}.json") for result in results}
-
-
-def describe_origin(results: Sequence[ModelResult]) -> Paragraph | None:
-    """Name the commit that results are of, or say that they are not committed; None outside a Git repository."""
-    try:
-        commit = run_git(Path.cwd(), "rev-parse", "HEAD")
-        changed = [line[3:] for line in run_git(Path.cwd(), "status", "--porcelain", "--", str(PARAMS_PATH)).splitlines()]
-    except UserError:
-        return None
-    recorded = _list_recorded()
-    read = dict.fromkeys(path for result in results for path in result.files)
-    changed += [str(path) for path in read if hash_md5(path) != recorded.get(path.as_posix())]
-    if not changed:
-        return Paragraph.of("The results are those of ", Code(commit), ".")
-    names, verb = ", ".join(f"`{name}`" for name in changed), "is" if len(changed) == 1 else "are"
-    return Paragraph.quote(f"These results are not committed: {names} {verb} not what `{commit}` has.")
-
-
-def _list_recorded() -> dict[str, str]:
-    """List the MD5 of each file that dvc.lock has at the commit that is checked out."""
-    try:
-        lock = YAML(typ="safe").load(run_git(Path.cwd(), "show", "HEAD:./dvc.lock"))
-    except UserError:
-        return {}
-    return {out["path"]: out.get("md5", "") for stage in lock["stages"].values() for out in stage.get("outs", ())}

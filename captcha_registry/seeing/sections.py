@@ -41,7 +41,7 @@ RECORDS: Mapping[str, Sequence[Record]] = {
     "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ": (
         ("the lab note's network (preset lab), as its public ancestor was trained", "128x64", "99.22 %", None),
         ("other published trainings", "128x64", "98.7 to 99.5 %", 2_560),
-        ("the highest that is published, the same network in PyTorch", "192x64, an easier task", "99.64 %", 12_800),
+        ("the highest that is published, the same network in PyTorch", "192x64", "99.64 %", 12_800),
     ),
 }
 
@@ -114,9 +114,10 @@ def show_results(results: Sequence[ModelResult]) -> Section:
         parts += [
             Table.of("What the public record has", ("what", "pictures", "right", "95 % interval", "test pictures"), records),
             Paragraph.of(
-                "Published figures are of releases of the package captcha before 0.7.1, which warp more; the style ",
+                "These figures are what others say; none was measured here. They are of releases of the package captcha before "
+                "0.7.1, which warp more; the style ",
                 Code("classic"),
-                " draws as they did. The test split is never seen in training, nor in the choice of the epoch.",
+                " draws as the last of them did. The test split is never seen in training, nor in the choice of the epoch.",
             ),
         ]
     return Section("results", "What was run, and what it came to", parts)

@@ -16,7 +16,7 @@ from captcha_registry.recognition.card import read_card
 METRICS_DIR = Path("metrics")
 REPORT_PATH = Path("models/report.html")
 # What a run changes of what Git tracks, with the params that it ran with.
-TRACKED = ("dvc.lock", "metrics", "params.yaml")
+TRACKED = ("data", "dvc.lock", "dvc.yaml", "metrics", "models", "params.yaml")
 
 Metrics = dict[str, Any]
 
