@@ -45,7 +45,7 @@ quickstart: setup ## publish a small registry on this disk and say how to try it
 	$(BIN)/python examples/quickstart.py
 
 repro: setup ## draw, split, describe, train and evaluate at full scale; only what changed runs again
-	@git rev-parse --git-dir >/dev/null || { echo "error: DVC needs a Git repository here: clone the project, or run" \
+	@git rev-parse --git-dir >/dev/null 2>&1 || test -e .git || { echo "error: DVC needs a Git repository here: clone the project, or run" \
 		"git init && git add --all && git commit -m project" >&2; exit 2; }
 	$(BIN)/dvc repro
 	@$(BIN)/python -m captcha_registry.seeing.summary

@@ -18,6 +18,8 @@ from captcha_registry.errors import UserError
 from captcha_registry.machine import expand_home, is_writable, own_temporary_dir, settle_user
 
 VARIABLE = "CAPTCHA_REGISTRY_CACHE"
+# What a process waits for that fetches the same files as another one.
+_LONGEST_WAIT_SECONDS = 6 * 3600
 
 
 def find_cache_dir() -> Path:
@@ -49,13 +51,16 @@ def make_cache_folder(folder: Path) -> Path:
             # Another process may be quicker.
             with suppress(FileExistsError):
                 part.mkdir()
+            # Some file systems have no modes.
+            with suppress(OSError):
                 part.chmod(stat.S_IMODE(root.stat().st_mode))
     return folder
 
 
 def share_file(path: Path) -> None:
     """Let those read a file of the cache who may read the cache."""
-    path.chmod(0o200 | find_cache_dir().stat().st_mode & 0o444)
+    with suppress(OSError):
+        path.chmod(0o200 | find_cache_dir().stat().st_mode & 0o444)
 
 
 def make_work_dir(name: str) -> Path:
@@ -77,23 +82,38 @@ def find_lock(work: str, folder: Path) -> Path:
 def hold_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock, which any user may; it ends with the process, however that ends.
 
-    Where the file system refuses `flock`, as network file systems may, a file with the name of its process stands for it; one
-    that a process of this host has left is no lock.
-
     Raises:
         filelock.Timeout: another process holds it, and this one was not to wait.
+        UserError: another process has held it for longer than anything takes.
     """
-    timeout = -1 if wait else 0
-    lock: BaseFileLock = FileLock(path, timeout, mode=0o666, fallback_to_soft=False)
+    try:
+        lock = _acquire_lock(path, _LONGEST_WAIT_SECONDS if wait else 0)
+    except Timeout as error:
+        if not wait:
+            raise
+        hours = _LONGEST_WAIT_SECONDS // 3600
+        raise UserError(
+            f"another process has held {error.lock_file} for {hours} hours: end it, or delete this file if there is none"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire_lock(path: Path, wait_seconds: float) -> BaseFileLock:
+    """Take a lock.
+
+    Where the file system refuses `flock`, as network file systems may, a file with the name of its process stands for it; one
+    that a process of this host has left is no lock.
+    """
+    lock: BaseFileLock = FileLock(path, wait_seconds, mode=0o666, fallback_to_soft=False)
     try:
         lock.acquire()
     except OSError as error:
         # One that names a file is not of `flock`.
         if isinstance(error, Timeout) or error.filename:
             raise
-        lock = SoftFileLock(f"{path}.held", timeout)
+        lock = SoftFileLock(f"{path}.held", wait_seconds)
         lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock

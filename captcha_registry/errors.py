@@ -14,6 +14,7 @@ import errno
 import io
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import sys
@@ -46,6 +47,17 @@ _FOLDER_VARIABLES = (
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
 )
 
+# Where they are if no variable says so, for those that are elsewhere than in a home.
+_DEFAULT_FOLDERS = {"DVC_SITE_CACHE_DIR": "/var/tmp/dvc"}  # noqa: S108 - what DVC itself has chosen
+
+# By the beginning of the name that SQLite has for an error.
+_DATABASE_CURES = dict.fromkeys(
+    ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"),
+    "set the variable DVC_SITE_CACHE_DIR to a folder that can be made or written to",
+)
+_DATABASE_CURES |= dict.fromkeys(("SQLITE_BUSY", "SQLITE_LOCKED"), f"wait for other commands of DVC to end, {_AGAIN}")
+_DATABASE_CURES |= {"SQLITE_FULL": f"free some space, raise the limit on the size of files (`ulimit -f`) {_AGAIN}"}
+
 # What ends a process; Windows has no SIGHUP.
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _BROKEN_PIPE_CODE = 128 + 13
@@ -63,6 +75,8 @@ MAKE_OR_PULL = "run `dvc repro`, or where a DVC remote has it `dvc pull --allow-
 # User and password of an address; a password may hold any character, and a token may stand in the place of the user. Whoever
 # mistypes the address may leave out a slash.
 _LOGIN = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]+:/{1,2})(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)\S*)@", re.IGNORECASE)
+# The same where the scheme was left out, which Git takes for a host and a path.
+_BARE_LOGIN = re.compile(r"(?<![\w/:@.-])(?P<user>[\w.-]+):[^\s/@]+@(?=[\w-]+(\.[\w-]+)*[:/])")
 # What is asked of an address, such as the signature of a link that was shared; a file has none.
 _QUERY = re.compile(r"\b(?P<place>(?!file:)[a-z][a-z0-9+.-]*://[^\s'\"?#]*[?#])[^\s'\"`)]+", re.IGNORECASE)
 # What stands for a byte that is no text has a number from DC80 to DCFF; the other surrogates stand for nothing.
@@ -83,7 +97,7 @@ def hide_secrets(text: str) -> str:
         open_to_all = match["scheme"].lower().endswith("ssh://") and ":" not in match["login"]
         return match[0] if open_to_all else f"{match['scheme']}***@"
 
-    return _QUERY.sub(r"\g<place>***", _LOGIN.sub(hide_login, text))
+    return _QUERY.sub(r"\g<place>***", _BARE_LOGIN.sub(r"\g<user>:***@", _LOGIN.sub(hide_login, text)))
 
 
 def hide_login(text: str, url: str) -> str:
@@ -269,7 +283,8 @@ def _report(error: BaseException) -> int:
         return _BROKEN_PIPE_CODE
     if isinstance(error, sqlite3.Error):
         # It names no file.
-        cure = f"free some space, raise the limit on the size of files (`ulimit -f`) {_AGAIN}"
+        kind = getattr(error, "sqlite_errorname", "")
+        cure = next((cure for name, cure in _DATABASE_CURES.items() if kind.startswith(name)), _DATABASE_CURES["SQLITE_FULL"])
         _say(f"error: the database in which DVC notes the hashes of files: {error}: {cure}")
         return 2
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't start new thread" in error.args):
@@ -286,8 +301,9 @@ def _find_remedy(error: OSError) -> str:
     """Tell what to do about what the machine refuses."""
     path = Path(os.fsdecode(error.filename or "")).absolute()
     for name in _FOLDER_VARIABLES if error.filename and error.errno not in FULL_DISK else ():
-        if (folder := os.environ.get(name)) and path.is_relative_to(Path(folder).absolute()):
-            return f": set the variable {name} to a folder that can be made or written to, or unset it"
+        if (folder := os.environ.get(name, _DEFAULT_FOLDERS.get(name))) and path.is_relative_to(Path(folder).absolute()):
+            unset = ", or unset it" if name in os.environ else ""
+            return f": set the variable {name} to a folder that can be made or written to{unset}"
     if error.errno not in {errno.EACCES, errno.EPERM} or error.filename is None:
         return _REMEDIES.get(error.errno or 0, "")
     # What is not there was to be made, or cannot be seen, in the nearest folder that is.
@@ -295,7 +311,7 @@ def _find_remedy(error: OSError) -> str:
     needed = os.R_OK | (os.X_OK if there.is_dir() else 0)
     what = "it" if there == path else str(there)
     if not os.access(there, needed, effective_ids=os.access in os.supports_effective_ids):
-        return f": you may not read {what}: run `chmod u+rX {there}` if it is yours, or ask its owner"
+        return f": you may not read {what}: run `chmod u+rX {shlex.quote(str(there))}` if it is yours, or ask its owner"
     return f": make {what} writable, or work in another folder"
 
 

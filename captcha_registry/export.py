@@ -79,6 +79,8 @@ def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path)
         UserError: the folder exists already, another export is making it, or a sample is not what manifest and index say.
     """
     _require_free_name(target)
+    if dataset.root and target.resolve().is_relative_to(dataset.root.resolve()):
+        raise UserError(f"{target} lies in the dataset itself, where it would be taken for damage: name another place with --to")
     _require_exportable(dataset, export_format)
     dataset.make_local()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -151,7 +151,7 @@ def _copy_whole(source: Path, target: Path) -> None:
     """Copy a file, completely or not at all; what makes that fail makes a link fail, too."""
     with source.open("rb") as original, open_atomically(target) as copy:
         shutil.copyfileobj(original, copy)
-    with suppress(PermissionError):
+    with suppress(OSError):
         shutil.copymode(source, target)
 
 
@@ -166,5 +166,5 @@ def require_free_space(folder: Path, needed_bytes: int) -> None:
     if needed_bytes > free_bytes:
         raise UserError(
             f"{folder} needs about {needed_bytes / 1e9:,.1f} GB and the disk has {free_bytes / 1e9:,.1f} GB free: "
-            "free some space, or lower `count` in params.yaml"
+            "free some space, or if it is to be drawn lower `count` in params.yaml"
         )

@@ -46,8 +46,11 @@ SETTINGS = {
     "DVC_SYSTEM_CONFIG_DIR": str(ROOT / ".work" / "no_settings"),
     "DVC_NO_ANALYTICS": "1",
 } | {f"GIT_{role}_{field}": "demo@localhost" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
-# In a Git hook these name the repository of the hook.
-NOT_OURS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+# In a Git hook these name the repository of the hook, or bring settings of others.
+NOT_OURS = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"),
+    *("GIT_TEMPLATE_DIR", "GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"),
+)
 
 
 def run(command: list[str], folder: Path) -> str:

@@ -8,13 +8,13 @@ import threading
 import time
 from importlib.util import find_spec
 
-import psutil
-
 from captcha_registry.errors import prepare_process
 
 _PAUSE_SECONDS = 0.2
 
-if missing := [name for name in ("captcha", "keras", "numba", "tensorflow", "zlib_ng") if find_spec(name) is None]:
+_NEEDED = ("captcha", "keras", "numba", "psutil", "tensorflow", "vl_convert", "zlib_ng")
+
+if missing := [name for name in _NEEDED if find_spec(name) is None]:
     # Raised, as another wording of what is raised runs no stage again.
     raise SystemExit(
         f"error: the pipeline needs {', '.join(missing)}, not installed for {sys.executable}: "
@@ -24,6 +24,9 @@ if missing := [name for name in ("captcha", "keras", "numba", "tensorflow", "zli
 
 def _end_with_dvc() -> None:
     """Stop this process when DVC, which runs it, has ended: DVC hands on no signal, and nobody would note the results."""
+    # Not at the top, as the line on what is not installed comes first.
+    import psutil  # noqa: PLC0415
+
     top = psutil.Process()
     try:
         # DVC is above what it has told which stage this is: this process, and perhaps a shell.

@@ -158,6 +158,15 @@ def test_ids_that_follow_each_other_are_a_range(version: DatasetVersion, ids: li
     assert to_json(diff)["samples"] == {"moved": {"count": len(ids), "ranges": ranges}}
 
 
+def test_what_is_no_part_of_a_dataset_is_no_change(published: Checkout, tmp_path: Path) -> None:
+    got = tmp_path / "tiny"
+    done = published.run("get", "tiny@1.0.0", "--to", str(got))
+    assert done.returncode == 0, done.stderr
+    (got / "train/.DS_Store").touch()
+    (got / ".fetched.json").touch()
+    assert json.loads(published.run("diff", "tiny@1.0.0", str(got), "--json").stdout)["bump"] == "none"
+
+
 def test_a_release_that_adds_a_column_can_be_read_and_compared(published: Checkout, dataset_copy: Path) -> None:
     index = read_index(dataset_copy / "index.parquet").append_column("weight", pa.array(np.ones(COUNT)))
     replace_index(dataset_copy, index)

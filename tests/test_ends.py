@@ -318,6 +318,16 @@ def test_a_warning_ends_neither_a_process_nor_what_it_starts() -> None:
     assert (done.returncode, done.stderr.count("careful")) == (0, 2), done.stderr
 
 
+# Where DVC has its databases if no variable says so.
+SITE_CACHE = "/var/tmp/dvc"  # noqa: S108
+
+
+def make_database_error(name: str) -> sqlite3.Error:
+    error = sqlite3.OperationalError("no")
+    error.sqlite_errorname = name
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -325,11 +335,23 @@ def test_a_warning_ends_neither_a_process_nor_what_it_starts() -> None:
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "Resource temporarily unavailable: raise the limits"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x"), "x: File name too long: choose a shorter name"),
         (sqlite3.OperationalError("disk I/O error"), "the database in which DVC notes the hashes of files: disk I/O error: free"),
+        (
+            make_database_error("SQLITE_READONLY_DBMOVED"),
+            "the database in which DVC notes the hashes of files: no: set the variable",
+        ),
+        (make_database_error("SQLITE_BUSY"), "the database in which DVC notes the hashes of files: no: wait for other commands"),
+        (
+            OSError(errno.EROFS, "Read-only file system", f"{SITE_CACHE}/repo"),
+            f"{SITE_CACHE}/repo: Read-only file system: set the",
+        ),
         (MemoryError(), "Cannot allocate memory: raise the limits on processes and memory"),
         (RuntimeError("can't start new thread"), "Cannot allocate memory: raise the limits on processes and memory"),
     ],
 )
-def test_a_limit_of_the_machine_is_named(capsys: pytest.CaptureFixture[str], error: Exception, message: str) -> None:
+def test_a_limit_of_the_machine_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR")
     with pytest.raises(SystemExit) as end, report_errors():
         raise error
     assert end.value.code == 2

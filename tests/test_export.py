@@ -268,6 +268,13 @@ def test_a_sample_that_the_index_contradicts_leaves_nothing_behind(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_nothing_is_exported_into_the_dataset_itself(tiny_dataset: CaptchaDataset) -> None:
+    target = tiny_dataset.root / "train" / ".." / "exported"
+    with pytest.raises(UserError, match="lies in the dataset itself"):
+        export_dataset(captcha_registry.load(tiny_dataset.root), "numpy", target)
+    assert not target.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -120,10 +120,13 @@ def test_a_repair_without_the_drawing_packages_names_all_of_them(
     assert (Requirement(captcha).name, numba, Requirement(zlib_ng).name) == ("captcha", "numba>=0.68", "zlib-ng")
 
 
-def test_a_pipeline_without_its_packages_names_them_and_what_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["numba", "psutil", "vl_convert"])
+def test_a_pipeline_without_its_packages_names_them_and_what_brings_them(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.delitem(sys.modules, "stages", raising=False)
-    monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(SystemExit, match=r"^error: the pipeline needs numba, not installed for .*: run `make repro`") as caught:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        SystemExit, match=rf"^error: the pipeline needs {package}, not installed for .*: run `make repro`"
+    ) as caught:
         importlib.import_module("stages")
     assert shlex.split(str(caught.value).split("`")[3])[1:] == ["-m", "pip", "install", "--editable", ".[all]"]
 

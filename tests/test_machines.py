@@ -23,7 +23,7 @@ from checkouts import Checkout
 from conftest import hash_files
 
 from captcha_registry import load
-from captcha_registry.cache import find_cache_dir, find_lock, hold_lock
+from captcha_registry.cache import find_cache_dir, find_lock, hold_lock, make_cache_folder
 from captcha_registry.cli import main
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec
@@ -340,6 +340,26 @@ def test_a_temporary_folder_that_others_can_write_to_is_not_trusted(tmp_path: Pa
     own.symlink_to(tmp_path)
     with pytest.raises(UserError, match="is not a folder that only its user can write to"):
         own_temporary_dir()
+
+
+def test_no_process_waits_for_a_lock_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captcha_registry.cache._LONGEST_WAIT_SECONDS", 0.1)
+    lock = tmp_path / "get.lock"
+    with (
+        hold_lock(lock),
+        pytest.raises(UserError, match=r"another process has held .*get\.lock for .* delete this file"),
+        hold_lock(lock),
+    ):
+        pass
+
+
+def test_a_cache_may_be_where_files_have_no_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert make_cache_folder(tmp_path / "cache/files/ab").is_dir()
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EIO, errno.ESTALE, errno.EINVAL])

@@ -228,6 +228,8 @@ def test_what_other_tools_leave_does_not_keep_from_publishing_and_other_files_do
     checkout.commit("ignore litter")
     for folder in ("", "train"):
         (checkout.root / "data/tiny" / folder / ".DS_Store").touch()
+    # Emacs, while a file is edited.
+    (checkout.root / "data/tiny/.#README.md").symlink_to("me@host.4711:1")
     assert checkout.run("publish", "tiny", "1.0.0", "--dry-run").returncode == 0
     (checkout.root / "data/tiny/.gitignore").write_text((checkout.root / "data/tiny/.gitignore").read_text() + "/notes.txt\n")
     checkout.commit("ignore notes")

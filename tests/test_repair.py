@@ -311,7 +311,7 @@ def test_a_file_that_can_be_drawn_again_is_repaired_beside_one_that_cannot(patie
 
 
 @pytest.mark.parametrize("name", ["shard", INDEX_NAME])
-def test_a_folder_in_the_place_of_a_file_is_left_and_the_rest_mended(patient: Patient, name: str) -> None:
+def test_a_folder_in_the_place_of_a_file_is_left_and_the_rest_repaired(patient: Patient, name: str) -> None:
     before = hash_files(patient.root)
     path = patient.shard if name == "shard" else patient.root / name
     other = patient.root / next(s.path for s in read_manifest(patient.root).shards if patient.root / s.path != path)
@@ -393,6 +393,14 @@ def test_what_a_killed_repair_left_is_cleared(patient: Patient) -> None:
     assert hash_files(patient.root) == before
 
 
+def test_a_dataset_in_a_project_without_git_is_repaired(patient: Patient) -> None:
+    (patient.root.parent / ".dvc").mkdir()
+    (patient.root.parent / ".dvc/config").touch()
+    patient.flip(20)
+    done = run_command("repair", "tiny", "--workers", "1", cwd=patient.root.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     folder = patient.root.parent
     done = run_command("verify", "tiny", cwd=folder)
@@ -404,6 +412,7 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.splitlines()[0].startswith(f"tiny/{patient.row['shard']}: ")
     assert "2 problems at depth deep" in done.stdout.splitlines()[-1]
+    assert done.stdout.endswith(" s: `captcha-registry repair tiny` repairs it, or tells how\n")
 
     done = run_command("verify", "tiny", "--json", cwd=folder)
     assert done.returncode == 1
@@ -418,6 +427,7 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     assert done.stdout.startswith("tiny: nothing to repair at depth full, ")
 
     (folder / "tiny/notes.txt").touch()
+    assert run_command("verify", "tiny", cwd=folder).stdout.endswith(" s: move what is not of the dataset out of tiny\n")
     done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()

@@ -407,6 +407,8 @@ def test_no_command_of_a_pipeline_is_run(hostile: Checkout, tmp_path: Path) -> N
         ("HTTPS://me:s3#c/re@t@host/x", "HTTPS://***@host/x"),
         ("ssh://me:s3cret@host/x", "ssh://***@host/x"),
         ("ssh://git@host/x and git@host:x", "ssh://git@host/x and git@host:x"),
+        ("me:s3cret@host/x.git: no", "me:***@host/x.git: no"),
+        ("error: tiny@1.0.0 at 12:30 is not tiny@1.0.0:", "error: tiny@1.0.0 at 12:30 is not tiny@1.0.0:"),
         ("(https://host/x?X-Amz-Signature=s3cret&y=1)", "(https://host/x?***)"),
         ("url='https://host/x?sig=s3cret#s3cret': no", "url='https://host/x?***': no"),
         ("https://host:80/tiny@v1.0.0, file:///a?b/c#d@e", "https://host:80/tiny@v1.0.0, file:///a?b/c#d@e"),

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from captcha_registry.dataset.manifest import read_fetched_splits
-from captcha_registry.dataset.verify import Depth, Problem, verify_dataset
+from captcha_registry.dataset.verify import Depth, Problem, advise_cure, verify_dataset
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.machine import count_usable_cores, count_workers, expand_home
 
@@ -52,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         seconds = time.perf_counter() - started
         found = f"{len(problems):,} problem{'s' if len(problems) > 1 else ''}" if problems else "nothing wrong"
         only = f"; only {' and '.join(sorted(splits))} was fetched" if splits else ""
-        cure = f": `captcha-registry repair {shlex.quote(str(root))}` repairs it, or tells how" if problems else ""
-        print(f"{root}: {found} at depth {arguments.depth}{only}, {seconds:.1f} s{cure}")
+        said = f"{root}: {found} at depth {arguments.depth}{only}, {seconds:.1f} s"
+        print(": ".join(filter(None, [said, advise_cure(root, problems)])))
     return 1 if problems else 0
 
 

@@ -1,5 +1,6 @@
 """Where the files of a dataset are: in a folder, or somewhere that other rooms know how to reach."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class LocalFiles:
             if found != entry:
                 raise UserError(
                     f"{self.root / path} has other bytes than the manifest says: "
-                    f"`captcha-registry repair {self.root}` draws it again"
+                    f"`{shlex.join(['captcha-registry', 'repair', str(self.root)])}` draws it again"
                 )
         return self.root
 
@@ -65,6 +66,6 @@ class LocalFiles:
                 f"--split {fetched[0]}, or fetch the rest"
                 if fetched
                 else "if only one split was fetched, load that one; "
-                f"else fetch it again, or run `captcha-registry repair {self.root}`"
+                f"else fetch it again, or run `{shlex.join(['captcha-registry', 'repair', str(self.root)])}`"
             )
             raise UserError(f"{self.root / path} is missing: {cure}") from None

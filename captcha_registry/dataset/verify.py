@@ -12,6 +12,7 @@ in these colours is not looked at.
 
 import hashlib
 import os
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -153,6 +154,16 @@ def require_dataset(root: Path) -> None:
             f"{root} holds no dataset, neither {MANIFEST_NAME} nor {INDEX_NAME}: name the folder that does; in a project "
             "`dvc repro` makes it, or `dvc pull --allow-missing` where a DVC remote has it"
         )
+
+
+def advise_cure(root: Path, problems: list[Problem]) -> str:
+    """Say what to do about problems of a dataset; nothing about equal pictures, which say that themselves."""
+    kinds = {problem.kind for problem in problems}
+    if kinds <= {"duplicate"}:
+        return ""
+    if kinds == {"extra"}:
+        return f"move what is not of the dataset out of {root}"
+    return f"`{shlex.join(['captcha-registry', 'repair', str(root)])}` repairs it, or tells how"
 
 
 def find_manifest_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:

@@ -116,10 +116,13 @@ def _find_cache(root: Path) -> Path | None:
     if not any((folder / ".dvc").is_dir() for folder in root.resolve().parents):
         return None
     # A second to import.
+    from dvc.exceptions import DvcException  # noqa: PLC0415
     from dvc.repo import Repo  # noqa: PLC0415
 
-    with Repo(str(root.resolve())) as repo:
+    # Without Git, as in an unpacked archive, DVC does nothing.
+    with suppress(DvcException), Repo(str(root.resolve())) as repo:
         return Path(repo.cache.local.path)
+    return None
 
 
 def _tell_how_to_restore(root: Path) -> str:
@@ -260,7 +263,9 @@ def _explain_other_bytes(manifest: Manifest, path: Path) -> str:
     here = tool_versions(DATASET_PACKAGES)
     other = [f"{n} {v}, here {here.get(n)}" for n, v in manifest.tool_versions.items() if here.get(n) != v]
     cure = (
-        f"It was drawn with {', '.join(other)}: install these" if other else f"`dvc pull --force {path}` fetches it if DVC has it"
+        f"It was drawn with {', '.join(other)}: install these"
+        if other
+        else f"`{shlex.join(['dvc', 'pull', '--force', str(path)])}` fetches it if DVC has it"
     )
     return f"drawn again it has other bytes than the manifest says, and was left as it is. {cure}"
 

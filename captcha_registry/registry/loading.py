@@ -1,6 +1,7 @@
 """Open a dataset or a model, in a folder or published under a version."""
 
 import os
+import shlex
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
@@ -87,7 +88,8 @@ def load_model(source: str | Path, *, repo: str | None = None, version: str | No
 def _read_exported(path: Path) -> bytes:
     if not path.exists():
         raise UserError(
-            f"there is no file {path}: `captcha-registry export MODEL --format onnx --to {path}` makes one of a model"
+            f"there is no file {path}: `captcha-registry export MODEL --format onnx --to {shlex.quote(str(path))}` makes one of "
+            "a model"
         )
     return read_part(path)
 

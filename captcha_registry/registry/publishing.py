@@ -18,7 +18,7 @@ from gto.constants import name_re
 from semver import Version
 
 from captcha_registry.cache import hold_lock
-from captcha_registry.dataset.verify import verify_dataset
+from captcha_registry.dataset.verify import advise_cure, verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores, settle_user
 from captcha_registry.recognition.card import NETWORK_NAME
@@ -271,10 +271,8 @@ def verify_folder(root: Path) -> DatasetVersion | ModelVersion:
     with ThreadPoolExecutor(count_usable_cores()) as executor:
         problems = verify_dataset(root, "full", executor)
     if problems:
-        cure = f"`captcha-registry repair {root}` repairs it, or tells how"
-        if all(problem.kind == "extra" for problem in problems):
-            cure = f"move what is not of the dataset out of {root}"
-        raise UserError(f"{problems[0]} ({len(problems)} problem{'s' if len(problems) > 1 else ''} in all): {cure}")
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in all"
+        raise UserError(": ".join(filter(None, [f"{problems[0]} ({count})", advise_cure(root, problems)])))
     return here
 
 

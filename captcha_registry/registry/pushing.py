@@ -114,7 +114,7 @@ def require_sound_cache(groups: list[Objects], folder: Path) -> None:
     Raises:
         UserError: names one of them.
     """
-    verified = {_identify(path) for path in (folder, *folder.rglob("*"))}
+    verified = {_identify(path) for path in (folder, *folder.rglob("*")) if path.exists()}
     for group in groups:
         others = [value for value in sorted(group.hashes) if _identify(Path(group.cache.oid_to_path(value))) not in verified]
         _require_none(_find_damaged(group, others), group)

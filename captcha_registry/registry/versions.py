@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from captcha_registry.dataset.index import read_index
-from captcha_registry.dataset.manifest import MANIFEST_NAME, read_manifest
-from captcha_registry.dataset.verify import require_dataset
+from captcha_registry.dataset.manifest import FETCHED_NAME, MANIFEST_NAME, read_manifest
+from captcha_registry.dataset.verify import is_litter, require_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.card import CARD_NAME
 from captcha_registry.registry.diff import DatasetDiff, DatasetVersion, ModelDiff, ModelVersion, diff_datasets, diff_models
@@ -84,5 +84,6 @@ def parse_model_card(content: bytes, where: str) -> dict[str, Any]:
 def _hash_files(root: Path, known: set[str]) -> dict[str, str]:
     """Return the MD5, by which DVC knows them, of the files that are not known otherwise."""
     files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
-    wanted = {name: path for name, path in files.items() if name not in known and path.name != ".gitignore"}
+    not_its = known | {FETCHED_NAME, ".gitignore"}
+    wanted = {name: path for name, path in files.items() if name not in not_its and not is_litter(name)}
     return {name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for name, path in wanted.items()}

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from captcha_registry.errors import UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError
 from captcha_registry.extras import needs
 from captcha_registry.seeing.results import ModelResult
 
@@ -30,9 +30,7 @@ class Album:
         """Collect the pictures of some samples of a model's test split; return the key of each that there is."""
         name, dataset = result.card.dataset, result.dataset
         if dataset is None:
-            self.lacking[f"The dataset {name} is not here, or is another by now: `dvc pull data/{name}` brings its pictures."] = (
-                None
-            )
+            self.lacking[f"The dataset {name} is not here, or is another by now: {MAKE_OR_PULL}."] = None
             return {}
         chosen = dataset[np.flatnonzero(np.isin(dataset.index["id"].to_numpy(), ids))]
         keys = {}

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from captcha_registry.dataset.dataset import CaptchaDataset
-from captcha_registry.errors import UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError
 from captcha_registry.seeing.charts import draw_counts
 from captcha_registry.seeing.document import Chart, Code, Heading, Heatmap, Paragraph, Part, Section, Table
 from captcha_registry.seeing.results import ModelResult
@@ -33,7 +33,7 @@ def show_health(results: Sequence[ModelResult]) -> Section:
     for name, result in {result.card.dataset: result for result in results}.items():
         parts.append(Heading(name))
         if (dataset := result.dataset) is None:
-            parts.append(Paragraph.of("It is not here, or is another by now: ", Code(f"dvc pull data/{name}"), " brings it."))
+            parts.append(Paragraph.quote(f"It is not here, or is another by now: {MAKE_OR_PULL}."))
         else:
             parts += [_show_overlap(dataset), _show_balance(dataset), _show_colours(dataset), _show_luminance(dataset)]
             parts.append(_show_ink(dataset))

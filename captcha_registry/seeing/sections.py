@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from captcha_registry.errors import MAKE_OR_PULL
 from captcha_registry.recognition.scoring import wilson_interval
 from captcha_registry.recognition.tables import (
     NOTHING,
@@ -352,9 +353,7 @@ def show_slices(results: Sequence[ModelResult]) -> Section:
             numbers = Table.of(title, (name, *SHARE_HEAD), [(str(row[key]), *_describe_share(row)) for row in rows])
             parts.append(Chart(title, draw_accuracy(rows, key=key, key_label=name, label="share read right"), numbers))
         if result.dataset is None:
-            parts.append(
-                Paragraph.of("By ink: the index of the dataset is not here, ", Code(f"dvc pull data/{result.card.dataset}"), ".")
-            )
+            parts.append(Paragraph.quote(f"By ink: the index of the dataset {result.card.dataset} is not here: {MAKE_OR_PULL}."))
     return Section("slices", "Slices", parts)
 
 
