@@ -62,3 +62,14 @@ def test_the_results_are_those_of_the_committed_run(model: str) -> None:
         f"{metrics['parameters']:,}",
     ):
         assert shown in row
+
+
+def test_what_is_said_of_errors_is_true_of_the_committed_run() -> None:
+    rows = [line.split(",") for line in (ROOT / "metrics/plots/crnn/confusion.csv").read_text().splitlines()[1:]]
+    misread = {f"{actual}{read}": int(count) for actual, read, count, *_ in rows if actual != read}
+    assert re.search(r"Of the (\d+) characters that\s+the CRNN misreads, (\d+) are", README).groups() == (  # type: ignore[union-attr]
+        str(sum(misread.values())),
+        str(misread["0O"] + misread["O0"]),
+    )
+    folded = json.loads((ROOT / "metrics/crnn.json").read_text())["exact_match_0_is_o"]
+    assert f"it reads {folded:.1%} of the pictures".replace("%", " %") in README
