@@ -267,7 +267,7 @@ def test_what_is_made_in_a_cache_is_as_open_as_the_cache(
     cache.chmod(0o1777)
     usual = os.umask(0o077)
     try:
-        load("tiny", repo=str(published.root), version="1.0.0").make_local()
+        load("tiny", repo=published.root, version="1.0.0").make_local()
         with hold_lock(find_lock("get", tmp_path)):
             pass
     finally:

@@ -140,7 +140,7 @@ def test_a_cache_that_lost_an_object_is_refused_with_what_repairs_it(checkout: C
     lost.unlink()
     done = checkout.run("publish", "tiny", "1.0.0")
     assert done.returncode == 2
-    assert "`dvc commit` what is in the folder" in done.stderr
+    assert "`captcha-registry repair FOLDER` for shards and index, else `dvc commit`. Then run this again" in done.stderr
     assert checkout.list_origin_tags() == []
     checkout.dvc("commit", "--quiet", "--force", "make")
     publish(checkout, "1.0.0")
@@ -593,7 +593,10 @@ def test_a_project_below_the_top_of_its_git_repository_is_refused(checkout: Chec
     project = Checkout(checkout.root / "team")
     for dry_run in (["--dry-run"], []):
         done = project.run("publish", "tiny", "1.0.0", *dry_run)
-        assert (done.returncode, "is not the top of its Git repository but team/ in it" in done.stderr) == (2, True), done.stderr
+        assert (done.returncode, "is the folder team/ of a Git repository, and readers look only at its top" in done.stderr) == (
+            2,
+            True,
+        ), done.stderr
     done = project.run("list")
     assert (done.returncode, f"those of the top: name that with --repo {checkout.root}\n" in done.stderr) == (2, True), (
         done.stderr

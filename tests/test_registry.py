@@ -537,7 +537,7 @@ def test_a_damaged_cache_is_named_where_there_is_no_remote(published: Checkout, 
 def test_a_published_dataset_is_read_record_by_record(
     published: Checkout, tiny_dataset: CaptchaDataset, cache: Path, asked: list[tuple[str, int]]
 ) -> None:
-    there = captcha_registry.load("tiny", repo=Path(published.origin), version="1.0.0")
+    there = captcha_registry.load("tiny", repo=published.origin, version="1.0.0")
     assert [name.split(": ")[1] for name, _ in asked] == ["manifest.json", "index.parquet"]
     here = captcha_registry.load(tiny_dataset.root)
     for number in (3, 41, -1):

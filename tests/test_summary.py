@@ -31,6 +31,8 @@ def project(tmp_path: Path, tiny_spec: DatasetSpec) -> Path:
     known = {"dataset": "letters", "spec": tiny_spec, "dataset_id": "d" * 64, "num_parameters": 1, "model_sha256": "e" * 64}
     card = ModelCard.model_validate({"family": "crnn", "preset": "fast"} | known)
     (tmp_path / "models/reader/model.json").write_text(card.model_dump_json())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/.gitignore").write_text("/letters\n")
     (tmp_path / "dvc.lock").write_text("schema: '2.0'")
     (tmp_path / "params.yaml").write_text("datasets: {letters: {}}\nmodels: {reader: {}}\n")
     (tmp_path / ".gitignore").write_text("models")
@@ -55,7 +57,7 @@ def test_datasets_and_models_have_a_table_each_that_fits_80_columns(project: Pat
 def test_what_is_not_committed_is_named_until_it_is(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(project)
     command = capsys.readouterr().out.splitlines()[-1].removeprefix("To keep these results: ")
-    assert command == "git add data dvc.lock dvc.yaml metrics models params.yaml && git commit"
+    assert command == "git add data dvc.lock metrics params.yaml && git commit"
     subprocess.run(f"{command} --quiet --message results", shell=True, cwd=project, check=True)  # noqa: S602 - as it says
     main(project)
     assert capsys.readouterr().out.splitlines()[-1] == "Git has these results already: nothing is left to commit."

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 KERAS, ONNX = (NETWORK_NAME, CARD_NAME), (ONNX_NAME, CARD_NAME, CHECKSUMS)
 
 
-def load(source: str | Path, *, repo: str | None = None, version: str | None = None, split: str | None = None) -> LoadedDataset:
+def load(
+    source: str | Path, *, repo: str | Path | None = None, version: str | None = None, split: str | None = None
+) -> LoadedDataset:
     """Open a dataset.
 
     Args:
@@ -53,7 +55,7 @@ def load(source: str | Path, *, repo: str | None = None, version: str | None = N
     return dataset.split(split) if split else dataset
 
 
-def load_model(source: str | Path, *, repo: str | None = None, version: str | None = None) -> CaptchaModel:
+def load_model(source: str | Path, *, repo: str | Path | None = None, version: str | None = None) -> CaptchaModel:
     """Open a trained model, which reads pictures: `load_model("models/crnn").read("captcha.png")[0].text`.
 
     The network is compared with the SHA-256 in the model's card before it is loaded, and one that carries code is refused. Where
@@ -112,7 +114,7 @@ def open_exported(folder: Path, name: str) -> CaptchaModel:
     return model
 
 
-def load_readings(source: str | Path, *, repo: str | None = None, version: str | None = None) -> pa.Table:
+def load_readings(source: str | Path, *, repo: str | Path | None = None, version: str | None = None) -> pa.Table:
     """Open what a model read on the test samples of its dataset, for `LoadedDataset.with_readings`.
 
     Args:
@@ -136,7 +138,7 @@ def load_readings(source: str | Path, *, repo: str | None = None, version: str |
 
 
 def _find_model(
-    source: str | Path, repo: str | None, version: str | None, *choices: tuple[str, ...]
+    source: str | Path, repo: str | Path | None, version: str | None, *choices: tuple[str, ...]
 ) -> tuple[str, Path, tuple[str, ...]]:
     """Return what a model calls itself, a folder with its files of one of the choices, and which choice that is."""
 
@@ -155,7 +157,7 @@ def _find_model(
     return str(published), fetch_parts(published, sources, chosen), chosen
 
 
-def _is_published(source: str | Path, repo: str | None, version: str | None) -> bool:
+def _is_published(source: str | Path, repo: str | Path | None, version: str | None) -> bool:
     """Tell whether a version is meant rather than a folder."""
     if not isinstance(source, str | os.PathLike):
         raise UserError(f"{source!r} is no name; expected a text or a path, such as digits, data/digits or digits@1.0.0")
@@ -196,7 +198,7 @@ def _require_folder(source: str | Path, kind: str) -> Path:
     return folder
 
 
-def _find_version(reference: str, repo: str | None, version: str | None) -> "tuple[Published, dict[str, RemoteFile]]":
+def _find_version(reference: str, repo: str | Path | None, version: str | None) -> "tuple[Published, dict[str, RemoteFile]]":
     # DVC takes longer to import than a folder to open.
     from captcha_registry.registry.fetching import find_files  # noqa: PLC0415
     from captcha_registry.registry.repository import (  # noqa: PLC0415
@@ -213,7 +215,7 @@ def _find_version(reference: str, repo: str | None, version: str | None) -> "tup
         return published, find_files(opened, published)
 
 
-def _load_published(reference: str, repo: str | None, version: str | None) -> LoadedDataset:
+def _load_published(reference: str, repo: str | Path | None, version: str | None) -> LoadedDataset:
     from captcha_registry.registry.fetching import open_files  # noqa: PLC0415
 
     published, sources = _find_version(reference, repo, version)

@@ -4,7 +4,6 @@ A repository is not trusted: what its configuration may say is listed here, its 
 and nothing of it is ever run.
 """
 
-import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -133,14 +132,14 @@ def parse_version(text: str) -> Version:
 
 
 @contextmanager
-def open_repository(url: str | os.PathLike[str] | None) -> Iterator[Repo]:
+def open_repository(url: str | Path | None) -> Iterator[Repo]:
     """Open the repository at a Git URL or a path, or the one around the working folder.
 
     Raises:
         UserError: it cannot be reached, is no DVC project in Git, or its configuration is not safe to follow.
     """
     settle_user()
-    url = url if url is None else os.fspath(url)
+    url = url if url is None else str(url)
     where = url or "this folder"
     if url and (url.startswith("-") or TRANSPORT_HELPER.match(url)):
         raise UserError(f"{url!r} is not an address of a repository; expected a path or a Git URL (https, ssh, file)")
