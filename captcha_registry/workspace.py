@@ -166,5 +166,5 @@ def require_free_space(folder: Path, needed_bytes: int) -> None:
     if needed_bytes > free_bytes:
         raise UserError(
             f"{folder} needs about {needed_bytes / 1e9:,.1f} GB and the disk has {free_bytes / 1e9:,.1f} GB free: "
-            "free some space, or if it is to be drawn lower `count` in params.yaml"
+            "free some space, or lower `count` in params.yaml if it is drawn"
         )

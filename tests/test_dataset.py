@@ -45,7 +45,7 @@ def test_every_sample_is_the_one_that_was_drawn(tiny: CaptchaDataset, tiny_spec:
 @pytest.mark.parametrize(
     ("source", "repo", "message"),
     [
-        ("nowhere", None, "there is no folder nowhere: .* and NAME@VERSION opens a published one, of the repository"),
+        ("nowhere", None, "there is no folder nowhere: .* for a published one add --repo URL, in Python repo=URL"),
         ("tests", None, "tests holds no dataset, neither manifest.json nor index.parquet: name the folder that does"),
         (
             "data/digits",
