@@ -37,7 +37,8 @@ setup: .venv/.installed ## create .venv from requirements.lock and install the p
 	@# The pip of an older Python takes twice the time for all the others.
 	@grep -A 2 '^pip==' requirements.lock | $(INSTALL) --require-hashes --requirement /dev/stdin
 	$(INSTALL) --require-hashes --requirement requirements.lock
-	$(INSTALL) --isolated --no-deps --no-build-isolation --editable .
+	@# setuptools warns of every package that is installed in place.
+	PYTHONWARNINGS=ignore $(INSTALL) --isolated --no-deps --no-build-isolation --editable .
 	@pwd -P > $@
 
 quickstart: setup ## publish a small registry on this disk and say how to try it, in a minute
