@@ -390,7 +390,8 @@ def test_the_advice_is_of_reading_or_of_writing(
 def test_the_advice_names_the_folder_that_cannot_be_entered_or_written(
     public_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (public_folder / "closed").mkdir(0o700)
+    (public_folder / "closed").mkdir(0)
+    public_folder.chmod(0o555)
     for path, words in (
         (public_folder / "closed/file", f"you may not read {public_folder}/closed: run `chmod u+rX {public_folder}/closed` if"),
         (public_folder / "new", f"make {public_folder} writable, or work in another folder"),

@@ -190,6 +190,7 @@ def test_damage_that_reached_the_cache_is_repaired_there_too(checkout: Checkout,
         path.hardlink_to(cached)
     for damaged in {cached, path} if cache_type == "hardlink" else {cached}:
         # In place, and as read-only as DVC leaves it.
+        damaged.chmod(0o644)
         with damaged.open("r+b") as file:
             file.write(b"damage")
         damaged.chmod(0o444)

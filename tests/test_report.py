@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -484,7 +485,7 @@ def test_print_shows_the_numbers_that_a_screen_folds(browser: Browser, html: Pat
         assert visited.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-FAKE_GH = """#!{python}
+FAKE_GH = """\
 import json, os, pathlib, shutil, sys
 state = pathlib.Path(os.environ["GH_STATE"])
 words = sys.argv[1:]
@@ -499,7 +500,7 @@ elif words[:3] == ["api", "--method", "GET"] and "--slurp" in words:
     found = json.loads((state / (path.replace("/", "_") + ".json")).read_text())
     print(json.dumps([[each for each in page if fields.get("head") in (None, each.get("label"))] for page in found]))
 elif words[1:3] not in (["--method", "POST"], ["--method", "PATCH"]):
-    sys.exit(f"unknown: {{words}}")
+    sys.exit(f"unknown: {words}")
 """
 BOT = {"login": "github-actions[bot]"}
 
@@ -513,7 +514,9 @@ class Host:
     @classmethod
     def create(cls, root: Path, report: str, comments: list[list[dict[str, object]]]) -> "Host":
         (root / "bin").mkdir()
-        (root / "bin/gh").write_text(FAKE_GH.format(python=sys.executable))
+        (root / "bin/gh.py").write_text(FAKE_GH)
+        # The path of a Python after `#!` may hold no space.
+        (root / "bin/gh").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$0.py" "$@"\n')
         (root / "bin/gh").chmod(0o755)
         (root / "artifact").mkdir()
         (root / "artifact/report.md").write_text(report)
