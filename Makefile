@@ -71,7 +71,7 @@ pretrained: setup ## write the models of this checkout into the package, as ONNX
 test: setup ## run the tests, but for those that only CI has time for
 	$(BIN)/pytest
 
-bench: setup ## run all benchmarks but time_to_accuracy.py, about 13 minutes on an idle machine
+bench: setup ## run all benchmarks but time_to_accuracy.py, about 20 minutes on an idle machine
 	$(BIN)/python benchmarks/lab_note.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/access.py
