@@ -51,7 +51,7 @@ repro: setup ## draw, split, describe, train and evaluate at full scale; only wh
 	$(BIN)/dvc repro
 	@$(BIN)/python -m captcha_registry.seeing.summary
 
-report: setup ## write models/report.html, what all models came to and why; first runs what changed
+report: setup ## write models/report.html, the results of all models and the causes of their errors; first runs what changed
 	@$(BIN)/dvc repro report
 
 demo: setup ## the same at a small scale in a throwaway copy, in about 6 minutes
@@ -68,10 +68,10 @@ pretrained: setup ## write the models of this checkout into the package, as ONNX
 	cd .work/pretrained && shasum -a 256 *.onnx > SHA256SUMS
 	mv .work/pretrained/* captcha_registry/pretrained
 
-test: setup ## run the tests, but for those that only CI has time for
+test: setup ## run the tests, except those that only CI has time for
 	$(BIN)/pytest
 
-bench: setup ## run all benchmarks but time_to_accuracy.py, about 20 minutes on an idle machine
+bench: setup ## run all benchmarks except time_to_accuracy.py, about 20 minutes on an idle machine
 	$(BIN)/python benchmarks/lab_note.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/access.py

@@ -1,4 +1,4 @@
-"""Measure what trainings are fed with: input alone, in images a second, and how much of its time a network waits for it.
+"""Measure how fast trainings get their input: input alone, in images a second, and how much of its time a network waits for it.
 
 Reads the datasets of all models, which `make repro` or `dvc pull` makes.
 

@@ -14,12 +14,12 @@ __version__ = "0.1.0"
 
 
 def __dir__() -> list[str]:
-    """List what the front door gives out."""
+    """List the public names."""
     return __all__
 
 
 def __getattr__(name: str) -> object:
-    """Import what the front door gives out when it is first asked for; every other module stays cheap to import."""
+    """Import what a public name needs when the name is first used, so that all other modules stay quick to import."""
     match name:
         case "load" | "load_model" | "load_readings":
             from captcha_registry.registry import loading  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Write a dataset in the form that another tool reads: every sample verified on the way, equal bytes for equal datasets.
+"""Write a dataset in the form that another tool reads. Every sample is verified on the way; equal datasets give equal bytes.
 
 | format      | files, for each split                                          | reads it                          |
 |-------------|----------------------------------------------------------------|-----------------------------------|
@@ -8,8 +8,9 @@
 | images      | `train/000000000.png` and `train/metadata.parquet`              | `datasets.load_dataset(folder)`, anything |
 | numpy       | `train.npz` with images, labels, ids                            | `numpy.load`                      |
 
-Each has a README.md with the licence and the line that reads it. Labels are in Parquet, not in CSV, where pandas makes the number
-12 of the text 0012. Names are numbers, not labels: these may hold `/`, or differ in case only.
+Each export has a README.md with the licence and a line of code that reads it. Labels are in Parquet, not in CSV, because pandas
+would read the text 0012 in a CSV as the number 12. File names are numbers, not labels, because labels may contain `/` or differ
+only in case.
 """
 
 import io

@@ -1,14 +1,14 @@
 """What a module computes, apart from how it is written: the hash that decides whether a stage runs again.
 
-It is taken of the syntax tree without what no result depends on:
+The hash is computed from the syntax tree, without the parts on which no result depends:
 
 - comments, format, docstrings, `pass`;
-- annotations, but for those in the body of a class, by which pydantic and dataclasses live;
-- imports at the top of a module whose names are used nowhere, but in such annotations;
-- the words of what is raised: texts, and all of f-strings but their values, in `raise` and `assert`;
-- what a package's `__init__.py` offers to those who take a name from it, where it is only passed on the way to a module.
+- annotations, except those in the body of a class, which pydantic and dataclasses use;
+- imports at the top of a module whose names are used nowhere, or only in such annotations;
+- the words of errors: texts, and f-strings except their values, in `raise` and `assert`;
+- what a package's `__init__.py` offers, if the package is only passed on the way to one of its modules.
 
-The hash is the same under every version of Python. Nothing but the standard library is needed here.
+The hash is the same under every version of Python. This module needs only the standard library.
 """
 
 import ast

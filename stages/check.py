@@ -2,10 +2,10 @@
 
 Reads all of params.yaml, the fonts that it names and the project's code; writes below `data/tools/` what each stage computes
 with: `<stage>.json`, or `<stage>/<name>.json` where it differs between datasets or models. Such a file holds the versions of
-packages, the SHA-256 of fonts, and a hash of what each module computes that the stage imports. The stages depend on these
-files: they come after the check, and run again when what they compute may have changed.
+packages, the SHA-256 of fonts and, for each module that the stage imports, a hash of what it computes. The stages depend on
+these files: they come after the check, and run again when what they compute may have changed.
 
-What is left of a dataset or model that params.yaml no longer names is told, and `--remove NAME` removes it.
+It also says what is left of a dataset or model that params.yaml no longer names; `--remove NAME` removes that.
 """
 
 import argparse

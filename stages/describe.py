@@ -1,7 +1,7 @@
 """Check a dataset to the last byte, then describe it: `python -m stages.describe digits`.
 
 Reads `data/<name>/`; writes `metrics/<name>.json`, `metrics/plots/<name>/samples.png` and, below `data/<name>/`, the card
-`README.md` and `croissant.json`. A dataset that is not what its manifest says fails the run.
+`README.md` and `croissant.json`. The run fails if the dataset differs from its manifest.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Read the test split with a trained model and score it: `python -m stages.evaluate cnn`.
 
-Reads `models/<name>/` and the dataset that its card names; writes below `models/<name>/` what the model reads on every sample,
-`readings.parquet`, what explains its errors, `errors.parquet`, what onnxruntime reads with, `model.onnx`, its checksum,
-`SHA256SUMS`, and its card, `README.md`; further `metrics/<name>.json` and, below `metrics/plots/<name>/`, the tables of
-`recognition.tables`, `learning_curves.csv`, `errors.png` and `steps.png`.
+Reads `models/<name>/` and the dataset that its card names. Below `models/<name>/` it writes `readings.parquet`, what the model
+reads on every sample; `errors.parquet`, the causes of its errors; `model.onnx`, the network for onnxruntime; `SHA256SUMS`, the
+checksum of that file; and the card, `README.md`. It also writes `metrics/<name>.json` and, below `metrics/plots/<name>/`, the
+tables of `recognition.tables`, `learning_curves.csv`, `errors.png` and `steps.png`.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Write what all models came to, and why, as one HTML file: `python -m stages.report`.
+"""Write the results of all models, and the causes of their errors, as one HTML file: `python -m stages.report`.
 
-Reads `models/`, `metrics/` and the datasets; writes `models/report.html`. `captcha-registry report --compare REV` writes one that
-says what changed, too.
+Reads `models/`, `metrics/` and the datasets; writes `models/report.html`. `captcha-registry report --compare REV` writes a report
+that also says what changed.
 """
 
 import argparse

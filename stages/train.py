@@ -1,8 +1,8 @@
 """Train a model: `python -m stages.train cnn`.
 
 Reads `models.<name>` of params.yaml and the train split of its dataset, draws more pictures if the params say so, and writes
-`model.keras`, `model.json` and `history.csv` below `models/<name>/`. Killed and started again, it goes on after the last
-finished epoch.
+`model.keras`, `model.json` and `history.csv` below `models/<name>/`. If it is killed and started again, it goes on after the
+last finished epoch.
 """
 
 import argparse

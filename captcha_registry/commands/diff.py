@@ -1,4 +1,4 @@
-"""`captcha-registry diff`: what changed between two versions, and the bump that this calls for."""
+"""`captcha-registry diff`: what changed between two versions, and which version bump the change calls for."""
 
 import argparse
 import json

@@ -13,7 +13,7 @@ from captcha_registry.registry.repository import find_published, open_repository
 
 HELP = "fetch a published version, and verify every byte"
 DESCRIPTION = (
-    "Fetch a published version into a folder and verify every byte. If it was interrupted, run it again: it goes on there. "
+    "Fetch a published version into a folder and verify every byte. If it is interrupted, run it again: it goes on where it was. "
     "Exit code: 0, or 2 if not everything was fetched."
 )
 

@@ -25,7 +25,7 @@ from captcha_registry.registry.versions import parse_model_card
 
 HELP = "list what a repository has published"
 DESCRIPTION = (
-    "List what a repository has published: artifacts, versions, samples, size. Exit code: 0, or 2 if nothing of it can be read."
+    "List what a repository has published: artifacts, versions, samples, size. Exit code: 0, or 2 if none of it can be read."
 )
 
 

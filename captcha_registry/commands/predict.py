@@ -18,7 +18,7 @@ HELP = "read pictures with a trained model"
 DESCRIPTION = (
     "Read the texts on pictures, and say how sure the model is: one record for each picture, in the order given. "
     "Confidences are rounded; one below 1 is never shown as 1. "
-    "Exit code: 0 if all were read, 1 if some were not, 2 if there is no such model or option."
+    "Exit code: 0 if all were read, 1 if some were not, 2 if there is no such model or an option is wrong."
 )
 EXAMPLES = """examples:
   captcha-registry predict picture.png --model digits
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "places",
         metavar="PATH",
         nargs="+",
-        help="picture, folder with all folders in it, pattern, or - for a list of them on standard input, one a line or as "
-        "`find -print0` writes them; links are followed",
+        help="picture, folder (and all folders in it), pattern, or - for a list of them on standard input, one per line or as "
+        "`find -print0` writes it; links are followed",
     )
     parser.add_argument(
         "--model",

@@ -1,4 +1,4 @@
-"""`captcha-registry publish`: give the checked out commit's artifact a version that others can fetch."""
+"""`captcha-registry publish`: give an artifact of the commit that is checked out a version that others can fetch."""
 
 import argparse
 import json

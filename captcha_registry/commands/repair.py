@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELP = "draw damaged files of a dataset again"
 DESCRIPTION = (
     "Put renamed and swapped files back, draw damaged ones again, and verify that their bytes are the old ones. "
-    "Exit code: 0 all is well, 1 files that the manifest does not name are left, 2 a file could not be repaired."
+    "Exit code: 0 if all is well, 1 if files are left that the manifest does not name, 2 if a file could not be repaired."
 )
 
 

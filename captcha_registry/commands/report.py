@@ -1,4 +1,4 @@
-"""`captcha-registry report`: what was run, what it came to and why, in one file."""
+"""`captcha-registry report`: the results of all models, and the causes of their errors, in one file."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""A dataset as other people's code meets it: samples by number, filters, and what their framework reads.
+"""A dataset for other people's code: samples by number, filters, and conversion for their framework.
 
     digits = captcha_registry.load("data/digits", split="train")
     digits[0].image, digits[0].label
@@ -6,8 +6,8 @@
     wrong = digits.with_readings("models/cnn").filter("text != label")
     batches = digits.to_tf(batch_size=64, shuffle=True, seed=1)
 
-No framework is imported before it is asked for. Nothing is read unverified: a single sample by the checksums of its record and by
-the hash of its pixels in the index, complete shards by their SHA-256 in the manifest.
+No framework is imported before you ask for it. All that is read is verified: a single sample by the checksums of its record and
+by the hash of its pixels in the index, complete shards by their SHA-256 in the manifest.
 """
 
 import hashlib
@@ -60,13 +60,13 @@ class DecodedSample:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CaptchaDataset:
-    """Some or all samples of a dataset, in an order; selecting gives another one and reads no record.
+    """Some or all samples of a dataset, in a certain order; selecting makes a new one and reads no record.
 
-    The pipeline reads this class. `captcha_registry.load` gives a `LoadedDataset`, which has columns and pictures, too.
+    The pipeline uses this class. `captcha_registry.load` gives a `LoadedDataset`, which has columns and pictures, too.
 
     Attributes:
-        files: where shards are read.
-        manifest: of the complete dataset.
+        files: from which the shards are read.
+        manifest: that of the complete dataset.
         index: the rows of these samples, a pyarrow table with the columns of `dataset.index`; `.to_pandas()` makes a frame.
     """
 
@@ -90,8 +90,8 @@ class CaptchaDataset:
         Negative numbers count from the end.
 
         Raises:
-            IndexError: there is no such number, or the mask is longer or shorter.
-            TypeError: it is none of these.
+            IndexError: there is no such number, or the mask has another length.
+            TypeError: the key is none of these.
         """
         if isinstance(key, Integral) and not isinstance(key, bool):
             return self._decode(self.read_sample(int(key)), int(key))
@@ -127,7 +127,7 @@ class CaptchaDataset:
         """Select the samples whose index rows fulfil an expression, such as `ink_luminance < 40` (see `dataset.filtering`).
 
         Raises:
-            UserError: it is not understood, or names an unknown column.
+            UserError: the expression is not understood, or names an unknown column.
         """
         return self._of(select_rows(self.index, expression))
 
@@ -135,10 +135,10 @@ class CaptchaDataset:
         """Add what a model read: `index` gets `text`, `confidence` and more, null where it read nothing (see `dataset.readings`).
 
         Args:
-            readings: the model's folder, such as `models/crnn`, its readings.parquet, or the table that this holds.
+            readings: the model's folder, such as `models/crnn`, the readings.parquet in it, or the table in that file.
 
         Raises:
-            UserError: there is no such file, or it is of other samples.
+            UserError: there is no such file, or it belongs to other samples.
         """
         rows = readings if isinstance(readings, pa.Table) else read_readings(expand_home(readings))
         return self._of(join_readings(self.index, rows, self.manifest))
@@ -201,14 +201,14 @@ class CaptchaDataset:
 
     @property
     def root(self) -> Path:
-        """The folder of this disk that holds the dataset, or those of its files that were fetched."""
+        """The folder on this disk with the dataset, or with those of its files that were fetched."""
         return self.files.root
 
     def make_local(self) -> Path:
         """Fetch the shards of these samples if they are not on this disk, verify them, and return the folder that holds them.
 
         Raises:
-            UserError: one cannot be fetched, or has other bytes than the manifest says.
+            UserError: a shard cannot be fetched, or has other bytes than the manifest says.
         """
         return self.files.make_local(sorted(self._shard_paths))
 
@@ -240,14 +240,14 @@ class CaptchaDataset:
 
         Args:
             batch_size: samples in a batch; the last one holds those that are left, or with `drop_remainder` is left out.
-            shuffle: give every epoch, which is every iteration, an order of its own; else it is that of the selection.
-            seed: the same one gives the same orders again; only with `shuffle`.
+            shuffle: give every epoch, which is one iteration, its own order; otherwise samples keep the order of the selection.
+            seed: the same seed gives the same orders; only with `shuffle`.
             epoch: number of the first epoch: a training that goes on after three epochs says 3 and gets the order of the fourth.
-            cache: decode every picture once, now: True keeps them in memory, a folder keeps them there until the process ends.
+            cache: decode every picture once, now. True keeps them in memory; a folder keeps them there until the process ends.
             drop_remainder: see `batch_size`.
 
         Raises:
-            UserError: a number will not do, a shard cannot be had or has other bytes than the manifest says, or the disk is full.
+            UserError: a number is out of range, a shard is missing or not as the manifest says, or the disk is full.
         """
         with needs("to_tf"):
             from captcha_registry.dataset.tensorflow_batches import Order, make_batches  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Filters over the columns of an index, such as `ink_luminance < 40 and label in ("0000", "1111")` or `"O" in label`.
 
-An expression looks like Python and is never run as Python: comparisons, `in`, `and`, `or`, `not`, parentheses, names of
-columns, numbers and texts are all that there is.
+An expression looks like Python but is never run as Python. It may contain comparisons, `in`, `and`, `or`, `not`, parentheses,
+names of columns, numbers and texts, and nothing else.
 """
 
 import ast

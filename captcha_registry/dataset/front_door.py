@@ -1,11 +1,11 @@
-"""What `captcha_registry.load` gives: a dataset with what people reach for at a prompt or in a notebook.
+"""What `captcha_registry.load` returns: a dataset with what people need at a prompt or in a notebook.
 
     digits = captcha_registry.load("digits@1.1.0", repo=URL)
     digits  # in a notebook a wall of pictures with the facts; digits[0] is a picture with its text
     digits.labels, digits["ink_luminance"], digits.splits, digits.features
     for sample in digits.split("test").shuffle(seed=1): ...
 
-Trainings read the class above it, `CaptchaDataset`: what is only shown or named here makes no model stale.
+Trainings use the base class, `CaptchaDataset`, so a change to what is only shown here makes no model out of date.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ class CaptchaSample(DecodedSample):
         """Return the image, the label or the id, as other libraries have them in a dict.
 
         Raises:
-            KeyError: it is called otherwise.
+            KeyError: a sample has no part with this name.
         """
         if name not in self.__dataclass_fields__:
             raise KeyError(f"a sample has {', '.join(self.__dataclass_fields__)}, no {name!r}")
@@ -55,20 +55,20 @@ class CaptchaSample(DecodedSample):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoadedDataset(CaptchaDataset):
-    """Some or all samples of a dataset, in an order, as `load` gives them; selecting gives another one and reads no record.
+    """Some or all samples of a dataset, in a certain order, as `load` returns them; selecting makes a new one and reads no file.
 
     Attributes:
-        files: where shards are read.
-        manifest: of the complete dataset.
+        files: from which the shards are read.
+        manifest: that of the complete dataset.
         index: the rows of these samples, a pyarrow table with the columns of `dataset.index`; `.to_pandas()` makes a frame.
-        version: under which it is published, such as `1.1.0`; None in a folder.
+        version: under which it is published, such as `1.1.0`; None for a dataset in a folder.
     """
 
     version: str | None = None
 
     @classmethod
     def of(cls, samples: CaptchaDataset, version: str | None = None) -> "LoadedDataset":
-        """Give to samples what people reach for."""
+        """Make a `LoadedDataset` of samples."""
         return cls(samples.files, samples.manifest, samples.index, version)
 
     def __repr__(self) -> str:
@@ -88,8 +88,8 @@ class LoadedDataset(CaptchaDataset):
         the end.
 
         Raises:
-            IndexError: there is no such number, or the mask is longer or shorter.
-            TypeError: it is none of these.
+            IndexError: there is no such number, or the mask has another length.
+            TypeError: the key is none of these.
             UserError: the index has no such column.
         """
         return self._read_column(key) if isinstance(key, str) else super().__getitem__(key)
@@ -112,13 +112,13 @@ class LoadedDataset(CaptchaDataset):
 
     @property
     def splits(self) -> dict[str, int]:
-        """How many of these samples are in each split, train first; nothing if the dataset was not split."""
+        """How many of these samples are in each split, train first; empty if the dataset was not split."""
         counts = {name: int(pc.sum(pc.equal(self.index["split"], name)).as_py() or 0) for name in ("train", "test")}
         return {name: count for name, count in counts.items() if count}
 
     @property
     def features(self) -> dict[str, str]:
-        """What there is of each sample, the picture and the columns of the index, with its type."""
+        """The parts of a sample with their types: the picture, and the columns of the index."""
         spec = self.manifest.spec
         return {"image": f"uint8 ({spec.height}, {spec.width}, 3)"} | {f.name: str(f.type) for f in self.index.schema}
 
@@ -127,10 +127,10 @@ class LoadedDataset(CaptchaDataset):
         return self[numbers if isinstance(numbers, np.ndarray) else list(numbers)]
 
     def shuffle(self, seed: int) -> "LoadedDataset":
-        """Put the samples into an order that the seed decides, and no machine.
+        """Put the samples into an order that depends on the seed alone; it is the same on every machine.
 
         Raises:
-            UserError: the seed is no whole number from 0.
+            UserError: the seed is not a whole number from 0.
         """
         if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
             raise UserError(f"seed is {seed!r}; expected a whole number from 0")

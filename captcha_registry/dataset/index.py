@@ -10,7 +10,7 @@
 | length        | int64      | bytes of the complete record, framing included                       |
 | pixel_sha256  | binary(32) | SHA-256 of the decoded pixels (row by row, RGB); survives re-encoding |
 | ink           | string     | colour of text, dots and curve as `#rrggbb`                          |
-| background    | string     | colour of the ground as `#rrggbb`                                    |
+| background    | string     | colour of the background as `#rrggbb`                                |
 | ink_luminance | uint8      | Rec. 601 luma of the ink; dark ink is faint, see `generation.drawing` |
 """
 

@@ -1,4 +1,4 @@
-"""manifest.json: what a dataset consists of, with a SHA-256 for every file; written last, so it marks completion."""
+"""manifest.json: the files of a dataset with their SHA-256; written last, so a dataset that has it is complete."""
 
 import errno
 import hashlib

@@ -10,7 +10,7 @@
 | texts       | list of string | the three most probable texts, the most probable first                  |
 | confidences | list of float | their probabilities                                                      |
 
-The file also names the dataset, and hashes what decided how its samples were drawn.
+The file also has the name of the dataset, and a hash of what decided how its samples were drawn.
 """
 
 import hashlib

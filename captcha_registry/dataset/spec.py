@@ -61,7 +61,7 @@ FontName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class DatasetSpec(Section):
-    """One dataset: together with the drawing code and the fonts this decides every byte of it.
+    """The settings of a dataset: together with the drawing code and the fonts they decide every byte of it.
 
     Attributes:
         alphabet: characters that are drawn, each equally likely; printable ASCII, each once.
@@ -72,12 +72,12 @@ class DatasetSpec(Section):
         shard_size: samples in a file.
         seed: the same seed gives the same bytes.
         style: `stock` is `captcha` 0.7.1; `classic` is 0.6.0 and 0.7.0, which warp the characters more, and whose curve
-            reaches the right side of the picture. 0.3 to 0.5.0, on which most published accuracies stand, do the same in
-            larger cells.
+            reaches the right side of the picture. Releases 0.3 to 0.5.0, with which most published accuracies were measured,
+            do the same in larger cells.
         fonts: names of TrueType or OpenType files in `fonts/`; without any, the font that comes with `captcha`.
         font_sizes: in pixels, each equally likely for every character.
         ink: range of the colour of text, dots and curves.
-        background: range of the colour of the ground.
+        background: range of the colour of the background.
         dots: number of dots.
         curves: number of curves.
     """
@@ -140,9 +140,9 @@ class SplitRule(Section):
 
     Attributes:
         test_size: share of the samples that is test.
-        by: `shard`: each file is train or test. `sample`: exactly `test_size`, as `train_test_split` of scikit-learn. `label`:
-            exactly, with no text on both sides. `sample_hash` and `label_hash`: a hash of id or text decides, so that no sample
-            changes sides when `count` grows; the share is as near as chance makes it.
+        by: `shard`: each file is train or test. `sample`: the share is exact, as with `train_test_split` of scikit-learn.
+            `label`: the share is exact, and no text is on both sides. `sample_hash` and `label_hash`: a hash of id or text
+            decides, so no sample changes sides when `count` grows; the share is only close to `test_size`.
         seed: another seed gives another division.
     """
 

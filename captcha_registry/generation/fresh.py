@@ -1,8 +1,8 @@
-"""Pictures that are drawn while a network trains on them: of a dataset's spec, and in no dataset.
+"""Pictures that are drawn while a network trains on them: with the settings of a dataset, but part of no dataset.
 
 Picture *n* of a training follows from the seeds of dataset and training and from *n*, whoever draws it. The stream of a
 dataset's sample has a key below 2^128 (`drawing.sample_stream`), whatever the spec and however far the dataset grows; the keys
-of the streams here are from 2^128 on. So no sample, of the test split or any other, has the stream of a fresh picture.
+of the streams here start at 2^128. So no sample, of the test split or any other, has the stream of a fresh picture.
 """
 
 import hashlib

@@ -1,23 +1,23 @@
-"""The random numbers of a sample, each by the name of what it chooses, so that the sample can be drawn again with others.
+"""The random numbers of a sample, each under the name of what it chooses. A sample can be drawn again with some of them replaced.
 
-Every choice takes one number from 0 up to 1, from the lowest to the highest, in an order that does not depend on what was chosen
-but for the length of the text and the blanks (`Drawer.choose`). Whatever is not replaced stays as it was drawn.
+Every choice takes one number from 0 up to 1: 0 is the lowest value, 1 the highest. The order of the choices depends only on the
+length of the text and on the blanks (`Drawer.choose`). Whatever is not replaced stays as it was drawn.
 
 | name                                                 | chooses                                                            |
 |------------------------------------------------------|--------------------------------------------------------------------|
 | `length`                                             | the number of characters, if the spec leaves a choice              |
 | `text[0]`                                            | a character of the alphabet                                        |
-| `background.red`, `.green`, `.blue`                  | the ground                                                         |
-| `ink.alpha`                                          | hardly anything: text is as opaque as it is light                  |
+| `background.red`, `.green`, `.blue`                  | the colour of the background                                       |
+| `ink.alpha`                                          | hardly anything: lighter text is more opaque, whatever this is     |
 | `ink.red`, `.green`, `.blue`                         | the colour of text, dots and curves                                |
-| `blank[0]`                                           | whether there is a blank before a character: above a half          |
+| `blank[0]`                                           | whether there is a blank before a character: if above 0.5          |
 | `font[0]`                                            | font and size: all sizes of the first font, then of the next       |
 | `offset[0].x`, `.y`                                  | what the edge cuts off of a character that juts out of its cell    |
-| `rotation[0]`                                        | -30 to 30 degrees to the left; upright is a half                   |
+| `rotation[0]`                                        | -30 to 30 degrees to the left; 0.5 is upright                      |
 | `warp[0].reach_x`, `.reach_y`                        | by how much the corners of a character may move                    |
-| `warp[0].x1`, `.y1`, `.x2`, `.y2`                    | by how much they do; not at all is a half                          |
-| `overlap[0]`                                         | by how much what comes next starts before a character's end        |
-| `blank_font[0]`, ..., `blank_overlap[0]`             | the same of the blank before it, of which size and overlap show    |
+| `warp[0].x1`, `.y1`, `.x2`, `.y2`                    | by how much they move; 0.5 is not at all                           |
+| `overlap[0]`                                         | how far the next character overlaps this one                       |
+| `blank_font[0]`, ..., `blank_overlap[0]`             | the same for the blank before it; only size and overlap show       |
 | `dot[0].x`, `.y`                                     | the place of a dot                                                 |
 | `curve[0].x1`, `.x2`, `.y1`, `.y2`, `.end`, `.start` | the box of a curve, and the angles between which it is drawn       |
 """

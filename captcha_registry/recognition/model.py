@@ -1,11 +1,11 @@
-"""A trained model as other people's code meets it: pictures in, readings out.
+"""A trained model for other people's code: pictures in, readings out.
 
     crnn = captcha_registry.load_model("models/crnn")
     crnn.read("captcha.png")[0].text
     for reading in crnn.read(images):  # uint8 (batch, height, width, 3)
         print(reading.text, reading.confidence)
 
-No framework is imported here: whatever finds logits makes a model.
+No framework is imported here: any function that computes logits makes a model.
 """
 
 import os
@@ -46,8 +46,8 @@ class CaptchaModel:
     It reads captchas of its `spec`: pictures of `spec.width` x `spec.height` pixels, texts of `alphabet`.
 
     Attributes:
-        name: where it comes from.
-        card: what its model.json says.
+        name: where the model comes from.
+        card: the content of its model.json.
         find_logits: the network.
     """
 
@@ -64,7 +64,7 @@ class CaptchaModel:
 
     @property
     def spec(self) -> DatasetSpec:
-        """What the dataset was drawn by on which the model was trained."""
+        """The settings of the dataset on which the model was trained."""
         return self.card.spec
 
     @property
@@ -77,7 +77,7 @@ class CaptchaModel:
 
         Args:
             pictures: paths, Pillow images, arrays uint8 `(height, width, 3)` or samples, one or an iterable of them, such as a
-                dataset, or one array `(batch, height, width, 3)`. What is transparent is read on white.
+                dataset, or one array `(batch, height, width, 3)`. Transparent parts are read on white.
 
         Returns:
             A list of `Reading`, each with `text`, `confidence` (0 to 1), `characters` and `alternatives`.

@@ -26,7 +26,7 @@ class Reading:
     """What a model says of one picture.
 
     Attributes:
-        text: that is on it.
+        text: that the model reads.
         confidence: probability of the text, 0 to 1.
         characters: probability of each character of the text, if the others are right.
         alternatives: the three most probable texts with their probabilities, the text itself first.

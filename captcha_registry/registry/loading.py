@@ -59,7 +59,7 @@ def load_model(source: str | Path, *, repo: str | Path | None = None, version: s
     """Open a trained model, which reads pictures: `load_model("models/crnn").read("captcha.png")[0].text`.
 
     The network is compared with the SHA-256 in the model's card before it is loaded, and one that carries code is refused. Where
-    TensorFlow is not installed, or the model comes without `model.keras`, onnxruntime reads what `evaluate` has made of it, which
+    TensorFlow is not installed, or the model has no `model.keras`, onnxruntime runs the `model.onnx` that `evaluate` wrote, which
     is compared with the SHA-256 beside it.
 
     Args:
@@ -123,7 +123,7 @@ def load_readings(source: str | Path, *, repo: str | Path | None = None, version
         version: as for `load_model`.
 
     Returns:
-        A table with the columns that `dataset.readings` says; no framework is needed.
+        A table with the columns of `dataset.readings`; no framework is needed.
 
     Raises:
         UserError: there is no such model, or it comes without readings.
