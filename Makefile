@@ -54,7 +54,7 @@ repro: setup ## draw, split, describe, train and evaluate at full scale; only wh
 report: setup ## write models/report.html, the results of all models and the causes of their errors; first runs what changed
 	@$(BIN)/dvc repro report
 
-demo: setup ## the same at a small scale in a throwaway copy, in about 6 minutes
+demo: setup ## run the complete pipeline at a small scale in a throwaway copy, in about 6 minutes
 	$(BIN)/python examples/demo.py
 
 docs: setup ## build the pages of docs/ and say where they are
