@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
-from captcha_registry.dataset.verify import Problem, verify_dataset
+from captcha_registry.dataset.verify import Problem, advise_cure, verify_dataset
 from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.statistics import summarize_dataset
@@ -34,15 +34,11 @@ def check_dataset(root: Path) -> None:
 
 def explain_problems(root: Path, problems: list[Problem]) -> str:
     """Name the first problems of a dataset, after what to do about them."""
-    kinds = {problem.kind for problem in problems}
-    if kinds == {"duplicate"}:
+    cure = advise_cure(root, problems)
+    if not cure:
         return str(problems[0])
-    if kinds == {"extra"}:
-        head = f"{root} holds what is not part of the dataset, move it out of the folder:"
-    else:
-        head = f"{root} is damaged, `captcha-registry repair {root}` restores its files:"
     more = [f"... and {len(problems) - MAX_PROBLEMS_SHOWN:,} more"] if len(problems) > MAX_PROBLEMS_SHOWN else []
-    return "\n".join([head, *map(str, problems[:MAX_PROBLEMS_SHOWN]), *more])
+    return "\n".join([f"{root} is not as its manifest says; {cure}:", *map(str, problems[:MAX_PROBLEMS_SHOWN]), *more])
 
 
 def main(name: str) -> None:

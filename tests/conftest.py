@@ -196,7 +196,7 @@ def make_project(tmp_path: Path) -> Iterator[Callable[[str], Project]]:
 def project(make_project: Callable[[str], Project], tiny_spec: DatasetSpec, shard_rule: SplitRule) -> Project:
     """A project whose one dataset is `tiny`, with no model."""
     made = make_project("project")
-    made.write_params(datasets={"tiny": tiny_spec.model_dump()}, split=shard_rule.model_dump())
+    made.write_params(datasets={"tiny": tiny_spec.model_dump()}, split=shard_rule.model_dump(), models={})
     return made
 
 

@@ -132,6 +132,7 @@ AT_WORK = {
     "generate": ["stages.generate", "large", "--workers", "1"],
     "generate --to": ["stages.generate", "large", "--workers", "1", "--to", "elsewhere"],
     "split": ["stages.split", "large"],
+    "describe": ["stages.describe", "large"],
 }
 # What is there while the work is in progress.
 SIGNS = {
@@ -141,6 +142,7 @@ SIGNS = {
     "generate": ".work/generate/large/*/00001.tfrecord",
     "generate --to": "temporary/*/*/*.tmp",
     "split": "data/.large.split/*/*",
+    "describe": "temporary/captcha-registry-*",
 }
 
 
@@ -205,6 +207,7 @@ def expect_stopped(project: Project, process: Process | subprocess.Popen[str], n
         ("generate", signal.SIGTERM, 2, True),
         ("generate --to", signal.SIGTERM, 1, False),
         ("split", signal.SIGTERM, 1, False),
+        ("describe", signal.SIGTERM, 1, False),
     ],
 )
 def test_a_signal_ends_the_work_in_one_line_and_leaves_nothing(

@@ -20,7 +20,7 @@ import platformdirs
 import psutil
 import pytest
 from checkouts import Checkout
-from conftest import hash_files
+from conftest import Project, hash_files
 
 from captcha_registry import load
 from captcha_registry.cache import find_cache_dir, find_lock, hold_lock, make_cache_folder
@@ -237,6 +237,35 @@ def test_a_user_without_a_name_or_a_home_lists_gets_and_loads(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "60 True"
     assert {path.name for path in tmp_path.iterdir()} == {"temporary", "here"}
+
+
+WORK_IN_PROJECTS = """
+import os, runpy, sys
+from captcha_registry.cli import main
+checkout, project, dataset = sys.argv[1:]
+for folder, *command in ([checkout, "publish", "tiny@1.0.0"], [project, "repair", dataset, "--workers", "1"]):
+    os.chdir(folder)
+    try:
+        main(command)
+    except SystemExit as end:
+        assert not end.code, (command, end)
+sys.argv = ["stages.check"]
+runpy.run_module("stages.check", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("home", ["/proc", None], ids=["read-only", "unset"])
+def test_a_user_without_a_name_or_a_home_publishes_repairs_and_checks(
+    stranger: Stranger, unpublished: Checkout, project: Project, dataset_copy: Path, tmp_path: Path, home: str | None
+) -> None:
+    checkout = unpublished.copy_to(tmp_path / "owner")
+    before = hash_files(dataset_copy)
+    (dataset_copy / "test/00009.tfrecord").unlink()
+    done = stranger(WORK_IN_PROJECTS, checkout.root, project.root, dataset_copy, HOME=home, XDG_CACHE_HOME=None)
+    assert done.returncode == 0, done.stderr
+    assert checkout.list_origin_tags() == ["tiny@v1.0.0"]
+    assert hash_files(dataset_copy) == before
+    assert (project.root / "data/tools").is_dir()
 
 
 def test_a_complete_cache_is_used_though_it_can_only_be_read(

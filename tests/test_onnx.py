@@ -144,8 +144,9 @@ def test_a_model_is_exported_to_a_file_with_its_card_inside(
 ) -> None:
     export(model_dir, "--format", "onnx", "--to", tmp_path / "new/cnn.onnx")
     export(model_dir, "--format", "onnx", "--half", "--to", tmp_path / "half.onnx", "--json")
-    line, told = capsys.readouterr().out.split("\n", 1)
+    line, reader, told = capsys.readouterr().out.split("\n", 2)
     assert line.startswith(f"{tmp_path / 'new/cnn.onnx'}: 1.")
+    assert reader == f'read it in Python: captcha_registry.load_model("{tmp_path / "new/cnn.onnx"}").read(pictures)'
     content, half = (tmp_path / "new/cnn.onnx").read_bytes(), (tmp_path / "half.onnx").read_bytes()
     assert json.loads(told) == {"path": str(tmp_path / "half.onnx"), "format": "onnx", "half": True, "size_bytes": len(half)}
     assert len(half) < 0.6 * len(content)

@@ -17,7 +17,7 @@ from pathlib import Path
 import dvc.cli
 import pandas as pd
 import pytest
-from conftest import hash_files, on_one_core
+from conftest import hash_files, on_one_core, wait_until
 from filelock import FileLock
 from test_meaning import tidy
 
@@ -47,6 +47,7 @@ TINY_PARAMS = {
 # This one is killed while others draw for it.
 BRANCH_PARAMS = {"models.cnn.fast.learning_rates": [1.0e-4], "models.cnn.fast.epochs": 3, "models.cnn.fast.fresh": 0.5}
 UNDISTURBED = "Data and pipelines are up to date."
+STOPPED = "stopped by SIGTERM; run the same command again to go on\n"
 
 
 def run(project: Path, *command: str) -> str:
@@ -99,6 +100,12 @@ def kill_when(project: Path, is_time: Callable[[], bool], *command: str) -> None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def start_stage(project: Path, stage: str, name: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-u", "-m", f"stages.{stage}", name]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=project, env=make_environment(), stdout=pipe, stderr=pipe, text=True)
 
 
 def list_runs(output: str) -> list[str]:
@@ -238,12 +245,21 @@ def test_state_that_other_params_left_behind_is_not_picked_up(branch: Path, tmp_
     shutil.copytree(branch / "work", project / ".work", dirs_exist_ok=True)
     assert any(project.glob(".work/train/cnn/*/epoch-0000[12]"))
     change_params(project / "params.yaml", {"models.cnn.seed": 7})
-    command = [sys.executable, "-u", "-m", "stages.train", "cnn"]
-    with subprocess.Popen(command, cwd=project, env=make_environment(), stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        first = next(line for line in process.stdout if line.startswith("Epoch "))
-        process.kill()
+    process = start_stage(project, "train", "cnn")
+    assert process.stdout
+    first = next(line for line in process.stdout if line.startswith("Epoch "))
+    process.terminate()
+    assert (process.wait(), process.stderr and process.stderr.read()) == (128 + signal.SIGTERM, STOPPED)
     assert first == "Epoch 1/3\n"
+
+
+def test_an_evaluation_that_is_stopped_says_so_and_leaves_the_results_as_they_were(project: Path) -> None:
+    before = hash_files(project / "models") | hash_files(project / "metrics")
+    process = start_stage(project, "evaluate", "cnn")
+    wait_until(lambda: "tensorflow" in Path(f"/proc/{process.pid}/maps").read_text(), "the reading", pause_seconds=0.001)
+    process.terminate()
+    assert (process.communicate()[1], process.returncode) == (STOPPED, 128 + signal.SIGTERM)
+    assert hash_files(project / "models") | hash_files(project / "metrics") == before
 
 
 def test_a_removed_output_comes_back_from_the_run_cache_without_work(project: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from checkouts import OUTPUTS, Checkout
-from conftest import ROOT, hash_files, wait_until
+from conftest import HANG_SECONDS, ROOT, hash_files, wait_until
 from ruamel.yaml import YAML
 from servers import free_port
 
@@ -801,6 +801,7 @@ def count_files(folder: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(folder))
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize(
     "moment",
     [
@@ -811,17 +812,21 @@ def count_files(folder: Path) -> int:
         pytest.param(lambda checkout: (checkout.root.parent / "origin.git/refs/tags/tiny@v1.0.0").exists(), id="the tag there"),
     ],
 )
-def test_killed_at_any_moment_it_can_be_run_again_and_no_version_is_seen_before_its_data(
-    checkout: Checkout, moment: Callable[[Checkout], object]
+def test_stopped_at_any_moment_it_can_be_run_again_and_no_version_is_seen_before_its_data(
+    checkout: Checkout, moment: Callable[[Checkout], object], number: int
 ) -> None:
     # The origin takes its time over the tag, so that every moment is one in which there still is a process to kill.
     set_hook(checkout, "pre-receive", f"touch '{checkout.root.parent}/asked'; sleep 0.3")
     set_hook(checkout, "post-receive", "sleep 0.3")
     process = checkout.start("publish", "tiny", "1.0.0")
     wait_until(lambda: moment(checkout), "that moment", pause_seconds=0.0002)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=HANG_SECONDS)
+    if number == signal.SIGTERM:
+        said = (128 + number, "", "stopped by SIGTERM; run the same command again to go on\n")
+    else:
+        said = (-number, "", "")
+    assert (process.returncode, output, errors) == said
     assert not checkout.list_origin_tags() or len(checkout.list_remote()) == 15
     publish(checkout, "1.0.0")
     assert checkout.list_origin_tags() == ["tiny@v1.0.0"]

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
@@ -16,7 +17,7 @@ import numpy as np
 import pygit2
 import pytest
 from checkouts import Checkout
-from conftest import hash_files, wait_until
+from conftest import HANG_SECONDS, hash_files, wait_until
 from processes import Process
 
 import captcha_registry
@@ -469,25 +470,56 @@ def test_get_never_writes_through_a_link(published: Checkout, tmp_path: Path) ->
     assert list((tmp_path / "outside").iterdir()) == []
 
 
-def damage_remote(published: Checkout, tmp_path: Path, suffix: bytes) -> Path:
-    """Copy a published repository and change the first test shard at its remote; return the copy's checkout."""
+def copy_remote(published: Checkout, tmp_path: Path) -> tuple[Checkout, Path]:
+    """Copy a published repository with its remote, but not its cache; return the copy and its first test shard at the remote."""
     copy = Path(shutil.copytree(published.root.parent, tmp_path / "copy"))
     shard = (published.root / "data/tiny/test/00009.tfrecord").read_bytes()
     (found,) = [path for path in (copy / "remote").rglob("*") if path.is_file() and path.read_bytes() == shard]
-    found.chmod(0o644)
-    found.write_bytes(shard[: len(shard) // 2] + bytes([shard[len(shard) // 2] ^ 1]) + shard[len(shard) // 2 + 1 :] + suffix)
     shutil.rmtree(copy / "checkout/.dvc/cache")
     config = copy / "checkout/.dvc/config"
     config.write_text(config.read_text().replace(str(published.remote), str(copy / "remote")))
-    return copy / "checkout"
+    checkout = Checkout(copy / "checkout")
+    checkout.git("commit", "--quiet", "--all", "--message", "moved")
+    return checkout, found
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_get_that_is_stopped_says_so_and_leaves_no_part_of_a_file_and_goes_on(
+    published: Checkout, tmp_path: Path, number: int
+) -> None:
+    checkout, shard = copy_remote(published, tmp_path)
+    content, target = shard.read_bytes(), tmp_path / "got"
+    # Whoever opens this waits, as for a server that does not answer.
+    shard.unlink()
+    os.mkfifo(shard)
+    process = published.start("get", "tiny", "--repo", str(checkout.root), "--to", str(target))
+    wait_until(lambda: has_ended_or_made(process, target, 3), "the fetching of other files")
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=HANG_SECONDS)
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    assert (process.returncode, output, errors) == (128 + number, "", f"stopped{by}; run the same command again to go on\n")
+    left = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert left
+    assert {"manifest.json", "test/00009.tfrecord"}.isdisjoint(left)
+    assert not [name for name in left if name.endswith(".tmp")]
+    shard.unlink()
+    shard.write_bytes(content)
+    said = json.loads(get(checkout, "tiny", "--to", str(target), "--json"))
+    assert said["num_fetched"] == said["num_files"] - len(left)
+    with ThreadPoolExecutor(1) as executor:
+        assert verify_dataset(target, "full", executor) == []
 
 
 @pytest.mark.parametrize("suffix", [b"", b"x"], ids=["flipped", "longer"])
 def test_a_damaged_remote_is_named_and_nothing_of_it_gets_its_name(
     published: Checkout, tmp_path: Path, cache: Path, suffix: bytes
 ) -> None:
-    checkout = Checkout(damage_remote(published, tmp_path, suffix))
-    checkout.git("commit", "--quiet", "--all", "--message", "moved")
+    checkout, shard = copy_remote(published, tmp_path)
+    content = shard.read_bytes()
+    middle = len(content) // 2
+    shard.chmod(0o644)
+    shard.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] + suffix)
     done = published.run("get", "tiny", "--repo", str(checkout.root), "--to", str(tmp_path / "got"))
     assert done.returncode == 2
     assert "has other bytes than were published" in done.stderr
@@ -564,6 +596,15 @@ def test_a_version_needs_no_repository_named_in_its_own(published: Checkout, mon
     assert captcha_registry.load("tiny", repo=".").version == "1.1.0"
     with pytest.raises(UserError, match=r"two versions are given, 1\.0\.0 and 1\.1\.0: leave one out"):
         captcha_registry.load("tiny@1.0.0", version="1.1.0")
+
+
+def test_commands_take_a_version_apart_from_its_name(published: Checkout, tmp_path: Path) -> None:
+    card = published.run("show", "tiny@1.0.0").stdout
+    assert "Version 1.0.0." in card
+    assert published.run("show", "tiny", "1.0.0").stdout == card
+    assert "tiny@1.0.0" in get(published, "tiny", "1.0.0", "--to", str(tmp_path / "got"))
+    refused = published.run("show", "tiny@1.0.0", "1.1.0")
+    assert (refused.returncode, refused.stderr) == (2, "error: two versions are given, 1.0.0 and 1.1.0: leave one out\n")
 
 
 @pytest.mark.usefixtures("cache")

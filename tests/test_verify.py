@@ -536,7 +536,8 @@ def test_a_damaged_dataset_fails_the_run_and_is_not_described(described: Project
     done = described.run("describe", "tiny")
     assert done.returncode == 2
     first, *lines = done.stderr.splitlines()
-    assert first == "error: data/tiny is damaged, `captcha-registry repair data/tiny` restores its files:"
+    advice = "`captcha-registry repair data/tiny` repairs it, or tells how"
+    assert first == f"error: data/tiny is not as its manifest says; {advice}:"
     assert [line.split(": ")[0] for line in lines] == [f"data/tiny/test/{path.name}"] * 2
     assert re.search(r"file ends inside the record, at byte [\d,]+ \(sample \d+\)$", lines[1])
     assert described.list_files() == before
@@ -545,7 +546,8 @@ def test_a_damaged_dataset_fails_the_run_and_is_not_described(described: Project
 def test_what_is_not_part_of_a_dataset_is_to_be_moved_and_not_called_damage(tiny_dataset: CaptchaDataset) -> None:
     extra = Problem(tiny_dataset.root / "notes.txt", "extra", "a file that the manifest does not name")
     first, second = describe_stage.explain_problems(tiny_dataset.root, [extra]).splitlines()
-    assert first == f"{tiny_dataset.root} holds what is not part of the dataset, move it out of the folder:"
+    root = tiny_dataset.root
+    assert first == f"{root} is not as its manifest says; move what is not of the dataset out of {root}:"
     assert second == str(extra)
 
 

@@ -49,16 +49,17 @@ def run(arguments: argparse.Namespace) -> int:
         size_bytes = export_model(arguments.path, arguments.to, half=arguments.half)
         facts: dict[str, object] = {"half": arguments.half, "size_bytes": size_bytes}
         wrote = f"{size_bytes / 1e6:,.1f} MB"
+        reader = f"captcha_registry.load_model({json.dumps(str(arguments.to), ensure_ascii=False)}).read(pictures)"
     else:
         exported = export_dataset(load(arguments.path, split=arguments.split), arguments.format, arguments.to)
         facts = asdict(exported)
         wrote = f"{exported.num_samples:,} samples in {exported.num_files:,} files, {exported.size_bytes / 1e6:,.1f} MB"
+        reader = describe_reader(arguments.format, str(arguments.to), next(iter(exported.splits)))
     if arguments.json:
         print(json.dumps({"path": str(arguments.to), "format": arguments.format} | facts, indent=2))
     else:
         print(f"{arguments.to}: {wrote}, {time.perf_counter() - started:.1f} s")
-        if arguments.format != ONNX:
-            print(f"read it in Python: {describe_reader(arguments.format, str(arguments.to), next(iter(exported.splits)))}")
+        print(f"read it in Python: {reader}")
     return 0
 
 

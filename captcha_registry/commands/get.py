@@ -21,6 +21,8 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("reference", metavar="NAME[@VERSION]", help="such as digits@1.0.0 (default: the newest release)")
+    # For those who write the version apart.
+    parser.add_argument("version", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository (default: the one of this folder)")
     parser.add_argument("--split", help="fetch one split only, such as test")
     parser.add_argument("--to", metavar="DIR", type=expand_home, help="folder to fill (default: NAME in this folder)")
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fetch the version."""
     started = time.perf_counter()
-    name, version = parse_reference(arguments.reference)
+    name, version = parse_reference(arguments.reference, arguments.version)
     with open_repository(arguments.repo) as repo:
         published = find_published(repo, name, version)
         sources = find_files(repo, published)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from captcha_registry.errors import UserError
 from captcha_registry.registry.publishing import Release, publish
-from captcha_registry.registry.repository import merge_versions, parse_reference, parse_version
+from captcha_registry.registry.repository import parse_reference, parse_version
 
 HELP = "publish an artifact under a version"
 DESCRIPTION = (
@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Publish the version."""
-    name, version = parse_reference(arguments.reference)
-    if not (version := merge_versions(version, arguments.version)):
+    name, version = parse_reference(arguments.reference, arguments.version)
+    if not version:
         raise UserError(f"name the version, such as {name}@1.0.0; `captcha-registry list` shows those that are published")
     release = publish(name, version, dry_run=arguments.dry_run)
     if arguments.json:

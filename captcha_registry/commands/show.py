@@ -24,13 +24,15 @@ CARD = "README.md"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("reference", metavar="NAME[@VERSION]", help="such as digits@1.0.0 (default: the newest release)")
+    # For those who write the version apart.
+    parser.add_argument("version", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository (default: the one of this folder)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with the card as a text")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the card."""
-    name, version = parse_reference(arguments.reference)
+    name, version = parse_reference(arguments.reference, arguments.version)
     with open_repository(arguments.repo) as repo:
         published = find_published(repo, name, version)
         sources = find_files(repo, published)

@@ -201,15 +201,9 @@ def _require_folder(source: str | Path, kind: str) -> Path:
 def _find_version(reference: str, repo: str | Path | None, version: str | None) -> "tuple[Published, dict[str, RemoteFile]]":
     # DVC takes longer to import than a folder to open.
     from captcha_registry.registry.fetching import find_files  # noqa: PLC0415
-    from captcha_registry.registry.repository import (  # noqa: PLC0415
-        find_published,
-        merge_versions,
-        open_repository,
-        parse_reference,
-    )
+    from captcha_registry.registry.repository import find_published, open_repository, parse_reference  # noqa: PLC0415
 
-    name, named = parse_reference(reference)
-    wanted = merge_versions(named, version)
+    name, wanted = parse_reference(reference, version)
     with open_repository(repo) as opened:
         published = find_published(opened, name, wanted)
         return published, find_files(opened, published)

@@ -94,26 +94,18 @@ def explain_no_default_branch(branches: Sequence[str]) -> str:
     )
 
 
-def parse_reference(reference: str) -> tuple[str, str | None]:
-    """Take `digits@1.2.0` or `digits` apart into a name and a version.
+def parse_reference(reference: str, apart: str | None = None) -> tuple[str, str | None]:
+    """Take `digits@1.2.0` or `digits` apart into a name and a version; the version may be given apart from the name, too.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or two versions are given, and differ.
     """
     if "://" in reference or not (match := REFERENCE.fullmatch(reference)):
         raise UserError(f"{reference!r} names no version; expected NAME or NAME@VERSION, such as digits@1.0.0")
-    return match["name"], match["version"]
-
-
-def merge_versions(one: str | None, other: str | None) -> str | None:
-    """Take the version that is given in one of two places, such as behind a name and apart from it.
-
-    Raises:
-        UserError: both are given, and differ.
-    """
-    if one and other and parse_version(one) != parse_version(other):
-        raise UserError(f"two versions are given, {one} and {other}: leave one out")
-    return one or other
+    behind = match["version"]
+    if behind and apart and parse_version(behind) != parse_version(apart):
+        raise UserError(f"two versions are given, {behind} and {apart}: leave one out")
+    return match["name"], behind or apart
 
 
 def parse_version(text: str) -> Version:
