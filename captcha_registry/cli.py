@@ -17,6 +17,7 @@ from captcha_registry.nearest import suggest
 
 COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair", "predict", "report")
 HELP_WIDTH = 100
+MIN_WIDTH = 11
 ERROR = "error:"
 
 
@@ -28,8 +29,8 @@ def make_parser(names: Sequence[str]) -> CommandLine:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(parser=parser)
-    # Two columns less, as argparse itself has it.
-    width = min(HELP_WIDTH, shutil.get_terminal_size().columns - 2)
+    # Two columns less, as argparse itself has it, and at least as many as it takes.
+    width = max(MIN_WIDTH, min(HELP_WIDTH, shutil.get_terminal_size().columns - 2))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in names:
         module = import_module(f"captcha_registry.commands.{name}")

@@ -452,6 +452,11 @@ def test_a_long_error_breaks_between_words_on_a_terminal(columns: int, tmp_path:
     assert all(len(line) <= columns or " " not in line.removeprefix("error: ") for line in lines)
 
 
+def test_help_and_commands_know_what_to_do_on_the_narrowest_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1")
+    assert cli.parse_arguments(["list"]).repo is None
+
+
 def test_a_command_that_is_to_be_copied_stays_in_one_piece() -> None:
     broken = cli.break_at_words("error: a/b is missing: run `dvc pull --allow-missing`, or ask\n    its owner", 30)
     assert broken == "error: a/b is missing: run\n`dvc pull --allow-missing`, or\nask\n    its owner"
