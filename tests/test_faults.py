@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from checkouts import Checkout
 from conftest import HANG_SECONDS, Project, hash_files, wait_until
@@ -127,7 +128,9 @@ def test_a_read_only_folder_ends_in_one_line_and_a_rerun_gives_the_same_bytes(
 
 def kill_all(project: Project) -> None:
     for process in project.list_processes():
-        process.send_signal(signal.SIGKILL)
+        # It may have ended since.
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def run_until(project: Project, seconds: float, *, num_workers: int) -> bool:

@@ -249,7 +249,7 @@ def test_state_that_other_params_left_behind_is_not_picked_up(branch: Path, tmp_
     assert process.stdout
     first = next(line for line in process.stdout if line.startswith("Epoch "))
     process.terminate()
-    assert (process.wait(), process.stderr and process.stderr.read()) == (128 + signal.SIGTERM, STOPPED)
+    assert (process.communicate()[1], process.returncode) == (STOPPED, 128 + signal.SIGTERM)
     assert first == "Epoch 1/3\n"
 
 
