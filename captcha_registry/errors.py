@@ -69,7 +69,7 @@ _SWALLOWED_SECONDS = 0.1
 _STDOUT = "standard output"
 
 # What brings an output of the pipeline that is missing.
-MAKE_OR_PULL = "run `dvc repro`, or where a DVC remote has it `dvc pull --allow-missing`"
+MAKE_OR_PULL = "run `dvc repro`, or `dvc pull --allow-missing` if a DVC remote has it"
 
 
 # User and password of an address; a password may hold any character, and a token may stand in the place of the user. Whoever
@@ -107,6 +107,16 @@ def hide_login(text: str, url: str) -> str:
         for form in {secret, unquote(secret)} - {""}:
             text = text.replace(form, "***")
     return text
+
+
+def require_regular(path: Path) -> None:
+    """Refuse what is no file, such as a named pipe, from which reading would wait without end.
+
+    Raises:
+        UserError: something else has the name of the file.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file: move it away, and restore it from Git or with `dvc checkout`")
 
 
 class CommandLine(argparse.ArgumentParser):

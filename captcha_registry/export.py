@@ -41,6 +41,8 @@ from captcha_registry.describing.export_card import WHOLE, write_export_card
 from captcha_registry.describing.statistics import summarize_dataset, summarize_manifest
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
+from captcha_registry.recognition.card import NETWORK_NAME
+from captcha_registry.recognition.onnx_network import ONNX_NAME
 from captcha_registry.workspace import name_full_disk, write_atomically
 
 Format = Literal["tfrecord", "webdataset", "huggingface", "images", "numpy"]
@@ -104,6 +106,14 @@ def export_model(folder: Path, target: Path, *, half: bool) -> int:
         UserError: the file exists already, there is no complete model, or the packages to load it are not installed.
     """
     _require_free_name(target)
+    if target.suffix != ".onnx":
+        raise UserError(
+            f"{target} is no name for an ONNX file; expected one that ends in .onnx, such as {target / folder.name}.onnx"
+        )
+    if not (folder / NETWORK_NAME).exists() and (folder / ONNX_NAME).is_file():
+        raise UserError(
+            f"{folder} was published without its Keras network, as the ONNX file {folder / ONNX_NAME}: copy that file"
+        )
     with needs("export of a model", extra="train"):
         # It takes seconds.
         from captcha_registry.recognition.onnx_conversion import convert_model  # noqa: PLC0415

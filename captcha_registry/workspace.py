@@ -144,10 +144,10 @@ def link_or_copy(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        _copy_whole(source, target)
+        _copy_completely(source, target)
 
 
-def _copy_whole(source: Path, target: Path) -> None:
+def _copy_completely(source: Path, target: Path) -> None:
     """Copy a file, completely or not at all; what makes that fail makes a link fail, too."""
     with source.open("rb") as original, open_atomically(target) as copy:
         shutil.copyfileobj(original, copy)

@@ -92,6 +92,9 @@ def test_a_dataset_says_what_is_in_it(tiny: LoadedDataset, generated_dataset: Ca
     assert list(tiny.splits) == ["train", "test"]
     assert tiny.split("test").splits == {"test": 12}
     assert captcha_registry.load(generated_dataset.root).splits == {}
+    assert tiny.column_names == list(tiny.features)[1:]
+    frame = tiny.to_pandas()
+    assert (frame["label"].tolist(), list(frame)) == (tiny.labels.tolist(), tiny.column_names)
     assert tiny.features == {"image": "uint8 (32, 48, 3)"} | {field.name: str(field.type) for field in tiny.index.schema}
 
 

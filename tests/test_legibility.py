@@ -60,6 +60,11 @@ def test_a_spec_whose_pictures_nobody_can_read_is_refused(changes: Changes, mess
         check_legibility(Drawer(make_spec(**changes)))
 
 
+def test_characters_that_become_blocks_are_named() -> None:
+    (warning,) = check_legibility(Drawer(make_spec(alphabet="AB-.")))
+    assert warning.startswith("- . in the font of `captcha` become filled blocks, as characters are stretched")
+
+
 HARD = [
     pytest.param({"ink": between(0, 20)}, r"the text can hardly be seen in \d\d% of the pictures", id="some dark ink"),
     pytest.param(

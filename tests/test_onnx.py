@@ -1,6 +1,7 @@
 """An ONNX file reads as the network that it was made of, in a fraction of the packages."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,20 @@ def export(*arguments: object) -> None:
         main(["export", *map(str, arguments)])
 
 
+def test_a_model_is_exported_to_a_file_only_and_from_keras_only(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_dir, tmp_path / "exported", ignore=shutil.ignore_patterns("model.keras"))
+    (tmp_path / "exported/model.onnx").touch()
+    for model, target, message in (
+        (model_dir, "folder", f"expected one that ends in .onnx, such as {tmp_path}/folder/{model_dir.name}.onnx"),
+        (tmp_path / "exported", "x.onnx", f"as the ONNX file {tmp_path}/exported/model.onnx: copy that file"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["export", str(model), "--format", "onnx", "--to", str(tmp_path / target)])
+        assert message in capsys.readouterr().err
+
+
 def test_a_model_is_exported_to_a_file_with_its_card_inside(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +195,6 @@ def test_an_export_that_does_not_fit_is_refused(
 ) -> None:
     places = {"MODEL": str(model_dir), "DATASET": str(tiny_dataset.root)}
     with pytest.raises(SystemExit, match="2"):
-        main(["export", "--to", str(tmp_path / "out"), *(places.get(argument, argument) for argument in arguments)])
+        main(["export", "--to", str(tmp_path / "out.onnx"), *(places.get(argument, argument) for argument in arguments)])
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

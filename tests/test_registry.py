@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import sys
@@ -252,6 +253,7 @@ def test_show_tells_a_script_what_it_shows(published: Checkout) -> None:
     [
         (["get", "tinny"], "has no published artifact 'tinny'; did you mean `tiny`? published there: tiny"),
         (["get", "tiny@2.0.0"], "tiny has no version 2.0.0; published: 1.1.0, 1.0.0"),
+        (["get", f"tiny@1.0.0-{'a' * 100}"], "' is not a version; expected MAJOR.MINOR.PATCH"),
         (["get", "tiny@newest"], "'newest' is not a version; expected MAJOR.MINOR.PATCH"),
         (["get", "@1.0.0"], "'@1.0.0' names no version; expected NAME or NAME@VERSION"),
         (["get", "https://me:hunter2@host/x@1.0.0"], "'https://***@host/x@1.0.0' names no version"),
@@ -530,6 +532,17 @@ def test_a_damaged_remote_is_named_and_nothing_of_it_gets_its_name(
     assert "test/00009.tfrecord" not in {path.relative_to(path.parent.parent).as_posix() for path in cache.rglob("*.tfrecord")}
 
 
+@pytest.mark.parametrize("path", ["index.parquet", "test/00009.tfrecord", "manifest.json"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(dataset_copy: Path, published: Checkout, path: str) -> None:
+    (dataset_copy / path).unlink()
+    os.mkfifo(dataset_copy / path)
+    message = rf"{path} is not a regular file: move it away"
+    with pytest.raises(UserError, match=message):
+        list(captcha_registry.load(dataset_copy))
+    if not path.startswith("test"):
+        assert re.search(message, published.run("diff", str(dataset_copy), "tiny@1.0.0").stderr)
+
+
 def damage_cache(published: Checkout, tmp_path: Path) -> Checkout:
     """Copy a checkout with its cache, and change a shard in that."""
     copy = Checkout(Path(shutil.copytree(published.root, tmp_path / "copy")))
@@ -596,6 +609,13 @@ def test_a_version_needs_no_repository_named_in_its_own(published: Checkout, mon
     assert captcha_registry.load("tiny", repo=".").version == "1.1.0"
     with pytest.raises(UserError, match=r"two versions are given, 1\.0\.0 and 1\.1\.0: leave one out"):
         captcha_registry.load("tiny@1.0.0", version="1.1.0")
+
+
+def test_a_published_version_is_exported(published: Checkout, tmp_path: Path) -> None:
+    arguments = ["--format", "images", "--to", str(tmp_path / "out")]
+    done = published.run("export", "tiny@1.0.0", "--repo", published.origin, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert len([*(tmp_path / "out").rglob("*.png")]) == 60
 
 
 def test_commands_take_a_version_apart_from_its_name(published: Checkout, tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ ONNX = "onnx"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("path", type=expand_home, help="folder of the dataset, such as data/digits, or of the model")
+    parser.add_argument(
+        "path", metavar="PATH", type=expand_home, help="folder of the dataset, such as data/digits, or of the model"
+    )
+    parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository that publishes the dataset PATH")
     parser.add_argument(
         "--format",
         required=True,
@@ -51,7 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
         wrote = f"{size_bytes / 1e6:,.1f} MB"
         reader = f"captcha_registry.load_model({json.dumps(str(arguments.to), ensure_ascii=False)}).read(pictures)"
     else:
-        exported = export_dataset(load(arguments.path, split=arguments.split), arguments.format, arguments.to)
+        exported = export_dataset(
+            load(arguments.path, repo=arguments.repo, split=arguments.split), arguments.format, arguments.to
+        )
         facts = asdict(exported)
         wrote = f"{exported.num_samples:,} samples in {exported.num_files:,} files, {exported.size_bytes / 1e6:,.1f} MB"
         reader = describe_reader(arguments.format, str(arguments.to), next(iter(exported.splits)))

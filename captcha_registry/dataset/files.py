@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from captcha_registry.dataset.manifest import FileEntry, read_fetched_splits
-from captcha_registry.errors import UserError
+from captcha_registry.errors import UserError, require_regular
 
 
 class Files(Protocol):
@@ -38,6 +38,7 @@ class LocalFiles:
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Read some bytes of a file with one seek."""
+        require_regular(self.root / path)
         with self._explain_absence(path), (self.root / path).open("rb") as file:
             file.seek(offset)
             return file.read(length)
@@ -45,6 +46,7 @@ class LocalFiles:
     def make_local(self, paths: Iterable[str]) -> Path:
         """Verify the files, and return the folder."""
         for path in paths:
+            require_regular(self.root / path)
             entry = self.entries[path]
             with self._explain_absence(path):
                 found = FileEntry.of(self.root, path, entry.num_samples)

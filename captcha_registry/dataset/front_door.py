@@ -11,7 +11,7 @@ Trainings use the base class, `CaptchaDataset`, so a change to what is only show
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ from captcha_registry.dataset.notebook import encode_png, show_dataset, show_sam
 from captcha_registry.dataset.read_ahead import read_ahead
 from captcha_registry.dataset.records import Sample
 from captcha_registry.errors import UserError
+from captcha_registry.extras import needs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class CaptchaSample(DecodedSample):
@@ -121,6 +125,19 @@ class LoadedDataset(CaptchaDataset):
         """The parts of a sample with their types: the picture, and the columns of the index."""
         spec = self.manifest.spec
         return {"image": f"uint8 ({spec.height}, {spec.width}, 3)"} | {f.name: str(f.type) for f in self.index.schema}
+
+    @property
+    def column_names(self) -> list[str]:
+        """What `dataset[name]` gives an array of: the columns of the index."""
+        return list(self.index.column_names)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the index, a row for each sample, without the pictures; texts of digits stay texts."""
+        with needs("to_pandas"):
+            # PyArrow makes the frame.
+            import pandas as pd  # noqa: PLC0415
+        frame: pd.DataFrame = self.index.to_pandas()
+        return frame
 
     def select(self, numbers: Iterable[int]) -> "LoadedDataset":
         """Select the samples at some places, in the order in which they are given."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError
 
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import MAKE_OR_PULL, UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError, require_regular
 from captcha_registry.params import Section, explain_errors
 from captcha_registry.workspace import write_atomically
 
@@ -95,12 +95,14 @@ def read_manifest(root: Path) -> Manifest:
         UserError: it is missing or not valid.
     """
     path = root / MANIFEST_NAME
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a regular file: move it away, and restore it from Git or with `dvc checkout`")
+    require_regular(path)
     try:
         return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing, so {root} is not a complete dataset: {MAKE_OR_PULL}") from None
+        raise UserError(
+            f"{path} is missing, so {root} is not a complete dataset: {MAKE_OR_PULL}; if it was fetched, fetch it again with "
+            "`captcha-registry get`"
+        ) from None
 
 
 class Fetched(Section):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captcha_registry.errors import MAKE_OR_PULL, UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError, require_regular
 
 
 def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
@@ -14,6 +14,7 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
     Raises:
         UserError: the file is missing, is no Parquet, or lacks a column of `schema`, or values in it.
     """
+    require_regular(path)
     try:
         # `pq.read_table` would import pandas, which takes as long as the reading; to Arrow all paths are UTF-8.
         with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:

@@ -163,7 +163,10 @@ def advise_cure(root: Path, problems: list[Problem]) -> str:
         return ""
     if kinds == {"extra"}:
         return f"move what is not of the dataset out of {root}"
-    return f"`{shlex.join(['captcha-registry', 'repair', str(root)])}` repairs it, or tells how"
+    return (
+        f"`{shlex.join(['captcha-registry', 'repair', str(root)])}` repairs it, or tells how; if it was fetched, "
+        "`captcha-registry get` fetches it again"
+    )
 
 
 def find_manifest_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:

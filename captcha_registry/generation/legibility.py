@@ -40,6 +40,8 @@ _NUM_COVERED = 8
 # Mean difference of two characters in their cells, 0 to 1: none, or rounding; 0 and O of the usual font differ by 0.025 to 0.07.
 SAME_SHAPE = 0.005
 LIKE_SHAPE = 0.02
+# Share of its cell that a character fills. Letters and digits of the usual font fill up to 0.53, - and . are 0.7 and 0.8.
+BLOCK_SHARE = 0.65
 _MAX_PAIRS_SHOWN = 5
 
 # Share of the pictures from which on something is said.
@@ -76,6 +78,7 @@ def find_flaws(drawer: Drawer) -> Iterator[Flaw]:
     yield from _find_cut_characters(drawer.spec, large)
     yield from _find_narrow_characters(drawer.spec, small)
     yield from _find_covered_text(drawer)
+    yield from _find_blocks(large)
     yield from _find_equal_characters(small)
 
 
@@ -178,6 +181,17 @@ def _measure_cover(drawer: Drawer, dots: int, curves: int) -> float:
         noise.paint_noise(picture, (255, 255, 255, 255), chosen)
         shares.append((picture[:, :, 0] > 0).mean())
     return float(np.mean(shares))
+
+
+def _find_blocks(fonts: FontCells) -> Iterator[Flaw]:
+    """Look for characters that are a bar or a dot, and become a block where each is stretched to the height of the line."""
+    for name, cells in fonts.items():
+        if blocks := [c for c, cell in cells.items() if cell.size and (cell > 127).mean() > BLOCK_SHARE]:  # noqa: PLR2004 - half
+            yield Flaw(
+                f"{' '.join(blocks)} in {name} become filled blocks, as characters are stretched to the height of the line: "
+                "leave them out of `alphabet`",
+                is_fatal=False,
+            )
 
 
 def _find_equal_characters(fonts: FontCells) -> Iterator[Flaw]:

@@ -39,7 +39,7 @@ from captcha_registry.errors import FULL_DISK, UserError, hide_login
 from captcha_registry.extras import advise_install
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer, hash_fonts
 from captcha_registry.generation.generating import draw_shards, make_manifest, write_shard_rows
-from captcha_registry.generation.shards import draw_shard, proof_path, read_proved_entry, rows_path
+from captcha_registry.generation.shards import draw_shard, proof_path, read_verified_entry, rows_path
 from captcha_registry.machine import expand_home
 from captcha_registry.workspace import name_full_disk
 
@@ -353,7 +353,7 @@ def _find_finished_shards(drawer: Drawer, place: Place, target: Target) -> dict[
     for number in range(drawer.spec.num_shards):
         shard, rows, proof = names = _names_of(number, target)
         if all(name in sizes for name in names):
-            entry = read_proved_entry(place.read(rows) or b"", place.read(proof) or b"")
+            entry = read_verified_entry(place.read(rows) or b"", place.read(proof) or b"")
             if entry and entry.size_bytes == sizes[shard]:
                 finished[number] = entry
     return finished

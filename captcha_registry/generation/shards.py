@@ -56,13 +56,13 @@ def read_finished_shard(shard_number: int, folder: Path) -> FileEntry | None:
     """Return what is known of a shard that an earlier run finished in `folder`; None if it is absent or damaged."""
     try:
         rows = rows_path(folder, shard_number).read_bytes()
-        entry = read_proved_entry(rows, proof_path(folder, shard_number).read_bytes())
+        entry = read_verified_entry(rows, proof_path(folder, shard_number).read_bytes())
         return entry if entry and entry == FileEntry.of(folder, entry.path, entry.num_samples) else None
     except FileNotFoundError:
         return None
 
 
-def read_proved_entry(rows: bytes, proof: bytes) -> FileEntry | None:
+def read_verified_entry(rows: bytes, proof: bytes) -> FileEntry | None:
     """Return what the bytes of a file of index rows say of its shard; None if they are not those that were written."""
     if hashlib.sha256(rows).hexdigest().encode() != proof:
         return None

@@ -55,6 +55,8 @@ PLACES = ("url", "endpointurl", "oss_endpoint", "account_name", "port")
 TRANSPORT_HELPER = re.compile(r"[\w.+-]*::")
 # How DVC colours what it says.
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
+# Git keeps a tag in a file of its name, which may have 255 bytes.
+MAX_VERSION_LENGTH = 100
 REFERENCE = re.compile(r"(?P<name>[^@]+)(@v?(?P<version>.+))?")
 
 
@@ -118,7 +120,7 @@ def parse_version(text: str) -> Version:
         version = Version.parse(text.removeprefix("v"))
     except ValueError:
         version = None
-    if version is None or version.build:
+    if version is None or version.build or len(text) > MAX_VERSION_LENGTH:
         raise UserError(f"{text!r} is not a version; expected MAJOR.MINOR.PATCH, such as 1.0.0 (https://semver.org)")
     return version
 
