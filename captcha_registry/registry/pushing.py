@@ -21,7 +21,7 @@ from dvc_data.callbacks import TqdmCallback
 from dvc_data.hashfile.db import HashFileDB
 from dvc_data.index import DataIndexDirError
 
-from captcha_registry.errors import UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError
 from captcha_registry.registry.fetching import Checksum, kept_file_systems
 from captcha_registry.registry.repository import Published, open_revision
 
@@ -237,9 +237,10 @@ def _list_hashes(repo: Repo, out: Output) -> list[str]:
         entries = [entry for _, entry in repo.index.data["repo"].iteritems(out.index_key[1])]
     except (DataIndexDirError, KeyError):
         stage = ":".join(filter(None, (out.stage.path_in_repo, getattr(out.stage, "name", None))))
+        from_folder = f"`dvc commit --force {shlex.quote(stage)}` takes it from the folder"
+        cure = from_folder if (Path(repo.scm.root_dir) / name_output(out)).exists() else MAKE_OR_PULL
         raise UserError(
-            f"DVC's cache has lost what {name_output(out)} holds, and the remote does not have it either: "
-            f"`dvc commit --force {shlex.quote(stage)}` takes it from the folder; then run this again"
+            f"neither DVC's cache nor the remote has what {name_output(out)} holds: {cure}; then run this again"
         ) from None
     return [entry.hash_info.value for entry in entries if entry.hash_info and entry.hash_info.value]
 
