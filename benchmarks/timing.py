@@ -7,9 +7,11 @@ them. Ratios are taken within a round.
 
 import argparse
 import json
+import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -159,3 +161,14 @@ def format_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, num_nam
     """Lay cells out as Markdown: first columns of names, then columns of numbers."""
     rule = ["---"] * num_names + ["---:"] * (len(heads) - num_names)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Leave this process, and what it starts, one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)

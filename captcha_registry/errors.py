@@ -187,6 +187,8 @@ def _warn_only() -> None:
     """Let no warning of a library end a command, or a process that it starts, as PYTHONWARNINGS or `-W` may have it."""
     sys.warnoptions[:] = [option for option in sys.warnoptions if not option.startswith("e")]
     warnings.filters = [known for known in warnings.filters if known[0] != "error"]
+    # A terminal that is closed ends this helper of `multiprocessing`, too, which ignores other signals.
+    warnings.filterwarnings("ignore", "resource_tracker: process died unexpectedly", UserWarning)
     if "PYTHONWARNINGS" in os.environ:
         os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
 

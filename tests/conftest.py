@@ -130,17 +130,6 @@ def share_workers(opened: AbstractContextManager[Executor], *openers: str) -> It
         yield
 
 
-@contextmanager
-def on_one_core() -> Iterator[None]:
-    """Let processes that are started here have one core: each starts one that draws then, not two, and a start is long."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
-
-
 def wait_until(is_true: Callable[[], object], what: str, seconds: float = HANG_SECONDS, *, pause_seconds: float = 0.005) -> None:
     deadline = time.monotonic() + seconds
     while not is_true():

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 from checkouts import run_here
-from conftest import on_one_core
 
+from benchmarks.timing import on_one_core
 from examples.demo import ROOT
 from examples.two_teams import run as two_teams
 

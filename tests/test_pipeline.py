@@ -17,11 +17,12 @@ from pathlib import Path
 import dvc.cli
 import pandas as pd
 import pytest
-from conftest import hash_files, on_one_core, wait_until
+from conftest import hash_files, wait_until
 from filelock import FileLock
 from test_meaning import tidy
 
 import captcha_registry
+from benchmarks.timing import on_one_core
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.manifest import read_manifest
 from examples.demo import change_params, copy_project

@@ -177,7 +177,9 @@ def test_a_lost_listing_comes_back_as_it_is_advised(checkout: Checkout) -> None:
 def test_a_fresh_clone_is_told_to_make_or_pull_what_it_does_not_have(checkout: Checkout, tmp_path: Path) -> None:
     clone = Checkout(tmp_path / "clone")
     run_git(tmp_path, "clone", "--quiet", checkout.origin, str(clone.root))
-    refuse(clone, "1.0.0", "has what data/tiny/train holds: run `dvc repro`, or `dvc pull --allow-missing` if a DVC remote has it")
+    refuse(
+        clone, "1.0.0", "has what data/tiny/train holds: run `dvc repro`, or `dvc pull --allow-missing` if a DVC remote has it"
+    )
 
 
 def find_cached(checkout: Checkout, path: Path) -> Path:

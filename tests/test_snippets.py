@@ -22,10 +22,11 @@ from pathlib import Path
 import dvc.cli
 import pytest
 from checkouts import Checkout
-from conftest import ROOT, on_one_core
+from conftest import ROOT
 from test_pipeline import commit_all, share
 
 import captcha_registry
+from benchmarks.timing import on_one_core
 from captcha_registry.cli import main, parse_arguments
 from captcha_registry.recognition.readings import tabulate_readings, write_readings
 from examples import quickstart
