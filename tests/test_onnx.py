@@ -180,6 +180,7 @@ def test_a_model_is_exported_to_a_file_with_its_card_inside(
         (["MODEL", "--format", "numpy"], "cnn is a model; expected --format onnx, not numpy"),
         (["DATASET", "--format", "onnx"], "expected a format for datasets, not onnx"),
         (["MODEL", "--format", "onnx", "--split", "test"], "--split goes with a dataset, not with --format onnx"),
+        (["MODEL", "--format", "onnx", "--repo", "."], "--repo goes with a dataset, not with --format onnx"),
         (["DATASET", "--format", "numpy", "--half"], "--half goes with a model, not with --format numpy"),
         (["MODEL", "--format", "onnx", "--to", "MODEL"], "exists already, and nothing is overwritten"),
         (["nothing", "--format", "onnx"], "nothing/model.json is missing"),

@@ -26,7 +26,10 @@ ONNX = "onnx"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument(
-        "path", metavar="PATH", type=expand_home, help="folder of the dataset, such as data/digits, or of the model"
+        "path",
+        metavar="PATH",
+        type=expand_home,
+        help="folder of a dataset, such as data/digits, or of a model, or a published dataset, NAME@VERSION",
     )
     parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository that publishes the dataset PATH")
     parser.add_argument(
@@ -82,6 +85,6 @@ def _require_fitting(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"{arguments.path} is a {'model' if is_model else 'dataset'}; expected {expected}, not {arguments.format}"
         )
-    if arguments.split if wants_model else arguments.half:
-        option = "--split" if wants_model else "--half"
+    unfitting = ("split", "repo") if wants_model else ("half",)
+    if option := next((f"--{name}" for name in unfitting if getattr(arguments, name)), None):
         raise UserError(f"{option} goes with a {'dataset' if wants_model else 'model'}, not with --format {arguments.format}")

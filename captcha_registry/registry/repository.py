@@ -121,7 +121,10 @@ def parse_version(text: str) -> Version:
     except ValueError:
         version = None
     if version is None or version.build or len(text) > MAX_VERSION_LENGTH:
-        raise UserError(f"{text!r} is not a version; expected MAJOR.MINOR.PATCH, such as 1.0.0 (https://semver.org)")
+        raise UserError(
+            f"{text!r} is not a version; expected MAJOR.MINOR.PATCH, such as 1.0.0, with at most "
+            f"{MAX_VERSION_LENGTH} characters (https://semver.org)"
+        )
     return version
 
 
