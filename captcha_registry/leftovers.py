@@ -5,7 +5,7 @@ outputs were theirs, so that nothing is removed which somebody else put beside t
 """
 
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -14,7 +14,9 @@ from typing import Any
 
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
+from captcha_registry.errors import UserError
 from captcha_registry.workspace import write_atomically
 
 LOCK_PATH, PIPELINE_PATH = Path("dvc.lock"), Path("dvc.yaml")
@@ -73,7 +75,16 @@ def find_leftovers(names: Mapping[str, Collection[str]]) -> dict[str, Leftover]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    return (path.is_file() and YAML(typ="safe").load(path)) or {}
+    try:
+        content = (path.is_file() and YAML(typ="safe").load(path)) or {}
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not valid YAML ({' '.join(str(error).split())}): correct it, or take the committed one with "
+            f"`git checkout HEAD -- {path}`"
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}; expected sections such as `stages:`")
+    return content
 
 
 def _list_outs(locked: Mapping[str, Any], stages: Iterable[str]) -> set[str]:
@@ -83,20 +94,26 @@ def _list_outs(locked: Mapping[str, Any], stages: Iterable[str]) -> set[str]:
 def _find_in_pipeline(pipeline: Mapping[str, Any], names: Mapping[str, Collection[str]], found: dict[str, Leftover]) -> None:
     """Add what dvc.yaml says of names that are found, and artifacts of others where nothing is that somebody else put there."""
     for artifact, told in (pipeline.get("artifacts") or {}).items():
-        folder, _, name = told["path"].partition("/")
+        folder, _, name = str(told["path"] if isinstance(told, dict) and "path" in told else "").partition("/")
         is_removed = folder in FOLDERS and name not in names[FOLDERS[folder]]
         if is_removed and (name in found or not Path(told["path"]).exists()):
             found.setdefault(name, Leftover(name)).artifacts.append(artifact)
-    for plot in pipeline.get("plots") or []:
+    for plot in _list_shown(pipeline):
         for path in _list_plotted(plot):
             name = path.removeprefix("metrics/plots/").partition("/")[0]
             if name in found and name not in {*names["datasets"], *names["models"]} and path not in found[name].plots:
                 found[name].plots.append(path)
 
 
-def _list_plotted(plot: Mapping[str, Any]) -> list[str]:
-    """List the files that an entry of `plots` shows."""
-    return [path for told in plot.values() if isinstance(told, dict) and isinstance(told.get("y"), dict) for path in told["y"]]
+def _list_shown(pipeline: Mapping[str, Any]) -> list[Any]:
+    """Return the entries of `plots`; DVC takes a mapping there, too, which has none of ours."""
+    return shown if isinstance(shown := pipeline.get("plots"), list) else []
+
+
+def _list_plotted(plot: object) -> list[str]:
+    """List the files that an entry of `plots` shows; one that is a file's name shows that, and names nothing of ours."""
+    told = plot.values() if isinstance(plot, dict) else ()
+    return [path for each in told if isinstance(each, dict) and isinstance(each.get("y"), dict) for path in each["y"]]
 
 
 def remove_leftover(leftover: Leftover) -> None:
@@ -109,16 +126,42 @@ def remove_leftover(leftover: Leftover) -> None:
             for stage in leftover.stages:
                 del lock["stages"][stage]
     if leftover.artifacts or leftover.plots:
-        yaml = YAML()
-        # As the file is written, which people edit.
-        yaml.preserve_quotes, yaml.width = True, 4_096
-        yaml.indent(mapping=2, sequence=4, offset=2)
-        pipeline, content = yaml.load(PIPELINE_PATH), BytesIO()
-        for artifact in leftover.artifacts:
-            del pipeline["artifacts"][artifact]
-        _remove_plots(pipeline, leftover.plots)
-        yaml.dump(pipeline, content)
-        write_atomically(PIPELINE_PATH, content.getvalue())
+        write_atomically(PIPELINE_PATH, _edit_pipeline(PIPELINE_PATH.read_bytes().decode(), leftover).encode())
+
+
+def _edit_pipeline(text: str, leftover: Leftover) -> str:
+    """Take a leftover's artifacts and plots out of dvc.yaml; all other lines stay as people wrote them."""
+    yaml, content = YAML(), BytesIO()
+    yaml.preserve_quotes, yaml.width = True, 4_096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    pipeline = yaml.load(text)
+    lines = {*_remove_artifacts(pipeline, leftover.artifacts), *_remove_plots(pipeline, leftover.plots)}
+    yaml.dump(pipeline, content)
+    cut, written = _cut_lines(text, lines), content.getvalue().decode()
+    with suppress(YAMLError):
+        if YAML(typ="safe").load(cut) == YAML(typ="safe").load(written):
+            return cut
+    # An entry shares its line with others, as between braces.
+    return written
+
+
+def _cut_lines(text: str, numbers: Collection[int]) -> str:
+    """Leave out lines, each with those below it that are indented deeper."""
+    kept, blank, depth = [], [], -1
+    for number, line in enumerate(text.splitlines(keepends=True)):
+        indent = len(line) - len(line.lstrip(" "))
+        if depth >= 0 and not line.strip():
+            blank.append(line)
+            continue
+        if indent <= depth:
+            # What parts a section from the next one stays.
+            kept += blank if indent < depth else []
+            depth = -1
+        if number in numbers and depth < 0:
+            depth = indent
+        blank.clear()
+        kept += [line] if depth < 0 else []
+    return "".join(kept)
 
 
 def _forget_ignored(out: Path) -> None:
@@ -134,13 +177,29 @@ def _forget_ignored(out: Path) -> None:
         out.parent.rmdir()
 
 
-def _remove_plots(pipeline: dict[str, Any], plots: Collection[str]) -> None:
-    """Take files out of `plots`, with entries that then show nothing."""
-    for plot in list(pipeline.get("plots") or []):
-        for title, told in list(plot.items()):
+def _remove_artifacts(pipeline: Any, artifacts: Collection[str]) -> Iterator[int]:
+    """Take artifacts out of the file's content; yield the numbers of the lines where their entries begin."""
+    for artifact in artifacts:
+        yield pipeline["artifacts"].lc.key(artifact)[0]
+        del pipeline["artifacts"][artifact]
+    if artifacts and not pipeline["artifacts"]:
+        yield pipeline.lc.key("artifacts")[0]
+        del pipeline["artifacts"]
+
+
+def _remove_plots(pipeline: Any, plots: Collection[str]) -> Iterator[int]:
+    """Take files out of `plots`, with entries that then show nothing; yield the numbers of the lines where they begin."""
+    shown = _list_shown(pipeline)
+    for number, plot in [*enumerate(shown)][::-1]:
+        for title, told in list(plot.items()) if isinstance(plot, dict) else ():
             for path in set(plots).intersection(_list_plotted({title: told})):
+                yield told["y"].lc.key(path)[0]
                 del told["y"][path]
             if isinstance(told, dict) and told.get("y") == {}:
+                yield plot.lc.key(title)[0]
                 del plot[title]
         if not plot:
-            pipeline["plots"].remove(plot)
+            del shown[number]
+    if plots and not shown:
+        yield pipeline.lc.key("plots")[0]
+        del pipeline["plots"]

@@ -1,6 +1,6 @@
 """A dataset or model that is deleted from params.yaml leaves nothing behind without telling."""
 
-import re
+import difflib
 from contextlib import chdir
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 from captcha_registry.errors import UserError
-from captcha_registry.leftovers import find_leftovers
+from captcha_registry.leftovers import find_leftovers, remove_leftover
 from examples.demo import change_params
 from stages import check
 
@@ -86,18 +86,66 @@ def test_the_check_says_what_is_left_and_the_command_that_removes_all_of_it(
     assert all((project / path).exists() for path in list_outs(project)), "what the others wrote stays"
 
 
-def test_all_else_in_dvc_yaml_stays_comments_too(project: Path) -> None:
+def test_all_else_in_dvc_yaml_stays_as_it_was_written(project: Path) -> None:
     delete_names(project)
     with chdir(project):
         check.remove(MODEL)
-    before, after = (YAML(typ="safe").load(place / "dvc.yaml") for place in (ROOT, project))
-    del before["artifacts"][MODEL]
-    for plot in before["plots"]:
-        for shown in plot.values():
-            shown["y"].pop(f"metrics/plots/{MODEL}/learning_curves.csv", None)
-    assert after == before
-    comments = [re.findall("# .+", (place / "dvc.yaml").read_text()) for place in (ROOT, project)]
-    assert comments[0] == comments[1]
+    before, after = ((place / "dvc.yaml").read_text().splitlines() for place in (ROOT, project))
+    changed = [line for line in difflib.ndiff(before, after) if not line.startswith(" ")]
+    assert [line.partition("desc:")[0].rstrip() for line in changed] == [
+        f"-         metrics/plots/{MODEL}/learning_curves.csv: val_exact_match",
+        f"-   {MODEL}:",
+        f"-     path: models/{MODEL}",
+        "-     type: model",
+        "-",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(
+            "# a\nartifacts:\n  # b\n  old:\n    # c\n    path: models/old\n\n  new:   {path: models/new} # d\n",
+            "# a\nartifacts:\n  # b\n  new:   {path: models/new} # d\n",
+            id="one of two",
+        ),
+        pytest.param("artifacts:\n  old:\n    path: models/old\n\nstages: {}\n\n# end", "stages: {}\n\n# end", id="the only one"),
+        pytest.param(
+            "plots:\n- a.csv\n- old:\n    y:\n      metrics/plots/old/a.csv: b\n- {c: {}}\n",
+            "plots:\n- a.csv\n- {c: {}}\n",
+            id="plots that are a name or between braces",
+        ),
+        pytest.param(
+            "artifacts: {old: {path: models/old}, new: {path: models/new}}\n",
+            "artifacts: {new: {path: models/new}}\n",
+            id="on the line of another",
+        ),
+        pytest.param(
+            "artifacts:\n  old: {path: models/old}\n  none:\n  pathless: {}\n",
+            "artifacts:\n  none:\n  pathless: {}\n",
+            id="artifacts without a path",
+        ),
+    ],
+)
+def test_only_the_lines_of_what_is_removed_go(tmp_path: Path, before: str, after: str) -> None:
+    with chdir(tmp_path):
+        Path("dvc.yaml").write_text(before)
+        Path("dvc.lock").write_text("schema: '2.0'\nstages: {train@old: {cmd: x}}\n")
+        remove_leftover(find_leftovers({"datasets": [], "models": ["new"]})["old"])
+        assert Path("dvc.yaml").read_text() == after
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<<<<<<< HEAD\nstages:\n", r"is not valid YAML \(.*\): correct it, or .* `git checkout HEAD -- dvc.lock`"),
+        ("- x\n", "holds a list; expected sections such as `stages:`"),
+    ],
+)
+def test_a_file_of_dvc_that_cannot_be_read_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "dvc.lock").write_text(content)
+    with chdir(tmp_path), pytest.raises(UserError, match=message):
+        find_leftovers({"datasets": [], "models": []})
 
 
 def test_what_others_put_beside_an_output_stays(project: Path) -> None:
