@@ -48,6 +48,8 @@ quickstart: setup ## publish a small registry on this disk and say how to try it
 repro: setup ## draw, split, describe, train and evaluate at full scale; only what changed runs again
 	@git rev-parse --git-dir >/dev/null 2>&1 || test -e .git || { echo "error: DVC needs a Git repository here: clone the project, or run" \
 		"git init && git add --all && git commit -m project" >&2; exit 2; }
+	@# DVC makes its stages of what params.yaml names, and would say in words of its own what is wrong there.
+	@$(BIN)/python -m stages.check --values
 	$(BIN)/dvc repro
 	@$(BIN)/python -m captcha_registry.seeing.summary
 

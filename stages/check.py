@@ -5,7 +5,8 @@ with: `<stage>.json`, or `<stage>/<name>.json` where it differs between datasets
 packages, the SHA-256 of fonts and, for each module that the stage imports, a hash of what it computes. The stages depend on
 these files: they come after the check, and run again when what they compute may have changed.
 
-It also says what is left of a dataset or model that params.yaml no longer names; `--remove NAME` removes that.
+It also says what is left of a dataset or model that params.yaml no longer names; `--remove NAME` removes that. `--values` checks
+the values in params.yaml alone, in a second: DVC takes its stages from their names, and has other words for one that it lacks.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from captcha_registry.errors import CommandLine, UserError, report_errors
 from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.leftovers import Leftover, find_leftovers, remove_leftover
 from captcha_registry.meaning import hash_modules
+from captcha_registry.nearest import suggest
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params
 from captcha_registry.recognition.recipe import TRAINING_PACKAGES, CnnParams, ModelParams, load_model_params
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
@@ -30,6 +32,8 @@ SECTIONS = {"datasets", "drawing", "split", "models"}
 # No more than GTO, which reads the tags of versions, takes for a name.
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?")
 RESERVED_NAMES = {"generated", "tools"}
+# What no file or folder can be called on Windows.
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 TOOLS_DIR = Path("data/tools")
 
 # What `generate` imports to draw to a URL, which the pipeline never does.
@@ -52,6 +56,10 @@ def check_names(names: Iterable[object]) -> None:
             )
         if name in RESERVED_NAMES:
             raise ParamsError(f"{PARAMS_PATH}: the name {name!r} is taken by data/{name}: choose another")
+        if name in DEVICES:
+            raise ParamsError(
+                f"{PARAMS_PATH}: the name {name!r} is that of a device on Windows, where nobody could fetch it: choose another"
+            )
         if times > 1:
             raise ParamsError(f"{PARAMS_PATH}: a dataset and a model are both called {name!r}: rename one, they share metrics/")
 
@@ -68,7 +76,11 @@ def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelPa
     """Check every value on its own, and what the sections name of each other; nothing large is imported for that."""
     params = read_params()
     if set(params) != SECTIONS:
-        raise ParamsError(f"{PARAMS_PATH} has the sections {', '.join(map(str, params))}; expected {', '.join(sorted(SECTIONS))}")
+        missing = sorted(SECTIONS - set(params))
+        hint = next((f": {hint}" for name in params if name not in SECTIONS and (hint := suggest(str(name), missing))), "")
+        raise ParamsError(
+            f"{PARAMS_PATH} has the sections {', '.join(map(str, params))}; expected {', '.join(sorted(SECTIONS))}{hint}"
+        )
     # Who only shares datasets has no model.
     for section, expected in (
         ("datasets", "at least one name with its settings"),
@@ -92,7 +104,20 @@ def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelPa
     return specs, rule, models
 
 
-def check_datasets(specs: Mapping[str, DatasetSpec], rule: SplitRule) -> dict[str, object]:
+def require_training_samples(name: str, model: ModelParams, num_train: int) -> None:
+    """Refuse a model whose validation part is all of the train split.
+
+    Raises:
+        ParamsError: says how many samples there are.
+    """
+    if max(1, round(num_train * model.validation_size)) >= num_train:
+        raise ParamsError(
+            f"{PARAMS_PATH}: models.{name}.validation_size is {model.validation_size}, which leaves nothing of {num_train:,} "
+            f"train samples to train on: lower it, or raise `count` of datasets.{model.dataset}"
+        )
+
+
+def check_datasets(specs: Mapping[str, DatasetSpec], rule: SplitRule, models: Mapping[str, ModelParams]) -> dict[str, object]:
     """Check that datasets can be drawn and split; return what `generate` computes with, by file name."""
     # Compiled code and fonts: a second that a wrong value need not wait.
     from captcha_registry.generation.drawing import Drawer, hash_fonts  # noqa: PLC0415
@@ -109,6 +134,9 @@ def check_datasets(specs: Mapping[str, DatasetSpec], rule: SplitRule) -> dict[st
                 print(f"warning: {PARAMS_PATH}: datasets.{name}: {warning}", file=sys.stderr)
             fonts = hash_fonts(spec.fonts, drawer.font_files)
             num_test = check_split(spec, rule)
+        for reader, model in models.items():
+            if model.dataset == name:
+                require_training_samples(reader, model, spec.count - num_test)
         tools[f"generate/{name}"] = describe_stage("generate", packages=DATASET_PACKAGES, without=URL_MODULES) | {"fonts": fonts}
         growth = "; they change sides when `count` does" if rule.by in {"sample", "label"} else ""
         print(f"{name}: {'about ' if rule.by.endswith('_hash') else ''}{describe_sides(spec.count, num_test, rule)}{growth}")
@@ -196,7 +224,7 @@ def main() -> None:
     """Check every section and what the sections ask of each other."""
     specs, rule, models = check_values()
     tell_leftovers()
-    tools = check_datasets(specs, rule) | check_models(models, specs)
+    tools = check_datasets(specs, rule, models) | check_models(models, specs)
     tools["split"] = describe_stage("split", packages=SPLIT_PACKAGES)
     tools["describe"] = describe_stage("describe", packages=DESCRIBE_PACKAGES)
     tools["evaluate"] = describe_evaluation(specs.values())
@@ -207,6 +235,10 @@ def main() -> None:
 if __name__ == "__main__":
     parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--remove", metavar="NAME", help="remove what is left of a dataset or model, and check nothing else")
+    parser.add_argument("--values", action="store_true", help="check the values in params.yaml, and write nothing")
     with report_errors():
         arguments = parser.parse_args()
-        remove(arguments.remove) if arguments.remove else main()
+        if arguments.values:
+            check_values()
+        else:
+            remove(arguments.remove) if arguments.remove is not None else main()

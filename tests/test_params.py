@@ -493,8 +493,13 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
         pytest.param({"models.cnn.family": "rnn"}, r"models.cnn.family is 'rnn'; expected one of cnn, crnn", id="unknown family"),
         pytest.param(
             {"model": {}},
-            r"sections datasets, drawing, split, models, model; expected datasets, drawing, models, split",
+            r"sections datasets, drawing, split, models, model; expected datasets, drawing, models, split$",
             id="section",
+        ),
+        pytest.param(
+            {"models.cnn.validation_size": 0.9999999},
+            r"models.cnn.validation_size is 0.9999999, which leaves nothing of 80,000 train samples .*: lower it, or",
+            id="nothing to train on",
         ),
         pytest.param({"datasets": None}, r"params.yaml: datasets is None; expected at least one name", id="no dataset"),
         pytest.param(
@@ -508,6 +513,7 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
             for name in ("digits_", "-digits", "ünder", "x" * 65)
         ),
         pytest.param({"datasets.generated": {}}, r"the name 'generated' is taken by data/generated", id="taken name"),
+        pytest.param({"datasets.con": {}}, r"the name 'con' is that of a device on Windows, .* choose another", id="device"),
         pytest.param({"datasets.cnn": {}}, r"a dataset and a model are both called 'cnn': rename one", id="same name twice"),
     ],
 )
@@ -528,6 +534,23 @@ def test_check_refuses_what_cannot_work_and_writes_nothing(workplace: Path, chan
 @given(st.from_regex(check.NAME, fullmatch=True))
 def test_every_name_that_check_takes_is_one_that_tags_of_versions_can_have(name: str) -> None:
     assert name_re.fullmatch(name)
+
+
+def test_check_suggests_the_section_that_somebody_meant(workplace: Path) -> None:
+    text = (workplace / "params.yaml").read_text(encoding="utf-8").replace("drawing:", "drawings:")
+    (workplace / "params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"expected datasets, drawing, models, split: did you mean `drawing`\?"):
+        check.main()
+
+
+def test_values_are_checked_alone_before_dvc_makes_stages_of_them(project: Project) -> None:
+    assert project.run("check", "--values").returncode == 0
+    assert project.list_files() == {"params.yaml"}
+    with (project.root / "params.yaml").open("a") as params:
+        params.write("more: 1\n")
+    done = project.run("check", "--values")
+    assert (done.returncode, "params.yaml has the sections" in done.stderr) == (2, True)
+    assert "stages.check --values\n\t$(BIN)/dvc repro\n" in (ROOT / "Makefile").read_text()
 
 
 def test_check_refuses_a_name_that_yaml_reads_as_a_number(workplace: Path) -> None:
