@@ -1,6 +1,7 @@
 """The `captcha-registry` command; each of its commands is a module of `captcha_registry.commands`."""
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
 from captcha_registry import __version__
 from captcha_registry.errors import CommandLine, UserError, hide_secrets, prepare_process, printable, report_errors
@@ -19,6 +21,8 @@ COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repai
 HELP_WIDTH = 100
 MIN_WIDTH = 11
 ERROR = "error:"
+# What the system says of a path that leads nowhere, or to something else than is expected there.
+WRONG_PATHS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 
 
 def make_parser(names: Sequence[str]) -> CommandLine:
@@ -85,6 +89,28 @@ def break_at_words(text: str, width: int) -> str:
 
 
 @contextmanager
+def _explain_paths() -> Iterator[None]:
+    """Say what to do where the system refuses a path that a person gave, or one that follows from it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.errno not in WRONG_PATHS:
+            raise
+        name = os.fsdecode(error.filename)
+        raise UserError(f"{name}: {error.strerror}: {_find_obstacle(Path(name))}, so name another path") from error
+
+
+def _find_obstacle(path: Path) -> str:
+    """Say what is in the way to a path that nothing can be read from, or written to."""
+    there = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
+    if there.is_symlink() and not there.exists():
+        return f"{there} is a symbolic link that leads nowhere"
+    if not there.is_dir():
+        return f"{there} is there, and is no folder"
+    return f"{there} is a folder" if there == path else f"it is not in {there}, and cannot be made there"
+
+
+@contextmanager
 def _fit_errors() -> Iterator[None]:
     """Let errors break between words on a terminal, which itself would break them anywhere; in a pipe they stay one line."""
     try:
@@ -101,7 +127,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     """Run the command that the process was started with, or another."""
     if command_line is None:
         prepare_process()
-    with report_errors(), _fit_errors():
+    with report_errors(), _fit_errors(), _explain_paths():
         arguments = parse_arguments(sys.argv[1:] if command_line is None else command_line)
         for handler in logging.getLogger("dvc").handlers:
             handler.addFilter(_make_printable)

@@ -274,6 +274,24 @@ def test_what_does_not_exist_is_named_with_what_does(published: Checkout, argume
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("file/x", "{0}/file is there, and is no folder, so name another path"),
+        ("link/x", "{0}/link is a symbolic link that leads nowhere, so name another path"),
+        ("/proc/x", "No such file or directory: it is not in /proc, and cannot be made there, so name another path"),
+    ],
+)
+def test_a_path_that_cannot_be_made_is_told_with_what_is_in_the_way(
+    published: Checkout, tmp_path: Path, target: str, message: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for command in (["get", "tiny"], ["export", "data/tiny", "--format", "numpy"]):
+        done = published.run(*command, "--to", str(tmp_path / target))
+        assert (done.returncode, message.format(tmp_path) in done.stderr) == (2, True), done.stderr
+
+
 def test_references_and_versions_are_read_with_and_without_v() -> None:
     assert parse_reference("digits@v1.2.3") == parse_reference("digits@1.2.3") == ("digits", "1.2.3")
     assert parse_reference("digits") == ("digits", None)

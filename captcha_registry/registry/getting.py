@@ -1,7 +1,8 @@
 """Fetch a published version, or a split of it, into a folder of one's own."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,15 +115,25 @@ def _require_room(published: Published, sources: Mapping[str, RemoteFile], wante
             raise UserError(
                 f"{link} is a symbolic link, which leads out of {target}: remove it, or choose another folder with --to"
             )
-    found = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+    leftovers = []
+    for path in _list_files(target):
+        if (match := LEFTOVER.fullmatch(path)) and match[1] in sources:
+            leftovers.append(target / path)
+        elif path not in {*sources, FETCHED_NAME} and not is_litter(path):
+            raise UserError(f"{target} holds {path}, which is not part of {published}: choose an empty folder with --to")
     # What a killed call left.
-    for leftover in [path for path in found if (match := LEFTOVER.fullmatch(path)) and match[1] in sources]:
-        (target / leftover).unlink()
-        found.remove(leftover)
-    if others := [path for path in found if path not in {*sources, FETCHED_NAME} and not is_litter(path)]:
-        raise UserError(f"{target} holds {others[0]}, which is not part of {published}: choose an empty folder with --to")
-    if MANIFEST_NAME in found and not Checksum("md5", sources[MANIFEST_NAME].md5).fits(target / MANIFEST_NAME):
+    for leftover in leftovers:
+        leftover.unlink()
+    manifest = target / MANIFEST_NAME
+    if manifest.is_file() and MANIFEST_NAME in sources and not Checksum("md5", sources[MANIFEST_NAME].md5).fits(manifest):
         raise UserError(f"{target} holds another dataset or version than {published}: choose another folder with --to")
+
+
+def _list_files(target: Path) -> Iterator[str]:
+    """Yield the files in a folder, as paths inside it, one by one: it may be somebody's home, or all of the disk."""
+    for folder, subfolders, names in os.walk(target):
+        subfolders.sort()
+        yield from (path.relative_to(target).as_posix() for name in sorted(names) if (path := Path(folder, name)).is_file())
 
 
 def _require_nothing_lost(published: Published, missing: list[str], target: Path) -> None:
