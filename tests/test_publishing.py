@@ -122,6 +122,16 @@ def test_a_stale_pipeline_is_refused(checkout: Checkout) -> None:
     refuse(checkout, "1.0.0", "tiny is not what the pipeline would make now (make): run `dvc repro make` and commit")
 
 
+def test_a_damaged_dataset_is_to_be_repaired_and_not_made_again(checkout: Checkout) -> None:
+    shard = checkout.root / "data/tiny/train/00000.tfrecord"
+    content = shard.read_bytes()
+    shard.unlink()
+    shard.write_bytes(content[:-1])
+    refuse(checkout, "1.0.0", "`captcha-registry repair ")
+    assert checkout.run("repair", "data/tiny").returncode == 0
+    publish(checkout, "1.0.0")
+
+
 def test_what_the_data_was_made_from_need_not_be_here(checkout: Checkout) -> None:
     shutil.rmtree(checkout.root / "source")
     publish(checkout, "1.0.0")

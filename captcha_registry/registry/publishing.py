@@ -240,6 +240,8 @@ def _require_fresh(repo: Repo, published: Published) -> None:
     with _keep_quiet("dvc"):
         stale = repo.reproduce(targets=stages, dry=True, allow_missing=True)
     if stale:
+        # Damage, too, makes the pipeline run again; who repairs it need not wait for that.
+        verify_folder(Path(repo.root_dir) / published.path)
         names = ", ".join(stage.addressing for stage in stale)
         raise UserError(
             f"{published.name} is not what the pipeline would make now ({names}): run `dvc repro {' '.join(stages)}` and commit"
