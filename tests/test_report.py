@@ -270,6 +270,30 @@ def test_a_model_that_was_not_evaluated_is_named(report_project: ReportProject, 
     assert (done.returncode, "readings.parquet is missing: run `dvc repro`" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("metrics/reader.json", "{", "metrics/reader.json is not valid JSON (.*): run `dvc repro`, or take the committed one"),
+        ("metrics/reader.json", "[]", "metrics/reader.json holds a list; expected an object"),
+        ("metrics/reader.json", '{"a": 1}', "metrics/reader.json has no character_accuracy; it holds a: run `dvc repro`"),
+        ("models/reader/history.csv", "", "models/reader/history.csv has not loss, .* of each epoch: run `dvc checkout"),
+        ("models/reader/history.csv", "loss,exact_match,val_loss,val_exact_match\n1,2,3\n", "history.csv has not loss, "),
+        ("params.yaml", "models:\n", "params.yaml: models is None; expected names with their settings, or {} for none"),
+    ],
+)
+def test_a_file_that_somebody_damaged_is_named_with_what_restores_it(
+    report_project: ReportProject, path: str, content: str, message: str
+) -> None:
+    before = (report_project.checkout.root / path).read_text()
+    try:
+        (report_project.checkout.root / path).write_text(content)
+        done = report_project.run("--format", "markdown")
+    finally:
+        (report_project.checkout.root / path).write_text(before)
+    assert done.returncode == 2
+    assert re.search(message, done.stderr)
+
+
 def test_a_report_without_the_dataset_says_what_brings_it(report_project: ReportProject, tmp_path: Path) -> None:
     copy = report_project.checkout.copy_to(tmp_path)
     shutil.rmtree(copy.root / "data/tiny")

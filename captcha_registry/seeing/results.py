@@ -1,8 +1,6 @@
 """What a model came to, read from the files that `train` and `evaluate` left; no framework is needed for that."""
 
-import csv
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,9 +14,10 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.readings import READINGS_NAME, describe_samples, read_readings
-from captcha_registry.params import read_params
-from captcha_registry.recognition.card import CARD_NAME, HISTORY_NAME, ModelCard, read_card, read_part
+from captcha_registry.params import PARAMS_PATH
+from captcha_registry.recognition.card import CARD_NAME, HISTORY_NAME, ModelCard, read_card
 from captcha_registry.recognition.tables import pair_characters, worst_errors
+from captcha_registry.seeing.metrics import read_epochs, read_metrics, read_names
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def load_results() -> list[ModelResult]:
     Raises:
         UserError: a file of one is missing, or is not what it should be.
     """
-    return [load_result(name) for name in read_params()["models"]]
+    return [load_result(name) for name in read_names(PARAMS_PATH, "models")]
 
 
 def load_result(name: str) -> ModelResult:
@@ -104,8 +103,8 @@ def load_result(name: str) -> ModelResult:
         readings=readings,
         drawing=drawing,
         errors=_load_errors(folder / EXPLANATIONS_NAME),
-        history=list(csv.DictReader(read_part(folder / HISTORY_NAME).decode().splitlines())),
-        metrics=json.loads(read_part(Path("metrics") / f"{name}.json")),
+        history=read_epochs(folder / HISTORY_NAME),
+        metrics=read_metrics(Path("metrics") / f"{name}.json"),
     )
 
 

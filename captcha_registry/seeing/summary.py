@@ -3,34 +3,31 @@
 Reads the metrics of what params.yaml names, and what Git says of them; says where the pictures are, and what is left to commit.
 """
 
-import json
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from captcha_registry.errors import report_errors
-from captcha_registry.params import PARAMS_PATH, read_params
+from captcha_registry.params import PARAMS_PATH
 from captcha_registry.recognition.card import read_card
+from captcha_registry.seeing.metrics import Metrics, read_metrics, read_names
 
 METRICS_DIR = Path("metrics")
 REPORT_PATH = Path("models/report.html")
 # What a run changes of what Git tracks, with the params that it ran with.
 TRACKED = ("data", "dvc.lock", "dvc.yaml", "metrics", "models", "params.yaml")
 
-Metrics = dict[str, Any]
-
 
 def main(root: Path) -> None:
     """Print the results of the project in a folder."""
-    params = read_params(root / PARAMS_PATH)
-    print("\n".join(format_results(root, *(_read_metrics(root, params[section]) for section in ("datasets", "models")))))
+    names = (read_names(root / PARAMS_PATH, section) for section in ("datasets", "models"))
+    print("\n".join(format_results(root, *(_read_metrics(root, each) for each in names))))
 
 
 def _read_metrics(root: Path, names: Iterable[str]) -> dict[str, Metrics]:
     """Read the metrics of those that have any; what was removed from params.yaml may have left some, too."""
     paths = {name: root / METRICS_DIR / f"{name}.json" for name in sorted(names)}
-    return {name: json.loads(path.read_bytes()) for name, path in paths.items() if path.is_file()}
+    return {name: read_metrics(path) for name, path in paths.items() if path.is_file()}
 
 
 def format_results(root: Path, datasets: dict[str, Metrics], models: dict[str, Metrics]) -> Iterator[str]:
