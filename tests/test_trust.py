@@ -4,18 +4,21 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import traceback
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 from checkouts import Checkout
@@ -266,9 +269,10 @@ def test_what_else_is_imported_neither_harms_nor_keeps_from_fetching(
 
 
 class Guarded(SimpleHTTPRequestHandler):
-    """A web server that gives files to who has a password, and notes what it is shown."""
+    """A web server that gives files to who has a password, and notes what it is shown, and what programs ask it."""
 
     shown: list[str]
+    arguments: set[str]
 
     def do_GET(self) -> None:
         if self.is_allowed():
@@ -280,6 +284,9 @@ class Guarded(SimpleHTTPRequestHandler):
 
     def is_allowed(self) -> bool:
         self.shown.append(self.headers.get("Authorization", ""))
+        for program in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                self.arguments.update(program.cmdline())
         if allowed := self.shown[-1] == f"Basic {b64encode(b'me:s3cret').decode()}":
             return allowed
         self.send_response(401)
@@ -291,14 +298,21 @@ class Guarded(SimpleHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def serve_guarded(folder: Path) -> Iterator[str]:
+    """Serve a folder to who has the password; yield the address."""
+    Guarded.shown, Guarded.arguments = [], set()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(folder))) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 @pytest.fixture
 def guarded(hostile: Checkout) -> Iterator[str]:
     """The address at which what `hostile` pushes is served."""
-    Guarded.shown = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(hostile.remote))) as server:
-        Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve_guarded(hostile.remote) as address:
+        yield f"http://{address}"
 
 
 @pytest.fixture
@@ -325,6 +339,18 @@ def test_a_password_goes_only_where_its_owner_says(hostile: Checkout, guarded: s
     done = hostile.run("get", "tiny", "--repo", hostile.origin, "--to", str(tmp_path / "got"))
     assert done.returncode == 0, done.stderr
     assert Guarded.shown
+
+
+def test_a_password_in_the_address_of_a_repository_is_an_argument_of_no_program(hostile: Checkout, tmp_path: Path) -> None:
+    publish(hostile)
+    origin = hostile.root.parent / "origin.git"
+    subprocess.run(["git", "-C", origin, "update-server-info"], check=True)
+    with serve_guarded(origin) as address:
+        for password, code in (("s3cret", 0), ("wr0ng", 2)):
+            done = Checkout(tmp_path).run("list", "--repo", f"http://me:{password}@{address}")
+            assert (done.returncode, password in done.stderr) == (code, False), done.stderr
+            assert f"http://{address}" in Guarded.arguments
+            assert not [argument for argument in Guarded.arguments if password in argument]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pygit2
 from dvc.scm import SCM, Git
@@ -33,11 +34,17 @@ TRANSFER_SECONDS = 1_200
 SILENCE = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": f"{ASK_SECONDS}"}
 
 
-def run_git(root: Path, *arguments: str, seconds: float = ASK_SECONDS, bare: bool = False) -> str:
+# Answers Git, which asks for what an address does not hold.
+CREDENTIAL_HELPER = '!f() { test "$1" != get || printf %s "$CAPTCHA_REGISTRY_LOGIN"; }; f'
+
+
+def run_git(
+    root: Path, *arguments: str, seconds: float = ASK_SECONDS, bare: bool = False, settings: Mapping[str, str] | None = None
+) -> str:
     """Run Git and return what it prints.
 
     Where nobody sits at a terminal it cannot ask for a password, but fails at once. A bare repository is named to it, as
-    `safe.bareRepository` may forbid to find one.
+    `safe.bareRepository` may forbid to find one. `settings` are variables that it gets beside those of this process.
 
     Raises:
         UserError: it fails, with its words, or takes longer than it may.
@@ -48,6 +55,7 @@ def run_git(root: Path, *arguments: str, seconds: float = ASK_SECONDS, bare: boo
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_DEFAULT_REF_FORMAT": "files"} | (
         {} if attended else {"GIT_TERMINAL_PROMPT": "0"}
     )
+    environment |= settings or {}
     try:
         process = subprocess.Popen(
             ["git", *SETTINGS, *(["--git-dir=."] if bare else []), *arguments],
@@ -89,7 +97,29 @@ def _wait(process: subprocess.Popen[str], command: str, seconds: float) -> tuple
 def clone(url: str, folder: Path) -> None:
     """Clone the history of a repository, without a checkout; neither hooks nor templates of the user's are run on it."""
     no_hooks = f"--config=core.hooksPath={os.devnull}"
-    run_git(Path.cwd(), "clone", "--quiet", "--bare", "--template=", no_hooks, "--", url, str(folder), seconds=TRANSFER_SECONDS)
+    address, login = take_login(url)
+    command = ("clone", "--quiet", "--bare", "--template=", no_hooks, "--", address, str(folder))
+    run_git(Path.cwd(), *command, seconds=TRANSFER_SECONDS, settings=login)
+
+
+def take_login(url: str) -> tuple[str, dict[str, str]]:
+    """Take user and password out of a web address; return it with variables through which Git gets them nevertheless.
+
+    All users of a machine see the arguments of a program, and only its own the variables. No helper of the user's is asked, nor
+    told what to keep.
+    """
+    scheme, _, rest = url.partition("://")
+    login, _, host = rest.partition("/")[0].rpartition("@")
+    user, _, password = login.partition(":")
+    if scheme.lower() not in {"http", "https"} or not password:
+        return url, {}
+    # An empty helper takes those away that were named before; a server that leads to another one does not hand on a password.
+    helpers = {"credential.helper": "", f"credential.{scheme}://{host}.helper": CREDENTIAL_HELPER}
+    first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    settings = {"CAPTCHA_REGISTRY_LOGIN": f"username={unquote(user)}\npassword={unquote(password)}\n"}
+    for number, (key, helper) in enumerate(helpers.items(), first):
+        settings |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": helper, "GIT_CONFIG_COUNT": str(number + 1)}
+    return f"{scheme}://{rest.removeprefix(f'{login}@')}", settings
 
 
 def open_git(root: Path, *, bare: bool = False) -> Git:
