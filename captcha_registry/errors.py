@@ -116,7 +116,9 @@ def require_regular(path: Path) -> None:
         UserError: something else has the name of the file.
     """
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a regular file: move it away, and restore it from Git or with `dvc checkout`")
+        raise UserError(
+            f"{path} is not a regular file: move it away, and restore it from Git or with `dvc checkout`, or fetch it again"
+        )
 
 
 class CommandLine(argparse.ArgumentParser):

@@ -127,13 +127,14 @@ def test_a_file_that_cannot_be_read_is_a_record_and_the_others_are_read(predict:
     Image.new("RGB", (60, 50)).save(tmp_path / "large.png")
     (tmp_path / "text.png").write_text("a text")
     (tmp_path / "whole.png").write_bytes((pictures / "00.png").read_bytes())
-    places = [tmp_path, tmp_path / "empty", tmp_path / "none.png", f"{tmp_path}/*.gif"]
+    places = [tmp_path, tmp_path / "empty", tmp_path / "none.png", f"{tmp_path}/*.gif", ""]
     code, output = predict(*places, "--format", "jsonl")
     assert code == 1
     records = {str(record["path"]).rpartition("/")[2]: record.get("error") for record in list_records(output)}
-    assert list(records) == ["bomb.png", "cut.png", "large.png", "text.png", "whole.png", "empty", "none.png", "*.gif"]
+    assert list(records) == ["bomb.png", "cut.png", "large.png", "text.png", "whole.png", "empty", "none.png", "*.gif", ""]
     problems = ["12,000x12,000 pixels", "truncated", "60x50 pixels; the model reads 48x32", "no picture", None]
     problems += ["a folder without pictures", "there is no such file or folder", "no file has a name like this"]
+    problems += ["the path is empty, perhaps because a variable is not set"]
     for error, problem in zip(records.values(), problems, strict=True):
         assert error == problem if problem is None else problem in str(error)
 
@@ -353,9 +354,25 @@ def test_an_onnx_file_with_other_bytes_than_its_checksum_says_is_refused(folder_
     path.write_bytes(content)
     with pytest.raises(captcha_registry.UserError, match=rf"model\.onnx has other bytes than {CHECKSUMS} says: run `dvc repro`"):
         loading.load_model(folder_without_tensorflow)
+    path.with_name(CHECKSUMS).write_bytes(b"\xff")
+    with pytest.raises(captcha_registry.UserError, match=rf"{CHECKSUMS} is not a list of checksums: run `dvc repro`"):
+        loading.load_model(folder_without_tensorflow)
     path.with_name(CHECKSUMS).unlink()
     with pytest.raises(captcha_registry.UserError, match=rf"{CHECKSUMS} is missing: run `dvc repro`"):
         loading.load_model(folder_without_tensorflow)
+
+
+@pytest.mark.parametrize("name", [ONNX_NAME, CHECKSUMS, CARD_NAME])
+def test_a_pipe_in_the_place_of_a_file_of_a_model_is_refused_and_not_waited_for(
+    folder_without_tensorflow: Path, name: str
+) -> None:
+    (folder_without_tensorflow / name).unlink()
+    os.mkfifo(folder_without_tensorflow / name)
+    for place in (
+        (folder_without_tensorflow, folder_without_tensorflow / name) if name == ONNX_NAME else [folder_without_tensorflow]
+    ):
+        with pytest.raises(captcha_registry.UserError, match=f"({name} is not a regular file|holds no model)"):
+            loading.load_model(place)
 
 
 def test_a_model_without_its_network_is_read_by_onnxruntime_though_tensorflow_is_there(

@@ -121,6 +121,8 @@ def test_what_looks_at_readings_imports_no_framework(tiny_dataset: CaptchaDatase
 def test_what_are_no_readings_is_refused(tiny_dataset: CaptchaDataset, rows: pa.Table, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"models/none is missing: run `dvc repro`"):
         tiny_dataset.with_readings("models/none")
+    with pytest.raises(UserError, match=r"there is no cnn; expected .* `captcha_registry.load_readings\('NAME@"):
+        captcha_registry.load(tiny_dataset.root).with_readings("cnn")
     with pytest.raises(UserError, match="expected label among them"):
         tiny_dataset.with_readings(pa.table({"id": [1]}))
     path = tmp_path / "readings.parquet"

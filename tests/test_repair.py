@@ -369,6 +369,14 @@ def test_a_manifest_that_contradicts_itself_proves_nothing(patient: Patient) -> 
     assert hash_files(patient.root) == before
 
 
+def test_a_folder_in_the_place_of_a_manifest_is_for_its_owner_to_move(patient: Patient) -> None:
+    path = patient.root / MANIFEST_NAME
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"with it: move that folder away, and fetch or draw the dataset again"):
+        repair(patient.root)
+
+
 def test_two_repairs_at_once_are_one_too_many(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     (patient.root.parent / "link").symlink_to(patient.root)
     verify_now = repair_module.verify_dataset

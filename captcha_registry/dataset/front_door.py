@@ -11,7 +11,8 @@ Trainings use the base class, `CaptchaDataset`, so a change to what is only show
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from captcha_registry.dataset.read_ahead import read_ahead
 from captcha_registry.dataset.records import Sample
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
+from captcha_registry.machine import expand_home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,6 +154,19 @@ class LoadedDataset(CaptchaDataset):
         if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
             raise UserError(f"seed is {seed!r}; expected a whole number from 0")
         return self[np.random.default_rng(int(seed)).permutation(len(self))]
+
+    def with_readings(self, readings: pa.Table | str | Path) -> Self:
+        """Add what a model read, as `CaptchaDataset.with_readings` does.
+
+        Raises:
+            UserError: there is no such file, or it belongs to other samples.
+        """
+        if not isinstance(readings, pa.Table) and not expand_home(readings).exists():
+            raise UserError(
+                f"there is no {readings}; expected the folder of a model, such as models/cnn, which `dvc repro` makes in a "
+                "project, or the table that `captcha_registry.load_readings('NAME@VERSION', repo=URL)` gives of a published one"
+            )
+        return super().with_readings(readings)
 
     def _read_column(self, name: str) -> npt.NDArray[Any]:
         """Return a column of the index as an array: of texts or numbers if each sample has one, else of objects."""

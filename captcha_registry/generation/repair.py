@@ -128,13 +128,15 @@ def _find_cache(root: Path) -> Path | None:
 def _tell_how_to_restore(root: Path) -> str:
     """Tell how a manifest comes back; DVC would bring back one that was damaged in its cache, too, through a hard link."""
     path = root / MANIFEST_NAME
+    # What is no file may be somebody's folder.
+    remove = "move that folder away" if path.is_dir() else f"`{shlex.join(['rm', '-f', str(path)])}`"
     cached = _find_cached(path)
     if cached is None:
-        return f"`{shlex.join(['rm', '-f', str(path)])}`, and fetch or draw the dataset again, which keeps what is right"
+        return f"{remove}, and fetch or draw the dataset again, which keeps what is right"
     if cached.is_file() and _hash_for_dvc(cached) == cached.parent.name + cached.name:
-        return f"`{shlex.join(['rm', '-f', str(path)])}`, then `{shlex.join(['dvc', 'checkout', str(path)])}`"
-    remove, pull = shlex.join(["rm", "-f", str(path), str(cached)]), shlex.join(["dvc", "pull", str(path)])
-    return f"DVC's cache has no good one either: `{remove}`, then `{pull}`, or `dvc repro` if it is on no remote"
+        return f"{remove}, then `{shlex.join(['dvc', 'checkout', str(path)])}`"
+    remove_cached, pull = shlex.join(["rm", "-f", str(cached)]), shlex.join(["dvc", "pull", str(path)])
+    return f"DVC's cache has no good one either: {remove}, `{remove_cached}`, then `{pull}`, or `dvc repro` if it is on no remote"
 
 
 def _find_cached(path: Path) -> Path | None:

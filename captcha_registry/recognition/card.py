@@ -42,7 +42,9 @@ def read_card(folder: Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json(read_part(path))
     except ValidationError as error:
-        raise UserError(f"{path} is not a valid model card: {error}") from error
+        raise UserError(
+            f"{path} is not a valid model card; restore it, with `dvc checkout` if DVC has it, or fetch it again: {error}"
+        ) from error
 
 
 def read_part(path: Path) -> bytes:

@@ -89,6 +89,9 @@ def read_pictures(model: CaptchaModel, paths: Iterable[str], *, resize: bool) ->
     width, height = model.spec.width, model.spec.height
 
     def decode(path: str) -> Decoded:
+        if not path:
+            # Nobody means this folder by that.
+            return UserError("the path is empty, perhaps because a variable is not set")
         try:
             return open_picture(Path(path), width, height, resize=resize)
         except UserError as error:

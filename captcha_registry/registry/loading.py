@@ -16,7 +16,7 @@ from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.readings import READINGS_NAME, read_readings
 from captcha_registry.dataset.verify import require_dataset
-from captcha_registry.errors import MAKE_OR_PULL, UserError
+from captcha_registry.errors import MAKE_OR_PULL, UserError, require_regular
 from captcha_registry.extras import advise_install, needs
 from captcha_registry.machine import expand_home
 from captcha_registry.nearest import suggest
@@ -88,6 +88,7 @@ def load_model(source: str | Path, *, repo: str | Path | None = None, version: s
 
 
 def _read_exported(path: Path) -> bytes:
+    require_regular(path)
     if not path.exists():
         raise UserError(
             f"there is no file {path}: `captcha-registry export MODEL --format onnx --to {shlex.quote(str(path))}` makes one of "
@@ -107,7 +108,10 @@ def open_exported(folder: Path, name: str) -> CaptchaModel:
             f"{folder} holds no {ONNX_NAME} to read without TensorFlow: {advise_install('keras', 'tensorflow')}, "
             "or make one elsewhere with `captcha-registry export`, and name that file"
         )
-    content = read_onnx(folder / ONNX_NAME, cure=MAKE_OR_PULL)
+    try:
+        content = read_onnx(folder / ONNX_NAME, cure=MAKE_OR_PULL)
+    except UnicodeDecodeError:
+        raise UserError(f"{folder / CHECKSUMS} is not a list of checksums: {MAKE_OR_PULL}") from None
     model = open_onnx(content, name)
     if model.card != read_card(folder):
         raise UserError(f"{folder / ONNX_NAME} was made of another network than {CARD_NAME} tells of: run `dvc repro`")
@@ -147,7 +151,10 @@ def _find_model(
 
     if not _is_published(source, repo, version):
         folder = _require_folder(source, "models")
-        return folder.resolve().name, folder, choose(lambda part: (folder / part).is_file())
+        chosen = choose(lambda part: (folder / part).is_file())
+        for part in chosen:
+            require_regular(folder / part)
+        return folder.resolve().name, folder, chosen
     from captcha_registry.registry.fetching import fetch_parts  # noqa: PLC0415
 
     published, sources = _find_version(str(source), repo, version)
