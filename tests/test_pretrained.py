@@ -1,7 +1,10 @@
 """The models in the package are those of the committed run, and read like them."""
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +66,15 @@ def test_a_model_with_other_bytes_than_were_packed_is_refused(tmp_path: Path, mo
         file.write(b"\0")
     with pytest.raises(UserError, match=rf"digits\.onnx has other bytes than {CHECKSUMS} says: install the package again"):
         read_pretrained("digits")
+
+
+def test_a_model_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
+    """By itself onnxruntime 1.32 keeps an id of the machine and a database of events, which it sends to its maker."""
+    script = (
+        "from captcha_registry.recognition.onnx_network import open_onnx\n"
+        "from captcha_registry.recognition.pretrained import read_pretrained\n"
+        "open_onnx(read_pretrained('digits'), 'digits')"
+    )
+    places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), str(tmp_path))
+    subprocess.run([sys.executable, "-c", script], env=os.environ | places, check=True)
+    assert [*tmp_path.rglob("*")] == []

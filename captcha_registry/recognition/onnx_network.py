@@ -1,6 +1,7 @@
 """Logits of an ONNX file that `onnx_conversion` made, by onnxruntime: without TensorFlow, and without Keras."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,8 @@ def open_onnx(content: bytes, name: str) -> CaptchaModel:
     Raises:
         UserError: onnxruntime is not installed, or the file is not a model of this project.
     """
+    # Else it makes an id of this machine, keeps it in the user's cache, and sends its maker what it is used for.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     with needs("reading an ONNX file", extra="onnx"):
         import onnxruntime  # noqa: PLC0415 - takes a moment, and is not in the base install
 
