@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,6 +25,13 @@ MIN_WIDTH = 11
 ERROR = "error:"
 # What the system says of a path that leads nowhere, or to something else than is expected there.
 WRONG_PATHS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
+
+# What Python and Arrow say if no thread can be started, and `tempfile` if no folder can be written to; how libraries of compiled
+# code end; and where Python makes locks that processes share.
+NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
+NO_TEMPORARY_DIR = "No usable temporary directory"
+LIBRARY = (".so", ".pyd")
+SEMAPHORES = ("multiprocessing", "synchronize.py")
 
 
 def make_parser(names: Sequence[str]) -> CommandLine:
@@ -88,6 +97,12 @@ def break_at_words(text: str, width: int) -> str:
     return "\n".join(parts).replace("\0", " ")
 
 
+def _see_exit_codes() -> None:
+    """Have the kernel keep the exit codes of what is started: else a `git` that failed is taken for one that did its work."""
+    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 @contextmanager
 def _explain_paths() -> Iterator[None]:
     """Say what to do where the system refuses a path that a person gave, or one that follows from it."""
@@ -123,11 +138,41 @@ def _fit_errors() -> Iterator[None]:
         raise UserError(break_at_words(f"{ERROR} {error}", width or HELP_WIDTH).removeprefix(ERROR).lstrip()) from error
 
 
+@contextmanager
+def _name_limits() -> Iterator[None]:
+    """Say which limit of the machine was met, whatever else that led to: what meets one is often said to be something else."""
+    try:
+        yield
+    except Exception as error:
+        causes: list[BaseException] = [error]
+        while causes[-1].__context__:
+            causes.append(causes[-1].__context__)
+        said = " ".join(map(str, causes))
+        if any(isinstance(cause, MemoryError) for cause in causes) or any(words in said for words in NO_THREAD):
+            raise MemoryError from error
+        if cure := _find_cure(error, said):
+            raise UserError(f"{error}: {cure}") from error
+        raise
+
+
+def _find_cure(error: Exception, said: str) -> str:
+    """Tell what to do about an error of the machine that names no file; nothing if it is another error."""
+    if NO_TEMPORARY_DIR in said:
+        return "free some space, or set TMPDIR to a folder that can be written to"
+    if isinstance(error, ImportError) and str(error.path).endswith(LIBRARY):
+        return "a package is damaged, or memory is limited: install it again, or raise the limit (`ulimit -v`)"
+    places = [Path(frame.f_code.co_filename).parts[-2:] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, OSError) and error.filename is None and SEMAPHORES in places:
+        return "worker processes share locks in /dev/shm: make that writable; a container gets it with `--tmpfs /dev/shm`"
+    return ""
+
+
 def main(command_line: Sequence[str] | None = None) -> None:
     """Run the command that the process was started with, or another."""
     if command_line is None:
         prepare_process()
-    with report_errors(), _fit_errors(), _explain_paths():
+        _see_exit_codes()
+    with report_errors(), _fit_errors(), _explain_paths(), _name_limits():
         arguments = parse_arguments(sys.argv[1:] if command_line is None else command_line)
         for handler in logging.getLogger("dvc").handlers:
             handler.addFilter(_make_printable)

@@ -10,12 +10,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from checkouts import Checkout
 from conftest import HANG_SECONDS, ROOT, Project, as_another_user, wait_until
@@ -25,7 +27,7 @@ from captcha_registry import cli
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import report_errors
+from captcha_registry.errors import UserError, report_errors
 
 # Of every command a call that prints something, in the checkout of `published`; TMP is a folder of the call's own.
 COMMANDS = {
@@ -366,6 +368,68 @@ def test_a_limit_of_the_machine_is_named(
         raise error
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def raise_in_synchronize() -> None:
+    """Fail as Python does where it cannot make a lock that processes share."""
+    code = "raise OSError(30, 'Read-only file system')"
+    exec(compile(code, "/lib/multiprocessing/synchronize.py", "exec"))  # noqa: S102
+
+
+def raise_while(first: Exception, error: Exception) -> None:
+    try:
+        raise first
+    except type(first):
+        raise error  # noqa: B904 - as libraries do
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        (
+            lambda: raise_while(RuntimeError("can't start new thread"), RuntimeError("cannot join thread before it is started")),
+            "Cannot allocate memory: raise the limits on processes and memory",
+        ),
+        (
+            lambda: raise_while(pa.ArrowMemoryError("malloc of size 64 failed"), UserError("index.parquet is not readable")),
+            "Cannot allocate memory: raise the limits on processes and memory",
+        ),
+        (
+            lambda: raise_while(
+                pa.ArrowException("Failed to launch worker thread: Resource temporarily"), UserError("is not readable")
+            ),
+            "Cannot allocate memory: raise the limits on processes and memory",
+        ),
+        (raise_in_synchronize, "[Errno 30] Read-only file system: worker processes share locks in /dev/shm: make that writable"),
+        (
+            lambda: raise_while(ImportError("x.so: failed to map", path="/x.so"), ImportError("failed to map", path="/x.so")),
+            "failed to map: a package is damaged, or memory is limited: install it again, or raise the limit (`ulimit -v`)",
+        ),
+    ],
+)
+def test_a_limit_is_named_whatever_it_led_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None], message: str
+) -> None:
+    monkeypatch.setattr("captcha_registry.commands.list.run", lambda _: fail())
+    with pytest.raises(SystemExit) as end:
+        cli.main(["list"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_told(published: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc"])
+    errors = published.run("list", "--repo", published.origin).stderr
+    assert "No usable temporary directory found in ['/proc']: free some space, or set TMPDIR to a folder that can be" in errors
+
+
+def test_a_git_that_failed_is_not_taken_for_one_that_did_its_work(tmp_path: Path) -> None:
+    # As some supervisors start what they start; then no process learns how another has ended.
+    code = "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); from captcha_registry.cli import main; main()"
+    command = [sys.executable, "-c", code, "list", "--repo", str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "No git repository was found there" in done.stderr) == (2, True), done.stderr
 
 
 def test_nohup_keeps_a_command_at_work(large_project: Project) -> None:
