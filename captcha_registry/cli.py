@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from captcha_registry import __version__
+from captcha_registry import __version__, errors
 from captcha_registry.errors import CommandLine, UserError, hide_secrets, prepare_process, printable, report_errors
 from captcha_registry.nearest import suggest
 
@@ -109,7 +109,8 @@ def _explain_paths() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or error.errno not in WRONG_PATHS:
+        # A path that a variable has led to is no matter of those that were given.
+        if error.filename is None or error.errno not in WRONG_PATHS or errors._find_remedy(error):  # noqa: SLF001
             raise
         name = os.fsdecode(error.filename)
         raise UserError(f"{name}: {error.strerror}: {_find_obstacle(Path(name))}, so name another path") from error

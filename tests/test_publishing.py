@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from checkouts import OUTPUTS, Checkout
 from conftest import HANG_SECONDS, ROOT, hash_files, wait_until
 from ruamel.yaml import YAML
 from servers import free_port
+from zc.lockfile import LockFile
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.errors import UserError
@@ -224,18 +226,22 @@ def test_damage_that_reached_the_cache_is_repaired_there_too(checkout: Checkout,
     assert stat.S_IMODE(cached.stat().st_mode) == 0o444
 
 
-def test_a_manifest_that_was_damaged_in_the_cache_too_comes_back_as_it_is_advised(checkout: Checkout) -> None:
+@pytest.mark.parametrize("link", [Path.hardlink_to, Path.symlink_to])
+def test_a_manifest_that_was_damaged_in_the_cache_too_comes_back_as_it_is_advised(
+    checkout: Checkout, link: Callable[[Path, Path], None]
+) -> None:
     path = checkout.root / "data/tiny/manifest.json"
     cached, content = find_cached(checkout, path), path.read_bytes()
     path.unlink()
-    path.hardlink_to(cached)
+    link(path, cached)
     path.chmod(0o644)
     path.write_bytes(content.replace(b'"seed": 7', b'"seed": 8'))
     path.chmod(0o444)
     # After this, as a first try may be, DVC takes the damage for what it should be.
     checkout.dvc("checkout", "--force", "--quiet")
-    remove, *_, repro = re.findall(r"`(rm .+?|dvc .+?)`", checkout.run("repair", "data/tiny").stderr)
-    subprocess.run(shlex.split(remove), cwd=checkout.root, check=True)
+    *removes, _, repro = re.findall(r"`(rm .+?|dvc .+?)`", checkout.run("repair", "data/tiny").stderr)
+    for remove in removes:
+        subprocess.run(shlex.split(remove), cwd=checkout.root, check=True)
     follow_advice(checkout, f"`{repro}`")
     assert path.read_bytes() == cached.read_bytes() == content
 
@@ -864,6 +870,14 @@ def test_a_version_is_fetched_while_the_next_is_published(
     assert got.pop("README.md")
     assert got == hash_files(tiny_dataset.root)
     assert checkout.list_origin_tags() == ["tiny@v1.0.0", "tiny@v1.1.0"]
+
+
+def test_another_command_of_dvc_is_waited_for_as_it_is_advised(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    # DVC tries for seconds.
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
+    with closing(LockFile(checkout.root / ".dvc/tmp/lock")):
+        refuse(checkout, "1.0.0", "another DVC process is running or was terminated abruptly. Wait for it to end, or end it, and")
+    publish(checkout, "1.0.0")
 
 
 def test_of_two_at_once_one_publishes_and_the_other_says_so_or_finds_it_done(checkout: Checkout) -> None:

@@ -1,5 +1,6 @@
 """Published versions are found, shown, fetched and read where they lie; every byte is verified, nothing is written elsewhere."""
 
+import errno
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ import pygit2
 import pytest
 from checkouts import Checkout
 from conftest import HANG_SECONDS, hash_files, wait_until
+from dvc.exceptions import DvcException
 from processes import Process
 
 import captcha_registry
@@ -28,7 +30,7 @@ from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.registry.fetching import RemoteFile
 from captcha_registry.registry.git import run_git
-from captcha_registry.registry.repository import parse_reference, parse_version
+from captcha_registry.registry.repository import explain_errors, parse_reference, parse_version
 
 
 @pytest.fixture
@@ -680,3 +682,33 @@ def test_two_processes_fill_one_cache(published: Checkout, cache: Path) -> None:
 def test_samples_for_torch_can_be_sent_to_worker_processes(published: Checkout) -> None:
     samples = captcha_registry.load("tiny", repo=published.origin, split="test").to_torch()
     assert pickle.loads(pickle.dumps(samples))[0][1] == samples[0][1]  # noqa: S301 - its own
+
+
+def test_a_default_remote_that_is_not_there_is_told_with_what_chooses_one(published: Checkout, tmp_path: Path) -> None:
+    checkout = published.copy_to(tmp_path)
+    checkout.dvc("config", "core.remote", "elsewhere")
+    done = checkout.run("list")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        "DVC's settings have no remote 'elsewhere', which they name as the default; there are store: choose one with `"
+        in done.stderr
+    )
+    checkout.dvc("remote", "default", "store")
+    assert checkout.run("list").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError("HEAD: failed stat: Permission denied"), UserError("here: Git's files could not be read (HEAD: failed stat")),
+        (OSError(errno.ENOSPC, "No space left on device", "/file"), OSError(errno.ENOSPC, "No space left on device", "/file")),
+    ],
+)
+def test_what_libgit2_says_of_the_machine_is_an_error_like_others(error: Exception, expected: Exception) -> None:
+    with pytest.raises(type(expected), match=re.escape(str(expected))), explain_errors("here"):
+        raise error
+
+
+def test_a_file_that_dvc_may_not_read_gets_the_advice_that_others_get() -> None:
+    with pytest.raises(PermissionError, match="/file"), explain_errors("here"):
+        raise DvcException("unable to open") from PermissionError(errno.EACCES, "Permission denied", "/file")

@@ -397,6 +397,8 @@ def test_what_a_killed_repair_left_is_cleared(patient: Patient) -> None:
     (patient.root / ".repair/new/train/00000.tfrecord").write_bytes(b"half")
     (patient.root / ".repair/empty").mkdir()
     assert any(line.startswith(".repair/new/train/00000.tfrecord: extra") for line in verify(patient.root, "quick"))
+    advice = "a repair is at work, or was killed: wait for its end, or run `captcha-registry repair tiny`, which clears it away\n"
+    assert run_command("verify", "tiny", cwd=patient.root.parent).stdout.endswith(advice)
     assert repair(patient.root) == []
     assert hash_files(patient.root) == before
 
@@ -407,6 +409,15 @@ def test_a_dataset_in_a_project_without_git_is_repaired(patient: Patient) -> Non
     patient.flip(20)
     done = run_command("repair", "tiny", "--workers", "1", cwd=patient.root.parent)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_settings_that_dvc_cannot_read_are_told_as_its_cache_could_not_be_repaired(patient: Patient) -> None:
+    (patient.root.parent / ".dvc").mkdir()
+    (patient.root.parent / ".dvc/config").write_text("[core\n")
+    patient.flip(20)
+    done = run_command("repair", "tiny", "--workers", "1", cwd=patient.root.parent)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: DVC cannot read its settings, this project's or your own (config file error: Inv")
 
 
 def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:

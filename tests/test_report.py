@@ -249,6 +249,12 @@ def test_results_are_of_a_commit_only_if_it_records_them(
     copy.git("rm", "--quiet", "--cached", "dvc.lock")
     copy.git("commit", "--quiet", "--message", "no lock")
     assert "not committed: models/reader/model.json, " in say_origin(project)
+    # As a merge may leave it.
+    for content in ("", "<<<<<<< HEAD\nschema: 2\n"):
+        (copy.root / "dvc.lock").write_text(content)
+        copy.git("add", "dvc.lock")
+        copy.git("commit", "--quiet", "--message", "a broken lock")
+        assert "not committed: models/reader/model.json, " in say_origin(project)
 
 
 def test_an_unknown_revision_is_named(report_project: ReportProject) -> None:

@@ -353,6 +353,15 @@ def test_a_password_in_the_address_of_a_repository_is_an_argument_of_no_program(
             assert not [argument for argument in Guarded.arguments if password in argument]
 
 
+@pytest.mark.parametrize("content", ["[core\n", "[core]\n    analytics = maybe\n"])
+def test_own_settings_that_cannot_be_read_are_named_and_no_repository_blamed(
+    hostile: Checkout, own_settings: Path, content: str
+) -> None:
+    own_settings.write_text(content)
+    done = hostile.run("list", "--repo", hostile.origin)
+    assert (done.returncode, done.stderr.startswith(f"error: {own_settings}: ")) == (2, True), done.stderr
+
+
 @pytest.mark.parametrize(
     ("remote", "message"),
     [

@@ -79,6 +79,9 @@ LITTER = (
     ".*.sw[op]",
 )
 
+# Where `repair` works, inside the dataset, so that a finished file takes its place in one step.
+STAGING_NAME = ".repair"
+
 # Of pictures that are there more than once, and of the samples that show each.
 MAX_TWINS_SHOWN = 3
 
@@ -161,6 +164,9 @@ def advise_cure(root: Path, problems: list[Problem]) -> str:
     kinds = {problem.kind for problem in problems}
     if kinds <= {"duplicate"}:
         return ""
+    if all(STAGING_NAME in problem.path.relative_to(root).parts for problem in problems):
+        clear = shlex.join(["captcha-registry", "repair", str(root)])
+        return f"a repair is at work, or was killed: wait for its end, or run `{clear}`, which clears it away"
     if kinds == {"extra"}:
         return f"move what is not of the dataset out of {root}"
     return (

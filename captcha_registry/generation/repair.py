@@ -12,6 +12,7 @@ from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_fetched_splits, read_manifest
 from captcha_registry.dataset.records import ShardWriter
-from captcha_registry.dataset.verify import Depth, Problem, ShardRows, require_dataset, verify_dataset
+from captcha_registry.dataset.verify import STAGING_NAME, Depth, Problem, ShardRows, require_dataset, verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer, make_drawer
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards
@@ -29,8 +30,8 @@ from captcha_registry.generation.shards import draw_record
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.workspace import link_or_copy, tool_versions, write_atomically
 
-# Inside the dataset, so that a finished file takes its place in one step.
-STAGING_NAME = ".repair"
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 # As DVC has it.
 _CACHED_MODE = 0o444
@@ -61,6 +62,7 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
         UserError: there is no dataset, its manifest is damaged, or another repair runs.
     """
     require_dataset(root)
+    cache = _find_cache(root)
     with _open_staging(root) as staging:
         # What was never fetched is not missing.
         problems = verify_dataset(root, REPAIR_DEPTH, executor, splits=read_fetched_splits(root))
@@ -87,20 +89,18 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
             if problem.kind == "renamed" and problem.path in used:
                 problem.path.unlink()
         told = {entry.path: _describe(entry, sources, root) for entry in repaired}
-        for path in _restore_cached(root, [entry for path, entry in manifest.entries.items() if path not in failed], executor):
+        right = [entry for path, entry in manifest.entries.items() if path not in failed]
+        for path in _restore_cached(root, right, cache, executor) if cache else ():
             told[path] = f"{told[path]}; in DVC's cache too" if path in told else "is right, and was restored in DVC's cache"
     extras = [p.path for p in problems if p.kind == "extra" or (p.kind == "renamed" and p.path not in used)]
     return Repair(told, failed, [path for path in extras if STAGING_NAME not in path.relative_to(root).parts])
 
 
-def _restore_cached(root: Path, entries: list[FileEntry], executor: Executor) -> list[str]:
+def _restore_cached(root: Path, entries: list[FileEntry], cache: Path, executor: Executor) -> list[str]:
     """Restore what DVC's cache has of these files, which are right now; return the paths of those that were damaged there.
 
     Damage in place reaches the cache through a hard link. DVC trusts what is read-only there, and would bring it back.
     """
-    cache = _find_cache(root)
-    if cache is None:
-        return []
     paths, restored = [root / entry.path for entry in entries if (root / entry.path).is_file()], []
     for path, md5 in zip(paths, executor.map(_hash_for_dvc, paths), strict=True):
         cached = cache / md5[:2] / md5[2:]
@@ -111,18 +111,36 @@ def _restore_cached(root: Path, entries: list[FileEntry], executor: Executor) ->
     return restored
 
 
-def _find_cache(root: Path) -> Path | None:
-    """Find where DVC keeps the files of the project that a folder is in, by their MD5; None if it is in none."""
-    if not any((folder / ".dvc").is_dir() for folder in root.resolve().parents):
-        return None
+@contextmanager
+def _open_project(folder: Path) -> Iterator["Repo | None"]:
+    """Open the DVC project that a folder is in; None if it is in none, or in one without Git, where DVC does nothing.
+
+    Raises:
+        UserError: DVC cannot read its settings.
+    """
+    if not any((parent / ".dvc").is_dir() for parent in folder.resolve().parents):
+        yield None
+        return
     # A second to import.
+    from dvc.config import ConfigError  # noqa: PLC0415
     from dvc.exceptions import DvcException  # noqa: PLC0415
     from dvc.repo import Repo  # noqa: PLC0415
 
-    # Without Git, as in an unpacked archive, DVC does nothing.
-    with suppress(DvcException), Repo(str(root.resolve())) as repo:
-        return Path(repo.cache.local.path)
-    return None
+    try:
+        repo = Repo(str(folder.resolve()))
+    except ConfigError as error:
+        raise UserError(f"DVC cannot read its settings, this project's or your own ({error}): correct them first") from None
+    except DvcException:
+        yield None
+        return
+    with repo:
+        yield repo
+
+
+def _find_cache(root: Path) -> Path | None:
+    """Find where DVC keeps the files of the project that a folder is in, by their MD5; None if it is in none."""
+    with _open_project(root) as repo:
+        return Path(repo.cache.local.path) if repo else None
 
 
 def _tell_how_to_restore(root: Path) -> str:
@@ -141,17 +159,16 @@ def _tell_how_to_restore(root: Path) -> str:
 
 def _find_cached(path: Path) -> Path | None:
     """Find where DVC's cache has a file, or should have it; None if DVC does not track it."""
-    cache = _find_cache(path.parent)
-    if cache is None:
-        return None
     from dvc.exceptions import DvcException  # noqa: PLC0415
-    from dvc.repo import Repo  # noqa: PLC0415
 
-    with suppress(DvcException, KeyError), Repo(str(path.parent.resolve())) as repo:
-        entry = repo.index.data["repo"][path.resolve().relative_to(repo.root_dir).parts]
+    with _open_project(path.parent) as repo, suppress(DvcException, KeyError):
+        if repo is None:
+            return None
+        # The file itself may be a link into the cache.
+        entry = repo.index.data["repo"][(path.parent.resolve() / path.name).relative_to(repo.root_dir).parts]
         if entry.hash_info and entry.hash_info.value:
             md5 = str(entry.hash_info.value)
-            return cache / md5[:2] / md5[2:]
+            return Path(repo.cache.local.path) / md5[:2] / md5[2:]
     return None
 
 

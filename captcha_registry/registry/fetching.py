@@ -326,8 +326,8 @@ def fetch_all(sizes: Mapping[str, int], fetch: Callable[[str], None]) -> None:
     executor = ThreadPoolExecutor(PARALLEL_FETCHES)
     hidden = None if sizes else True
     with tqdm(total=sum(sizes.values()), desc="fetch", unit="B", unit_scale=True, disable=hidden, leave=False) as bar:
-        running = {executor.submit(fetch, path): size for path, size in sizes.items()}
         try:
+            running = {executor.submit(fetch, path): size for path, size in sizes.items()}
             for future in as_completed(running):
                 future.result()
                 bar.update(running[future])

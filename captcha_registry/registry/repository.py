@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import gto.tag
-from dvc.config import Config
+from dvc.config import Config, ConfigError
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.fs import GitFileSystem, RemoteMissingDepsError
 from dvc.repo import Repo
@@ -166,7 +166,18 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
         raise _tracks_local_config(where)
     if (config := root / ".dvc" / "config").is_file():
         _check_config(Config.load_file(config), where)
+    _require_default_remote(Config(str(root / ".dvc")), where)
     return Repo.open(str(root), scm=scm, config=_configure())
+
+
+def _require_default_remote(settings: Config, where: str) -> None:
+    """Refuse settings that name a default remote which they do not have: DVC looks it up when it opens a repository."""
+    name, remotes = settings["core"].get("remote"), settings["remote"]
+    if name and name not in remotes:
+        raise UserError(
+            f"{where}: DVC's settings have no remote {name!r}, which they name as the default; there are "
+            f"{', '.join(remotes) or 'none'}: choose one with `dvc remote default NAME`, or add it with `dvc remote add NAME URL`"
+        )
 
 
 def _is_in_another_repository(path: Path, root: Path) -> bool:
@@ -237,8 +248,35 @@ def explain_errors(where: str) -> Iterator[None]:
         cause: BaseException = error
         while earlier := cause.__cause__:
             cause = earlier
+        if isinstance(cause, PermissionError) and cause.filename:
+            # It names the file, and gets the advice that other errors of rights get.
+            raise cause from None
         problem = COLOUR.sub("", " ".join(str(cause).split())) or type(cause).__name__
+        said, is_locked, _ = problem.partition("Check the page ")
+        if is_locked:
+            problem = f"{said}Wait for it to end, or end it, and run the same command again"
+        if isinstance(error, ConfigError):
+            where = str(_find_broken_settings() or where)
         raise UserError(f"{where}: {problem}") from None
+    except OSError as error:
+        # libgit2 has only a text for what the machine refuses.
+        if error.errno is not None:
+            raise
+        raise UserError(f"{where}: Git's files could not be read ({error}): check your rights to them, and the memory") from None
+
+
+def _find_broken_settings() -> Path | None:
+    """Find the file of the settings of DVC that this user has everywhere, or this machine, if it cannot be read."""
+    for level in ("global", "system"):
+        path = Path(Config.get_dir(level), Config.CONFIG)
+        try:
+            # A remote may have its address in one file and its password in another.
+            Config.validate({name: content for name, content in Config.load_file(path).items() if name != "remote"})
+        except FileNotFoundError:
+            continue
+        except ConfigError:
+            return path
+    return None
 
 
 def list_versions(repo: Repo) -> dict[tuple[str, Version], str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from captcha_registry.errors import UserError
 from captcha_registry.params import PARAMS_PATH
@@ -32,6 +33,8 @@ def _list_recorded() -> dict[str, str]:
     """List the MD5 of each file that dvc.lock has at the commit that is checked out."""
     try:
         lock = YAML(typ="safe").load(run_git(Path.cwd(), "show", "HEAD:./dvc.lock"))
-    except UserError:
+    except (UserError, YAMLError):
         return {}
-    return {out["path"]: out.get("md5", "") for stage in lock["stages"].values() for out in stage.get("outs", ())}
+    # A file that a merge has left in pieces may hold anything.
+    stages = lock.get("stages") if isinstance(lock, dict) else None
+    return {out["path"]: out.get("md5", "") for stage in (stages or {}).values() for out in stage.get("outs", ())}
