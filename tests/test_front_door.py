@@ -220,3 +220,15 @@ def test_a_dataset_whose_pictures_cannot_be_read_says_why(dataset_copy: Path) ->
     assert "60 (train 48, test 12)" in html
     assert "No picture could be read: " in html
     assert ".tfrecord is missing" in html
+
+
+def test_a_damaged_record_is_told_with_its_place_and_what_draws_it_again(dataset_copy: Path) -> None:
+    shard = dataset_copy / "train/00000.tfrecord"
+    shard.chmod(0o644)
+    shard.write_bytes(shard.read_bytes()[:-1])
+    loaded = captcha_registry.load(dataset_copy, split="train")
+    message = f"{shard}: record at byte .*: `captcha-registry repair {dataset_copy}` draws it again"
+    with pytest.raises(UserError, match=message):
+        list(loaded)
+    with pytest.raises(UserError, match=message):
+        loaded[5]

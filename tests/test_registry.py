@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from functools import partial
@@ -561,6 +562,24 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(dataset_cop
         list(captcha_registry.load(dataset_copy))
     if not path.startswith("test"):
         assert re.search(message, published.run("diff", str(dataset_copy), "tiny@1.0.0").stderr)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.touch, "index.parquet has other bytes than the manifest says: `captcha-registry repair "),
+        (Path.mkdir, "index.parquet is not a regular file: move it away"),
+        (lambda _: None, "index.parquet is missing: "),
+    ],
+    ids=["empty", "folder", "missing"],
+)
+def test_a_version_is_not_compared_by_a_damaged_index(
+    dataset_copy: Path, published: Checkout, make: Callable[[Path], None], message: str
+) -> None:
+    (dataset_copy / "index.parquet").unlink()
+    make(dataset_copy / "index.parquet")
+    done = published.run("diff", str(dataset_copy), "tiny@1.0.0")
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
 
 
 def damage_cache(published: Checkout, tmp_path: Path) -> Checkout:

@@ -8,6 +8,7 @@
 Trainings use the base class, `CaptchaDataset`, so a change to what is only shown here makes no model out of date.
 """
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 from captcha_registry.dataset.dataset import CaptchaDataset, DecodedSample
 from captcha_registry.dataset.notebook import encode_png, show_dataset, show_sample
 from captcha_registry.dataset.read_ahead import read_ahead
-from captcha_registry.dataset.records import Sample
+from captcha_registry.dataset.records import DamagedRecordError, Sample
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
 from captcha_registry.machine import expand_home
@@ -184,6 +185,29 @@ class LoadedDataset(CaptchaDataset):
             return np.asarray(column)
         return np.fromiter(column.to_pylist(), dtype=object, count=len(column))
 
+    def read_sample(self, number: int) -> Sample:
+        """Read a sample with its image still encoded, as `CaptchaDataset.read_sample` does.
+
+        Raises:
+            IndexError: there is no such number.
+            DamagedRecordError: the record is not the one that the index names; says what to do.
+        """
+        try:
+            return super().read_sample(number)
+        except DamagedRecordError as error:
+            raise self._advise(error) from None
+
     def _decode(self, sample: Sample, number: int) -> CaptchaSample:
-        decoded = super()._decode(sample, number)
+        try:
+            decoded = super()._decode(sample, number)
+        except DamagedRecordError as error:
+            raise self._advise(error) from None
         return CaptchaSample(decoded.image, decoded.label, decoded.id)
+
+    def _advise(self, error: DamagedRecordError) -> DamagedRecordError:
+        """Say where a damaged record is, and what brings a right one."""
+        if self.version:
+            where, command, does = error.path, f"get {self.name}@{self.version}", "fetches and verifies all files"
+        else:
+            where, command, does = self.root / error.path, shlex.join(["repair", str(self.root)]), "draws it again"
+        return DamagedRecordError(where, error.offset, f"{error.problem}: `captcha-registry {command}` {does}")

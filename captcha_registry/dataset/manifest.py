@@ -151,4 +151,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         problems = "; ".join(explain_errors(error, Manifest))
-        raise UserError(f"{where} is not a valid manifest; restore it, with `dvc checkout` if DVC has it: {problems}") from error
+        raise UserError(
+            f"{where} is not a valid manifest; restore it, with `dvc checkout` if DVC has it, or install a newer release of this "
+            f"package if one wrote it: {problems}"
+        ) from error

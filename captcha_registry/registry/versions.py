@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import FETCHED_NAME, MANIFEST_NAME, read_manifest
 from captcha_registry.dataset.verify import is_litter, require_dataset
@@ -49,10 +50,10 @@ def read_published(published: Published, sources: Mapping[str, RemoteFile]) -> V
 
 
 def read_folder(root: Path) -> Version:
-    """Read the same of a dataset or a model in a folder.
+    """Read the same of a dataset or a model in a folder; the index is verified, no shard is read.
 
     Raises:
-        UserError: it holds neither.
+        UserError: it holds neither, or another index than its manifest says.
     """
     if (root / CARD_NAME).is_file():
         return ModelVersion(parse_model_card((root / CARD_NAME).read_bytes(), str(root / CARD_NAME)), _hash_files(root, set()))
@@ -60,8 +61,9 @@ def read_folder(root: Path) -> Version:
         raise UserError(f"{root} is not a folder; expected a dataset, a model, or NAME@VERSION")
     require_dataset(root)
     manifest = read_manifest(root)
-    named = set(manifest.entries)
-    return DatasetVersion(manifest, read_index(root / manifest.index.path), _hash_files(root, named))
+    files = LocalFiles(root, manifest.entries)
+    index = read_index(files.make_local([manifest.index.path]) / manifest.index.path)
+    return DatasetVersion(manifest, index, _hash_files(root, set(manifest.entries)))
 
 
 def parse_model_card(content: bytes, where: str) -> dict[str, Any]:
