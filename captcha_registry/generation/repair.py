@@ -147,14 +147,17 @@ def _tell_how_to_restore(root: Path) -> str:
     """Tell how a manifest comes back; DVC would bring back one that was damaged in its cache, too, through a hard link."""
     path = root / MANIFEST_NAME
     # What is no file may be somebody's folder.
-    remove = "move that folder away" if path.is_dir() else f"`{shlex.join(['rm', '-f', str(path)])}`"
+    is_folder = path.is_dir()
+    remove = "move that folder away" if is_folder else f"`{shlex.join(['rm', '-f', str(path)])}`"
     cached = _find_cached(path)
     if cached is None:
         return f"{remove}, and fetch or draw the dataset again, which keeps what is right"
     if cached.is_file() and _hash_for_dvc(cached) == cached.parent.name + cached.name:
         return f"{remove}, then `{shlex.join(['dvc', 'checkout', str(path)])}`"
-    remove_cached, pull = shlex.join(["rm", "-f", str(cached)]), shlex.join(["dvc", "pull", str(path)])
-    return f"DVC's cache has no good one either: {remove}, `{remove_cached}`, then `{pull}`, or `dvc repro` if it is on no remote"
+    files = [str(cached)] if is_folder else [str(path), str(cached)]
+    remove = ("move that folder away, " if is_folder else "") + f"`{shlex.join(['rm', '-f', *files])}`"
+    pull = shlex.join(["dvc", "pull", str(path)])
+    return f"DVC's cache has no good one either: {remove}, then `{pull}`, or `dvc repro` if it is on no remote"
 
 
 def _find_cached(path: Path) -> Path | None:
