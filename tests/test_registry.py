@@ -336,6 +336,25 @@ def test_list_notes_versions_that_cannot_be_read_and_names_the_others(clone: Che
     assert len(notes) == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("dvc.lock", b"<<<<<<< HEAD\na: b\n", r"dvc\.lock: .*line 2.*: correct that file, and commit it"),
+        ("dvc.lock", b"", r"dvc\.lock: required key not provided .*: correct that file"),
+        ("dvc.lock", b"\xff", r"dvc\.lock: 'utf-8' codec .*: correct that file"),
+        ("dvc.yaml", b"stages: {a: {cm: x}}", r"dvc\.yaml: extra keys not allowed .*'cm'\].*: correct that file"),
+        ("dvc.yaml", b"stages: {a: {cmd: '${x}'}}", r"failed to parse 'stages\.a\.cmd' in 'dvc\.yaml': Could not find 'x'"),
+        (".dvc/config", b"[core", r"its \.dvc/config or \.dvc/config\.local: Invalid line .* at line 1\.: correct that file"),
+    ],
+)
+def test_a_file_of_dvc_that_cannot_be_read_is_named(clone: Checkout, path: str, content: bytes, message: str) -> None:
+    (clone.root / path).write_bytes(content)
+    clone.git("commit", "--quiet", "--all", "--message", "damaged")
+    done = clone.run("publish", "tiny@1.2.0", "--dry-run")
+    assert done.returncode == 2
+    assert re.search(message, done.stderr), done.stderr
+
+
 def test_the_newest_version_is_a_release_if_there_is_one(clone: Checkout) -> None:
     clone.git("tag", "--annotate", "--message", "x", "tiny@v2.0.0-rc.1", "tiny@v1.0.0^{commit}")
     assert "Version 1.1.0." in clone.run("show", "tiny").stdout

@@ -18,8 +18,11 @@ import gto.tag
 from dvc.config import Config, ConfigError
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.fs import GitFileSystem, RemoteMissingDepsError
+from dvc.parsing import ResolveError
 from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
+from dvc.utils.serialize import ParseError
+from dvc.utils.strictyaml import YAMLValidationError
 from gto.constants import Action
 from gto.exceptions import GTOException
 from pydantic import TypeAdapter, ValidationError
@@ -244,25 +247,38 @@ def explain_errors(where: str) -> Iterator[None]:
     except RecursionError:
         raise UserError(f"{where}: a file of it is nested deeper than can be read") from None
     except (DvcException, SCMError, GitError, PyGit2Error, GTOException) as error:
-        # The first cause says what happened; DVC's own words may be "SCM error".
-        cause: BaseException = error
-        while earlier := cause.__cause__:
-            cause = earlier
-        if isinstance(cause, PermissionError) and cause.filename:
+        causes = _list_causes(error)
+        if isinstance(causes[-1], PermissionError) and causes[-1].filename:
             # It names the file, and gets the advice that other errors of rights get.
-            raise cause from None
-        problem = COLOUR.sub("", " ".join(str(cause).split())) or type(cause).__name__
-        said, is_locked, _ = problem.partition("Check the page ")
-        if is_locked:
-            problem = f"{said}Wait for it to end, or end it, and run the same command again"
-        if isinstance(error, ConfigError):
-            where = str(_find_broken_settings() or where)
-        raise UserError(f"{where}: {problem}") from None
+            raise causes[-1] from None
+        raise UserError(_describe_problem(where, causes)) from None
     except OSError as error:
         # libgit2 has only a text for what the machine refuses.
         if error.errno is not None:
             raise
         raise UserError(f"{where}: Git's files could not be read ({error}): check your rights to them, and the memory") from None
+
+
+def _list_causes(error: Exception) -> list[BaseException]:
+    """List what led to an error, the first cause last; of a value in dvc.yaml the words of the error itself say all."""
+    causes: list[BaseException] = [error]
+    while (earlier := causes[-1].__cause__) and not isinstance(error, ResolveError):
+        causes.append(earlier)
+    return causes
+
+
+def _describe_problem(where: str, causes: list[BaseException]) -> str:
+    """Say what went wrong, in which file, and what to do."""
+    # The first cause says what happened; DVC's own words may be "SCM error".
+    problem = COLOUR.sub("", " ".join(str(causes[-1]).split())) or type(causes[-1]).__name__
+    said, is_locked, _ = problem.partition("Check the page ")
+    if is_locked:
+        return f"{where}: {said}Wait for it to end, or end it, and run the same command again"
+    if isinstance(causes[0], ConfigError):
+        return f"{_find_broken_settings() or f'{where}: its .dvc/config or .dvc/config.local'}: {problem}: correct that file"
+    if broken := next((cause for cause in causes if isinstance(cause, ParseError | YAMLValidationError)), None):
+        return f"{where}: {Path(broken.path).name}: {problem}: correct that file, and commit it"
+    return f"{where}: {problem}"
 
 
 def _find_broken_settings() -> Path | None:
