@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 
 from captcha_registry import __version__, errors
 from captcha_registry.errors import CommandLine, UserError, hide_secrets, prepare_process, printable, report_errors
@@ -168,9 +169,15 @@ def _find_cure(error: Exception, said: str) -> str:
     return ""
 
 
+def show_traceback(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """Print the traceback of an error of ours as Python does, but for secrets: it is for a report to us."""
+    print(hide_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+
+
 def main(command_line: Sequence[str] | None = None) -> None:
     """Run the command that the process was started with, or another."""
     if command_line is None:
+        sys.excepthook = show_traceback
         prepare_process()
         _see_exit_codes()
     with report_errors(), _fit_errors(), _explain_paths(), _name_limits():

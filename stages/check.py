@@ -90,7 +90,10 @@ def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelPa
             raise ParamsError(f"{PARAMS_PATH}: {section} is {params[section]!r}; expected {expected}")
     check_names([*params["datasets"], *params["models"]])
     specs = {name: load_section(DatasetSpec, f"datasets.{name}") for name in params["datasets"]}
-    load_section(DrawingParams, "drawing")
+    if "@" in load_section(DrawingParams, "drawing").scheduler:
+        raise ParamsError(
+            f"{PARAMS_PATH}: drawing.scheduler holds a login, which Dask does not take and Git would keep: leave it out"
+        )
     rule = load_section(SplitRule, "split")
     models: dict[str, ModelParams] = {name: load_model_params(name) for name in params["models"]}
     for name, model in models.items():

@@ -490,6 +490,11 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
         ),
         pytest.param({"drawing.executor": "slurm"}, r"drawing.executor is 'slurm'; expected 'local' or 'dask'", id="executor"),
         pytest.param({"drawing.scheduler": "host:1"}, r"drawing.scheduler is 'host:1'; expected pattern", id="scheduler"),
+        pytest.param(
+            {"drawing.scheduler": "tcp://me:s3cret@host:1"},
+            r"^params.yaml: drawing.scheduler holds a login, [^@]*$",
+            id="a login",
+        ),
         pytest.param({"models.cnn.family": "rnn"}, r"models.cnn.family is 'rnn'; expected one of cnn, crnn", id="unknown family"),
         pytest.param(
             {"model": {}},
