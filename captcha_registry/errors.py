@@ -115,7 +115,7 @@ def require_regular(path: Path) -> None:
     Raises:
         UserError: something else has the name of the file.
     """
-    if path.exists() and not path.is_file():
+    if not path.is_file() and path.exists():
         raise UserError(
             f"{path} is not a regular file: move it away, and restore it from Git or with `dvc checkout`, or fetch it again"
         )

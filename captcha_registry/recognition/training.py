@@ -224,7 +224,6 @@ def run_phase(network: keras.Model, params: ModelParams, batches: TrainingBatche
         network.load_weights(state.folder / BEST_WEIGHTS)
     compile_network(network, params, recipe.learning_rates[phase], num_steps=recipe.epochs * batches.num_steps)
     if num_done:
-        network.optimizer.build(network.trainable_variables)
         network.load_weights(state.folder / LATEST_WEIGHTS)
     network.fit(
         batches.train_from(len(state.history), num_done),
@@ -243,3 +242,5 @@ def compile_network(network: keras.Model, params: ModelParams, peak_rate: float,
     """Give a network what it trains with: optimizer, loss and metric of its family and recipe."""
     optimizer = build_optimizer(params.recipe, peak_rate, num_steps)
     network.compile(optimizer, loss=import_family(params).build_loss(), metrics=[exact_match_metric(params.family)])
+    # The variables of the first step: TensorFlow traces a step twice that makes some, which takes seconds.
+    optimizer.build(network.trainable_variables)
