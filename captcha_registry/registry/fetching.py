@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ from captcha_registry.workspace import link_or_copy, name_full_disk
 
 # Remotes answer slowly rather than narrowly: several files are under way at once.
 PARALLEL_FETCHES = 4
+# What is under way when a fetch is stopped gets so long to end.
+ENDING_SECONDS = 0.5
 # File systems live as long as the process, as most of fsspec's do: it cannot close an HTTP session that becomes garbage in the
 # thread of its own event loop, and aiohttp then complains on stderr.
 kept_file_systems: set[FileSystem] = set()
@@ -332,8 +334,10 @@ def fetch_all(sizes: Mapping[str, int], fetch: Callable[[str], None]) -> None:
                 future.result()
                 bar.update(running[future])
         except KeyboardInterrupt:
-            # The threads may wait for a server that does not answer; the process ends without them.
+            # The threads may wait for a server that does not answer; the process ends without them, but not while one that
+            # does not wait is about to make a file.
             executor.shutdown(wait=False, cancel_futures=True)
+            wait(running, ENDING_SECONDS)
             for temporary in list(_unfinished):
                 temporary.unlink(missing_ok=True)
             raise
