@@ -174,13 +174,29 @@ def show_traceback(_kind: type[BaseException], error: BaseException, _trace: Tra
     print(hide_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
+@contextmanager
+def _name_lost_folder() -> Iterator[None]:
+    """Say that the working folder was deleted, where that is why something is not found: such an error may name nothing."""
+    try:
+        yield
+    except FileNotFoundError:
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            raise UserError(
+                'the folder that you are in was deleted: go to another, or back with `cd "$PWD"` if it was made again, and run '
+                "the same command again"
+            ) from None
+        raise
+
+
 def main(command_line: Sequence[str] | None = None) -> None:
     """Run the command that the process was started with, or another."""
     if command_line is None:
         sys.excepthook = show_traceback
         prepare_process()
         _see_exit_codes()
-    with report_errors(), _fit_errors(), _explain_paths(), _name_limits():
+    with report_errors(), _fit_errors(), _name_lost_folder(), _explain_paths(), _name_limits():
         arguments = parse_arguments(sys.argv[1:] if command_line is None else command_line)
         for handler in logging.getLogger("dvc").handlers:
             handler.addFilter(_make_printable)

@@ -423,6 +423,19 @@ def test_an_empty_path_is_refused(capsys: pytest.CaptureFixture[str], command: l
     assert "a path is empty, perhaps because a variable is not set" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("command", [["list"], ["list", "--repo=/no/such"], ["diff", "a", "b"], ["get", "digits"]], ids=str)
+def test_a_working_folder_that_was_deleted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert "the folder that you are in was deleted: go to another" in capsys.readouterr().err
+
+
 def run_command(*arguments: str) -> str:
     """Run a command in this process, to a good end; return what it prints."""
     output = StringIO()
