@@ -434,6 +434,10 @@ def test_a_path_that_readers_would_not_find_is_refused(checkout: Checkout) -> No
     YAML().dump(pipeline, checkout.root / "dvc.yaml")
     checkout.commit("a slash")
     refuse(checkout, "1.0.0", "dvc.yaml: artifacts.tiny.path is 'data/tiny/'; expected 'data/tiny'")
+    (checkout.root / "dvc.yaml").rename(checkout.root / "theirs.yaml")
+    (checkout.root / "dvc.yaml").symlink_to("theirs.yaml")
+    checkout.commit("a link")
+    refuse(checkout, "1.0.0", "dvc.yaml is a symbolic link, and readers of a commit follow none")
 
 
 def test_each_output_is_looked_for_at_the_remote_of_its_own(
@@ -662,6 +666,9 @@ SETTINGS = {
 def test_settings_and_variables_of_git_change_nothing(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     for setting, value in SETTINGS.items():
         checkout.git("config", setting, value)
+    (checkout.root.parent / "ignored").write_text("*.yaml\n*.lock\n.dvc\n")
+    checkout.git("config", "core.excludesFile", str(checkout.root.parent / "ignored"))
+    checkout.git("update-index", "--split-index")
     checkout.git("tag", "--annotate", "--message", "mine", "mine")
     checkout.git("tag", "--annotate", "--message", "mine", "other@v1.0.0")
     (checkout.root / "\u00fcber.txt").write_text("not committed")
@@ -695,16 +702,18 @@ def test_a_tag_that_cannot_be_signed_is_refused_before_anything_is_pushed(checko
     publish(checkout, "1.0.1")
 
 
-@pytest.mark.parametrize("refusal", ["a hook", "a signature of pushes"])
-def test_a_push_of_the_tag_that_would_fail_is_found_before_anything_is_pushed(checkout: Checkout, refusal: str) -> None:
-    if refusal == "a hook":
-        hook = checkout.root / ".git/hooks/pre-push"
-        hook.write_text("#!/bin/sh\necho the hook says no >&2; exit 1\n")
-        hook.chmod(0o755)
-        refuse(checkout, "1.0.0", "`git push`: the hook says no")
-    else:
+@pytest.mark.parametrize("refusal", ["pre-push", "reference-transaction", "a signature of pushes"])
+def test_a_tag_that_could_not_be_made_or_pushed_is_found_before_anything_is_pushed(checkout: Checkout, refusal: str) -> None:
+    if refusal == "a signature of pushes":
         checkout.git("config", "push.gpgSign", "true")
         refuse(checkout, "1.0.0", "the receiving end does not support --signed push")
+        return
+    hook = checkout.root / ".git/hooks" / refusal
+    hook.write_text("#!/bin/sh\necho the hook says no >&2; exit 1\n")
+    hook.chmod(0o755)
+    doing = {"pre-push": "`git push`: ", "reference-transaction": "Git cannot make the tag tiny@v1.0.0 here, and nothing"}
+    refuse(checkout, "1.0.0", doing[refusal])
+    assert "the hook says no" in checkout.run("publish", "tiny", "1.0.0").stderr
 
 
 def test_git_is_not_waited_for_without_end_and_what_it_started_is_stopped(tmp_path: Path) -> None:
@@ -798,6 +807,15 @@ def test_an_origin_that_refuses_the_tag_leaves_none_here_and_is_asked_again_late
     assert checkout.git("tag") == ""
     closed_origin.unlink()
     assert not publish(checkout, "1.0.0")["already_published"]
+
+
+def test_an_origin_that_hides_the_tag_has_published_nothing(checkout: Checkout) -> None:
+    origin = checkout.root.parent / "origin.git"
+    run_git(origin, "config", "uploadpack.hideRefs", "refs/tags")
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert (done.returncode, "origin hides the tag tiny@v1.0.0 that it took, so nobody sees" in done.stderr) == (2, True), done
+    run_git(origin, "config", "--unset", "uploadpack.hideRefs")
+    assert publish(checkout, "1.0.0")["already_published"]
 
 
 def test_a_tag_that_was_taken_but_whose_answer_was_lost_is_published(checkout: Checkout) -> None:

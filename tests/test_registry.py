@@ -30,8 +30,14 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.registry.fetching import RemoteFile
-from captcha_registry.registry.git import run_git
-from captcha_registry.registry.repository import explain_errors, parse_reference, parse_version
+from captcha_registry.registry.git import open_git, run_git
+from captcha_registry.registry.repository import (
+    explain_errors,
+    find_commits,
+    open_repository,
+    parse_reference,
+    parse_version,
+)
 
 
 @pytest.fixture
@@ -155,6 +161,21 @@ def test_a_repository_that_cannot_hold_versions_says_why(tmp_path: Path, names: 
     run_git(tmp_path, "commit", "--allow-empty", "--message", "nothing")
     done = Checkout(tmp_path).run("list", "--repo", str(tmp_path))
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("[core]\n\trepositoryFormatVersion = 1\n[extensions]\n\tnoop = true\n", "noop), though Git can: make a clone of it"),
+        ("[core\n", "bad config line"),
+    ],
+)
+def test_a_repository_that_dvc_cannot_read_says_why(tmp_path: Path, setting: str, message: str) -> None:
+    run_git(tmp_path, "init")
+    with (tmp_path / ".git/config").open("a") as config:
+        config.write(setting)
+    with pytest.raises(UserError, match=re.escape(message)):
+        open_git(tmp_path)
 
 
 @pytest.mark.parametrize("option", ["--no-tags", "--depth=1"])
@@ -353,6 +374,31 @@ def test_a_file_of_dvc_that_cannot_be_read_is_named(clone: Checkout, path: str, 
     done = clone.run("publish", "tiny@1.2.0", "--dry-run")
     assert done.returncode == 2
     assert re.search(message, done.stderr), done.stderr
+
+
+def test_a_version_is_seen_whatever_else_its_tag_says_and_a_tag_on_no_commit_is_passed_over(clone: Checkout) -> None:
+    git = pygit2.Repository(str(clone.root))
+    commit = str(git.revparse_single("tiny@v1.0.0^{commit}").id)
+    contents = {
+        "nobody": b"object %s\ntype commit\ntag tiny@v1.0.1\n\nx\n",
+        "no text": b"object %s\ntype commit\ntag tiny@v1.0.2\ntagger J\xf6rg <j@x> 1700000000 +0000\n\n\xf6\n",
+        "another name": b"object %s\ntype commit\ntag other\ntagger J 99999999999999999999 x\n\nx\n",
+    }
+    for number, content in enumerate(contents.values(), 1):
+        tag = git.write(pygit2.enums.ObjectType.TAG, content % commit.encode())
+        git.references.create(f"refs/tags/tiny@v1.0.{number}", tag)
+    clone.git("tag", "--annotate", "--message", "x", "tiny@v1.0.4", "tiny@v1.0.1")
+    for number, other in enumerate(("HEAD^{tree}", "HEAD:dvc.yaml"), 5):
+        clone.git("tag", "--annotate", "--message", "x", f"tiny@v1.0.{number}", other)
+    for name in (b"tiny@v1.0.7", b"\xff@v1.0.8"):
+        Path(clone.root, ".git/refs/tags", os.fsdecode(name)).write_text("")
+    with open_repository(str(clone.root)) as repo:
+        versions = {str(version): found for (_, version), found in find_commits(repo).items()}
+    assert versions.pop("1.1.0") != commit
+    assert versions == dict.fromkeys(["1.0.0", "1.0.1", "1.0.2", "1.0.3", "1.0.4"], commit)
+    (clone.root / ".git/refs/tags/tiny@v1.0.7").write_text("1" * 40 + "\n")
+    done = clone.run("list")
+    assert (done.returncode, "error: the tag tiny@v1.0.7 cannot be read (" in done.stderr) == (2, True), done.stderr
 
 
 def test_the_newest_version_is_a_release_if_there_is_one(clone: Checkout) -> None:

@@ -13,17 +13,22 @@ from typing import Any
 from urllib.parse import unquote
 
 import pygit2
-from dvc.scm import SCM, Git
+from dvc.scm import SCM, Git, SCMError
+from pygit2.enums import ObjectType
 from scmrepo.git.backend.pygit2 import Pygit2Object
 
 from captcha_registry.errors import UserError
 
 GIT_REMOTE = "origin"
+TAGS = "refs/tags/"
+# How what an annotated tag says begins.
+TAG_CONTENT = re.compile(rb"object (?P<oid>[0-9a-f]{40})\ntype (?P<kind>\w+)\n")
 # Variables that Git sets for hooks, and that would lead each command to another repository or change how paths are read.
 MISLEADING = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_GRAFT_FILE"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE", "GIT_REPLACE_REF_BASE", "GIT_CONFIG"),
     *("GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_QUARANTINE_PATH"),
+    "GIT_CURL_VERBOSE",
 )
 # A shallow repository has the versions that it has, and is read.
 SETTINGS = ("-c", "clone.rejectShallow=false")
@@ -39,9 +44,14 @@ CREDENTIAL_HELPER = '!f() { test "$1" != get || printf %s "$CAPTCHA_REGISTRY_LOG
 
 
 def run_git(
-    root: Path, *arguments: str, seconds: float = ASK_SECONDS, bare: bool = False, settings: Mapping[str, str] | None = None
+    root: Path,
+    *arguments: str,
+    seconds: float = ASK_SECONDS,
+    bare: bool = False,
+    settings: Mapping[str, str] | None = None,
+    told: str | None = None,
 ) -> str:
-    """Run Git and return what it prints.
+    """Run Git and return what it prints; `told` is what it reads.
 
     Where nobody sits at a terminal it cannot ask for a password, but fails at once. A bare repository is named to it, as
     `safe.bareRepository` may forbid to find one. `settings` are variables that it gets beside those of this process.
@@ -50,7 +60,9 @@ def run_git(
         UserError: it fails, with its words, or takes longer than it may.
     """
     attended = sys.stdin is not None and sys.stdin.isatty()
-    environment = SILENCE | {name: value for name, value in os.environ.items() if name not in MISLEADING}
+    # Traces may go to a file, but not between the words of an error.
+    traces = {name for name, value in os.environ.items() if name.startswith("GIT_TRACE") and not value.startswith("/")}
+    environment = SILENCE | {name: value for name, value in os.environ.items() if name not in {*MISLEADING, *traces}}
     # DVC's libraries read references from files only.
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_DEFAULT_REF_FORMAT": "files"} | (
         {} if attended else {"GIT_TERMINAL_PROMPT": "0"}
@@ -61,7 +73,7 @@ def run_git(
             ["git", *SETTINGS, *(["--git-dir=."] if bare else []), *arguments],
             cwd=root,
             env=environment,
-            stdin=None if attended else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if told else None if attended else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -72,16 +84,16 @@ def run_git(
         raise UserError("the program `git` is not installed, and versions are in Git: install it") from None
     command = f"`git {arguments[0]}`"
     with process:
-        output, errors = _wait(process, command, seconds)
+        output, errors = _wait(process, command, seconds, told)
     if process.returncode:
         raise UserError(f"{command}: {' '.join(errors.split()) or 'failed'}")
     return output.rstrip()
 
 
-def _wait(process: subprocess.Popen[str], command: str, seconds: float) -> tuple[str, str]:
+def _wait(process: subprocess.Popen[str], command: str, seconds: float, told: str | None) -> tuple[str, str]:
     """Return what a command says until it ends; with this process, or too late, it is stopped together with what it started."""
     try:
-        return process.communicate(timeout=seconds)
+        return process.communicate(told, seconds)
     except BaseException as error:
         with suppress(ProcessLookupError):
             own_session = os.getpgid(process.pid) == process.pid
@@ -122,18 +134,38 @@ def take_login(url: str) -> tuple[str, dict[str, str]]:
     return f"{scheme}://{rest.removeprefix(f'{login}@')}", settings
 
 
+def _open_scm(root: Path, *, bare: bool) -> Any:
+    try:
+        scm: Any = SCM(str(root))
+    except SCMError:
+        raise
+    except Exception as error:  # noqa: BLE001 - dulwich has many, and no common ancestor
+        # Git's own words are better, where it cannot read the repository either.
+        run_git(root, "rev-parse", "--git-dir", bare=bare)
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"DVC cannot read the Git repository of {root} ({problem}), though Git can: make a clone of it, and use that"
+        ) from None
+    if run_git(root, "rev-parse", "--show-object-format", bare=bare) == "sha256":
+        raise UserError("DVC cannot read a Git repository whose objects have SHA-256 names; expected SHA-1, Git's default")
+    is_ignored = scm.is_ignored
+    scm.is_tracked = lambda path: bool(run_git(root, "ls-files", "--", f":(literal){os.path.relpath(path, root)}"))
+    scm.is_ignored = lambda path: is_ignored(path) and not scm.is_tracked(path)
+    return scm
+
+
 def open_git(root: Path, *, bare: bool = False) -> Git:
     """Open a repository such that DVC reads its files in one piece, and Git fetches those that a partial clone lacks.
 
     It would read them as streams of pygit2, in which the thread that writes and the one that reads can wait for each other
-    for ever. And it would know neither what the variables of Git say about owners that are trusted, nor who called `sudo`.
+    for ever. And it would know neither what the variables of Git say about owners that are trusted, nor who called `sudo`; it
+    cannot read every index that Git writes, and takes what a user ignores everywhere for ignored where it is tracked.
 
     Raises:
-        UserError: Git does not trust its owner, or names its objects as pygit2 cannot.
+        UserError: Git does not trust its owner, or it is of a kind that DVC cannot read.
+        dvc.scm.SCMError: there is none.
     """
-    scm = SCM(str(root))
-    if run_git(root, "rev-parse", "--show-object-format", bare=bare) == "sha256":
-        raise UserError("DVC cannot read a Git repository whose objects have SHA-256 names; expected SHA-1, Git's default")
+    scm = _open_scm(root, bare=bare)
     pygit2.settings.owner_validation = False
     backend: Any = scm.pygit2
 
@@ -149,6 +181,38 @@ def open_git(root: Path, *, bare: bool = False) -> Git:
 
     backend.get_tree_obj = lambda rev, **_: _WholeObject(fetch(lambda: backend.repo[rev].tree), fetch)
     return scm
+
+
+def list_tag_names(scm: Git) -> list[str]:
+    """List the tags of a repository; no name that is no text is one of ours."""
+    objects: Any = scm.pygit2.repo
+    refs = [ref.decode(errors="replace") for ref in objects.raw_listall_references()]
+    return [ref.removeprefix(TAGS) for ref in refs if ref.startswith(TAGS)]
+
+
+def find_tagged_commit(scm: Git, tag: str) -> str | None:
+    """Find the commit of an annotated tag; None if it is another tag, or is on no commit.
+
+    Nothing else of it is read: who made it may be said in bytes that are no text, or not at all.
+
+    Raises:
+        UserError: its object is not there or damaged.
+    """
+    objects: Any = scm.pygit2.repo
+    try:
+        oid, kind = objects.lookup_reference(f"{TAGS}{tag}").resolve().target, b"tag"
+    except (KeyError, ValueError, pygit2.GitError):
+        # As Git itself has it: a file that holds no name of an object, or that of another tag which is not there.
+        return None
+    try:
+        while kind == b"tag":
+            found, content = objects.read(oid)
+            if found != ObjectType.TAG or not (match := TAG_CONTENT.match(content)):
+                return None
+            oid, kind = match["oid"].decode(), match["kind"]
+    except (KeyError, pygit2.GitError) as error:
+        raise UserError(f"the tag {tag} cannot be read ({error}): `git fsck` says what is damaged; make a new clone") from None
+    return oid if kind == b"commit" else None
 
 
 class _Content(BytesIO):

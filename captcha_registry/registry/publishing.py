@@ -154,11 +154,16 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
 
 
 def _require_seen(root: Path, name: str) -> None:
-    """Refuse what readers would not see: they look for dvc.yaml at the top of a repository, and for tags that GTO can parse."""
+    """Refuse what readers would not see: they look for files at the top of a repository, and for tags that GTO can parse."""
     if place := run_git(root, "rev-parse", "--show-prefix"):
         raise UserError(
             f"{root} is the folder {place} of a Git repository, and readers look only at its top: publish from a Git "
             "repository of its own, with .dvc and dvc.yaml at its top"
+        )
+    of_dvc = run_git(root, "ls-files", "-z", "--stage", "--", ".dvc", "dvc.yaml", "dvc.lock").split("\0")
+    if link := next((entry.split("\t")[1] for entry in of_dvc if entry.startswith("120000 ")), None):
+        raise UserError(
+            f"{link} is a symbolic link, and readers of a commit follow none: put the file itself in its place, and commit"
         )
     if not name_re.fullmatch(name) or "//" in name:
         raise UserError(

@@ -23,7 +23,7 @@ from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
 from dvc.utils.serialize import ParseError
 from dvc.utils.strictyaml import YAMLValidationError
-from gto.constants import Action
+from gto.constants import ACTION, NAME, VERSION, Action
 from gto.exceptions import GTOException
 from pydantic import TypeAdapter, ValidationError
 from pygit2 import GitError as PyGit2Error
@@ -36,7 +36,7 @@ from captcha_registry.errors import UserError
 from captcha_registry.extras import advise_install
 from captcha_registry.machine import expand_home, settle_user
 from captcha_registry.nearest import suggest
-from captcha_registry.registry.git import GIT_REMOTE, clone, open_git, run_git
+from captcha_registry.registry.git import GIT_REMOTE, clone, find_tagged_commit, list_tag_names, open_git, run_git
 
 # What a repository's own .dvc/config may say. Other options name files of this machine, or commands that DVC runs, such as
 # `bearer_token_command` and, through a file of AWS' settings, `configpath`; or they choose or weaken what its user alone decides:
@@ -337,7 +337,7 @@ def say_what_is_lacking(repo: Repo) -> str:
         refs = run_git(root, "ls-remote", "--tags", "--refs", GIT_REMOTE, "*@v*").splitlines()
     except UserError as error:
         return f"; {GIT_REMOTE} may have others, but could not be asked ({error}): {cure}"
-    here = set(repo.scm.list_tags())
+    here = set(list_tag_names(repo.scm))
     unknown = [tag for ref in refs if gto.tag.parse_name(tag := ref.split("refs/tags/")[1], False) and tag not in here]
     return f"; {GIT_REMOTE} has {', '.join(unknown)}, not known here: {cure}" if unknown else ""
 
@@ -352,15 +352,25 @@ def open_revision(repo: Repo, revision: str) -> Iterator[None]:
 
 
 def find_commits(repo: Repo) -> dict[tuple[str, Version], str]:
-    """Return the commit of each published version that was not withdrawn; tags that name no version are passed over."""
-    tags = [gto.tag.parse_tag(tag) for tag in gto.tag.find(scm=repo.scm) if not gto.tag.parse_name(tag.name).get("stage")]
-    withdrawn = {(tag.name, tag.version) for tag in tags if tag.action == Action.DEREGISTER}
-    commits = {}
-    for tag in tags:
-        if tag.action == Action.REGISTER and (tag.name, tag.version) not in withdrawn:
-            with suppress(UserError):
-                commits[tag.name, parse_version(tag.version)] = tag.tag.target
-    return commits
+    """Return the commit of each published version that was not withdrawn; tags that name no version are passed over.
+
+    Raises:
+        UserError: the tag of one is damaged.
+    """
+    commits, withdrawn = {}, set()
+    for tag in list_tag_names(repo.scm):
+        told = gto.tag.parse_name(tag, raise_on_fail=False)
+        try:
+            key = told.get(NAME, ""), parse_version(told.get(VERSION, ""))
+        except UserError:
+            continue
+        if not (commit := find_tagged_commit(repo.scm, tag)):
+            continue
+        if told[ACTION] == Action.REGISTER:
+            commits[key] = commit
+        else:
+            withdrawn.add(key)
+    return {key: commit for key, commit in commits.items() if key not in withdrawn}
 
 
 def newest_first(commits: dict[tuple[str, Version], str], name: str) -> list[tuple[str, Version]]:

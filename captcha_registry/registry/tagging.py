@@ -60,7 +60,7 @@ def require_same_address(root: Path) -> None:
 
 
 def require_taggable(root: Path, tag: str, commit: str) -> None:
-    """Refuse to begin what ends with a tag that Git cannot sign as its user's settings ask, or that the remote does not take.
+    """Refuse to begin what ends with a tag that Git cannot sign as its user's settings ask, or make here, or push.
 
     What is tried leaves nothing but, where tags are signed, a commit on no branch.
     """
@@ -72,6 +72,10 @@ def require_taggable(root: Path, tag: str, commit: str) -> None:
                 f"Git cannot sign {tag}, as tag.gpgSign asks: name a key that is here with `git config user.signingKey KEY`, or "
                 f"publish without a signature after `git config tag.gpgSign false` ({error})"
             ) from None
+    try:
+        run_git(root, "update-ref", "--stdin", told=f"start\nupdate refs/tags/{tag} {commit}\nprepare\nabort\n")
+    except UserError as error:
+        raise UserError(f"Git cannot make the tag {tag} here, and nothing was pushed: correct what it says ({error})") from None
     # Forced, as another process may just have put it there, which is nothing to refuse; a dry run moves no tag.
     _push(root, f"{commit}:refs/tags/{tag}", "--dry-run", "--force")
 
@@ -104,21 +108,25 @@ def push_tag(root: Path, tag: str, commit: str, message: str) -> None:
     """Tag the commit and push the tag, which makes the version seen; a tag that the Git remote does not take is taken back.
 
     Raises:
-        UserError: it does not take it.
+        UserError: it does not take it, or does not show it.
     """
     if tag not in list_tags(root, tag):
         run_git(root, "tag", "--annotate", "--message", message, tag, commit)
+    refusal = None
     try:
         _push(root, f"refs/tags/{tag}")
     except UserError as error:
         run_git(root, "tag", "--delete", tag)
-        # It may have been taken, and only the answer was lost.
-        if find_remote_tags(root, tag.split("@", maxsplit=1)[0]).get(tag) != RemoteTag(commit, annotated=True):
-            raise UserError(
-                f"the data is at its remote, but {GIT_REMOTE} did not take the tag {tag}, without which nobody sees the version "
-                f"({error}): have it take tags of that name, and run the same command again; no data is pushed twice"
-            ) from None
-        fetch_tag(root, tag)
+        refusal = error
+    # It may have been taken, and only the answer was lost.
+    if find_remote_tags(root, tag.split("@", maxsplit=1)[0]).get(tag) != RemoteTag(commit, annotated=True):
+        problem = f"did not take the tag {tag}, without which nobody sees the version ({refusal}): have it take"
+        if not refusal:
+            problem = f"hides the tag {tag} that it took, so nobody sees the version: have it show (transfer.hideRefs)"
+        raise UserError(
+            f"the data is at its remote, but {GIT_REMOTE} {problem} tags of that name, and run the same command again; no data "
+            "is pushed twice"
+        )
 
 
 def fetch_tag(root: Path, tag: str) -> None:
