@@ -25,7 +25,7 @@ from captcha_registry.leftovers import Leftover, find_leftovers, remove_leftover
 from captcha_registry.meaning import hash_modules
 from captcha_registry.nearest import suggest
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params
-from captcha_registry.recognition.recipe import TRAINING_PACKAGES, CnnParams, ModelParams, load_model_params
+from captcha_registry.recognition.recipe import TRAINING_PACKAGES, CnnParams, CrnnParams, ModelParams, load_model_params
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
 
 SECTIONS = {"datasets", "drawing", "split", "models"}
@@ -35,6 +35,11 @@ RESERVED_NAMES = {"generated", "tools"}
 # What no file or folder can be called on Windows.
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 TOOLS_DIR = Path("data/tools")
+
+# The smallest pictures, width and height, that networks of the preset `lab` take; those of `fast` pad what is too small.
+SMALLEST = {"cnn": (34, 34), "crnn": (16, 32)}
+# Of a picture, for each column that a crnn sees.
+COLUMN_PIXELS = 8
 
 # What `generate` imports to draw to a URL, which the pipeline never does.
 URL_MODULES = ("captcha_registry.describing", "captcha_registry.generation.remote")
@@ -103,8 +108,28 @@ def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelPa
             if isinstance(model, CnnParams):
                 model.require_one_length(specs[model.dataset])
             model.require_known_characters(specs[model.dataset])
+        require_large_pictures(name, model, specs[model.dataset])
     require_free_space(Path("data"), sum(spec.estimated_bytes for name, spec in specs.items() if not is_drawn(name, spec)))
     return specs, rule, models
+
+
+def require_large_pictures(name: str, model: ModelParams, spec: DatasetSpec) -> None:
+    """Refuse pictures that are too small for a network, without building that, which takes seconds.
+
+    Raises:
+        ParamsError: says how large they have to be.
+    """
+    width, height = SMALLEST[model.family] if model.preset == "lab" else (1, 1)
+    if isinstance(model, CrnnParams):
+        # CTC needs a column for every character and one for a blank between two that are equal; `fast` pads the last one.
+        columns = 2 * spec.max_length - 1
+        width = max(width, COLUMN_PIXELS * columns if model.preset == "lab" else COLUMN_PIXELS * (columns - 1) + 1)
+    if spec.width < width or spec.height < height:
+        raise ParamsError(
+            f"{PARAMS_PATH}: models.{name}: a {model.family} of preset {model.preset} needs pictures of {max(spec.width, width)}x"
+            f"{max(spec.height, height)} for texts of {spec.described_length} characters; those of datasets.{model.dataset} have "
+            f"{spec.width}x{spec.height}: raise `width` and `height`, or lower `length`"
+        )
 
 
 def require_training_samples(name: str, model: ModelParams, num_train: int) -> None:
@@ -154,6 +179,12 @@ def check_models(models: Mapping[str, ModelParams], specs: Mapping[str, DatasetS
     from captcha_registry.recognition.training import build_network  # noqa: PLC0415
 
     for name, model in models.items():
+        if model.recipe.emphasis.characters and not model.draws:
+            print(
+                f"warning: {PARAMS_PATH}: models.{name}.{model.preset}.emphasis has no effect, as `fresh` is 0.0 and no "
+                "picture is drawn while it trains",
+                file=sys.stderr,
+            )
         with name_section(f"models.{name}"):
             num_parameters = build_network(model, specs[model.dataset]).count_params()
         print(f"{name}: {model.family} of preset {model.preset} for {model.dataset}, {num_parameters:,} parameters")

@@ -541,6 +541,46 @@ def test_every_name_that_check_takes_is_one_that_tags_of_versions_can_have(name:
     assert name_re.fullmatch(name)
 
 
+@pytest.mark.parametrize(
+    ("family", "preset", "width", "height", "needed"),
+    [
+        ("cnn", "lab", 34, 34, None),
+        ("cnn", "lab", 33, 34, "34x34"),
+        ("cnn", "lab", 34, 33, "34x34"),
+        ("cnn", "fast", 16, 16, None),
+        ("crnn", "lab", 24, 32, None),
+        ("crnn", "lab", 23, 32, "24x32"),
+        ("crnn", "lab", 24, 31, "24x32"),
+        ("crnn", "fast", 17, 16, None),
+        ("crnn", "fast", 16, 16, "17x16"),
+    ],
+)
+def test_pictures_are_too_small_for_check_just_where_no_network_can_be_built(
+    family: str, preset: str, width: int, height: int, needed: str | None
+) -> None:
+    # TensorFlow takes seconds to start.
+    from captcha_registry.recognition.training import build_network  # noqa: PLC0415
+
+    model = (CnnParams if family == "cnn" else CrnnParams).model_validate({"family": family, "preset": preset, "dataset": "tiny"})
+    spec = DatasetSpec(alphabet="01", length=2, width=width, height=height)
+    if needed is None:
+        check.require_large_pictures("reader", model, spec)
+        build_network(model, spec)
+    else:
+        with pytest.raises(ParamsError, match=f"a {family} of preset {preset} needs pictures of {needed} for texts of 2"):
+            check.require_large_pictures("reader", model, spec)
+        with pytest.raises(UserError):
+            build_network(model, spec)
+
+
+def test_check_warns_of_an_emphasis_on_pictures_that_are_not_drawn(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (workplace / "params.yaml").read_text(encoding="utf-8")
+    text = text.replace('emphasis: {characters: "0O"', 'fresh: 0.0\n      emphasis: {characters: "0O"')
+    (workplace / "params.yaml").write_text(text, encoding="utf-8")
+    check.main()
+    assert "warning: params.yaml: models.crnn.fast.emphasis has no effect, as `fresh` is 0.0" in capsys.readouterr().err
+
+
 def test_check_suggests_the_section_that_somebody_meant(workplace: Path) -> None:
     text = (workplace / "params.yaml").read_text(encoding="utf-8").replace("drawing:", "drawings:")
     (workplace / "params.yaml").write_text(text, encoding="utf-8")
