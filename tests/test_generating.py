@@ -6,9 +6,11 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import pytest
 from conftest import HANG_SECONDS, ROOT, Project, Section, hash_files, wait_until
 from processes import Process
@@ -226,7 +228,9 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(
     project.write_params(datasets={"long": spec.model_dump()}, split=shard_rule.model_dump())
     process, work_dir = start_drawing(project, "*.tmp", 2)
     for one in project.list_processes() if workers_too else [process]:
-        one.send_signal(signal.SIGINT)
+        # The first of them may have ended the others.
+        with suppress(psutil.NoSuchProcess):
+            one.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=3)
     assert process.returncode == 130
     assert (output, errors) == ("", "stopped; run the same command again to go on\n")
