@@ -42,15 +42,12 @@ SETTINGS = {
     "SHELL": "/bin/sh",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
+    # Where Git looks for what a user ignores and converts, even if it reads no settings.
+    "XDG_CONFIG_HOME": str(ROOT / ".work" / "no_settings"),
     "DVC_GLOBAL_CONFIG_DIR": str(ROOT / ".work" / "no_settings"),
     "DVC_SYSTEM_CONFIG_DIR": str(ROOT / ".work" / "no_settings"),
     "DVC_NO_ANALYTICS": "1",
 } | {f"GIT_{role}_{field}": "demo@localhost" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
-# In a Git hook these name the repository of the hook, or bring settings of others.
-NOT_OURS = (
-    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"),
-    *("GIT_TEMPLATE_DIR", "GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"),
-)
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -59,9 +56,10 @@ def run(command: list[str], folder: Path) -> str:
     Raises:
         UserError: it failed; it has said why.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS} | SETTINGS
+    # In a Git hook they name the repository of the hook; others bring settings.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name == "GIT_EXEC_PATH"}
     output = subprocess.PIPE if "ls-files" in command else None
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=output, text=True) as process:
+    with subprocess.Popen(command, cwd=folder, env=kept | SETTINGS, stdout=output, text=True) as process:
         try:
             printed, _ = process.communicate()
         except BaseException:

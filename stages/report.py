@@ -8,9 +8,9 @@ import argparse
 import time
 
 from captcha_registry.errors import CommandLine, report_errors
+from captcha_registry.seeing.metrics import REPORT_PATH
 from captcha_registry.seeing.report import compose_report, render_html
 from captcha_registry.seeing.results import load_results
-from captcha_registry.seeing.summary import REPORT_PATH
 from captcha_registry.seeing.svg import start_vega
 from captcha_registry.workspace import write_atomically
 

@@ -258,7 +258,8 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=folder) as databases:
         for name, value in GIT_ENVIRONMENT.items():
             patch.setenv(name, value)
-        for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "CAPTCHA_REGISTRY_CACHE"):
+        # In the last are files of what a user ignores and converts, which Git reads even without settings.
+        for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "CAPTCHA_REGISTRY_CACHE", "XDG_CONFIG_HOME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         patch.setenv("DVC_SITE_CACHE_DIR", databases)
         patch.setenv("PYTHONPATH", str(ROOT))

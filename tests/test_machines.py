@@ -204,7 +204,8 @@ def stranger(tmp_path: Path) -> Stranger:
     (tmp_path / "temporary").mkdir()
 
     def run(script: str, *arguments: str | Path, **environment: str | Path | None) -> subprocess.CompletedProcess[str]:
-        known = ("USER", "LOGNAME", "LNAME", "USERNAME", "CAPTCHA_REGISTRY_CACHE", "DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR")
+        names = ("USER", "LOGNAME", "LNAME", "USERNAME")
+        known = (*names, "CAPTCHA_REGISTRY_CACHE", "DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "XDG_CONFIG_HOME")
         changed = dict.fromkeys(known) | {"TMPDIR": tmp_path / "temporary"} | environment
         variables = {name: str(value) for name, value in (os.environ | changed).items() if value is not None}
         command = [*prefix, sys.executable, "-B", "-c", script, *map(str, arguments)]

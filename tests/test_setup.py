@@ -179,9 +179,16 @@ def test_a_download_without_git_is_copied_like_a_clone(
     (download / ".venv").mkdir()
     (download / ".venv/python").touch()
     monkeypatch.setattr(demo, "ROOT", download)
-    # As in a Git hook of another repository.
+    # As in a Git hook of another repository, and with what a user ignores and converts everywhere.
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config/git").mkdir(parents=True)
+    (tmp_path / "config/git/ignore").write_text("*.yaml\n")
+    (tmp_path / "config/git/attributes").write_text("* working-tree-encoding=UTF-16\n")
     demo.copy_project(tmp_path / "copy", {"datasets.digits.count": 50})
+    assert "dvc.yaml" in demo.run(["git", "ls-files"], tmp_path / "copy").split()
+    assert "objectformat" not in (tmp_path / "copy/.git/config").read_text()
     copied, there = hash_folder(tmp_path / "copy"), hash_folder(download)
     assert set(there) - set(copied) == {".venv/python", "dvc.lock"}
     assert {name for name in copied if copied[name] != there[name]} == {"params.yaml"}

@@ -1,6 +1,7 @@
 """A run ends with what it came to, on a page of 80 columns."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -55,12 +56,21 @@ def test_datasets_and_models_have_a_table_each_that_fits_80_columns(project: Pat
 
 
 def test_what_is_not_committed_is_named_until_it_is(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    subprocess.run(["git", "config", "status.showUntrackedFiles", "no"], cwd=project, check=True)
     main(project)
     command = capsys.readouterr().out.splitlines()[-1].removeprefix("To keep these results: ")
     assert command == "git add data dvc.lock metrics params.yaml && git commit"
     subprocess.run(f"{command} --quiet --message results", shell=True, cwd=project, check=True)  # noqa: S602 - as it says
     main(project)
     assert capsys.readouterr().out.splitlines()[-1] == "Git has these results already: nothing is left to commit."
+
+
+def test_where_git_cannot_tell_what_is_committed_the_results_are_shown_nevertheless(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(project / ".git")
+    main(project)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Whether these results are committed is not known (`git status`")
 
 
 def test_a_project_without_models_has_the_table_of_its_datasets(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

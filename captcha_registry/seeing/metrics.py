@@ -10,6 +10,8 @@ from captcha_registry.errors import UserError
 from captcha_registry.params import read_params
 from captcha_registry.recognition.card import read_part
 
+# Where the report of a run is.
+REPORT_PATH = Path("models/report.html")
 # Columns of a history, of which each epoch has a number.
 SHOWN = ("loss", "exact_match", "val_loss", "val_exact_match")
 _CURE = "run `dvc repro`, or take the committed one with `git checkout HEAD -- {path}`"

@@ -32,7 +32,7 @@ def describe_origin(results: Sequence[ModelResult]) -> Paragraph | None:
 def _list_recorded() -> dict[str, str]:
     """List the MD5 of each file that dvc.lock has at the commit that is checked out."""
     try:
-        lock = YAML(typ="safe").load(run_git(Path.cwd(), "show", "HEAD:./dvc.lock"))
+        lock = YAML(typ="safe").load(run_git(Path.cwd(), "cat-file", "blob", "HEAD:./dvc.lock"))
     except (UserError, YAMLError):
         return {}
     # A file that a merge has left in pieces may hold anything.

@@ -3,17 +3,16 @@
 Reads the metrics of what params.yaml names, and what Git says of them; says where the pictures are, and what is left to commit.
 """
 
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from captcha_registry.errors import report_errors
+from captcha_registry.errors import UserError, report_errors
 from captcha_registry.params import PARAMS_PATH
 from captcha_registry.recognition.card import read_card
-from captcha_registry.seeing.metrics import Metrics, read_metrics, read_names
+from captcha_registry.registry.git import run_git
+from captcha_registry.seeing.metrics import REPORT_PATH, Metrics, read_metrics, read_names
 
 METRICS_DIR = Path("metrics")
-REPORT_PATH = Path("models/report.html")
 # What a run changes of what Git tracks, with the params that it ran with.
 TRACKED = ("data", "dvc.lock", "dvc.yaml", "metrics", "models", "params.yaml")
 
@@ -76,11 +75,13 @@ def _lay_out(head: Sequence[str], rows: Iterable[Sequence[str]], num_names: int)
 
 def _say_what_to_commit(root: Path) -> str:
     """Ask Git which of these results it does not have yet."""
-    command = ["git", "status", "--porcelain", "--", *(name for name in TRACKED if (root / name).exists())]
-    changed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-    if not changed:
+    command = ("status", "--porcelain", "--untracked-files=normal", "--")
+    try:
+        names = [name for name in TRACKED if (root / name).exists() and run_git(root, *command, name)]
+    except UserError as error:
+        return f"Whether these results are committed is not known ({error})."
+    if not names:
         return "Git has these results already: nothing is left to commit."
-    names = [name for name in TRACKED if any(line[3:].strip('"').startswith(name) for line in changed.splitlines())]
     return f"To keep these results: git add {' '.join(names)} && git commit"
 
 
