@@ -161,6 +161,8 @@ def _cut_lines(text: str, numbers: Collection[int]) -> str:
             depth = indent
         blank.clear()
         kept += [line] if depth < 0 else []
+    while depth >= 0 and kept and not kept[-1].strip():
+        kept.pop()
     return "".join(kept)
 
 

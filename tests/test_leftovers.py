@@ -110,6 +110,7 @@ def test_all_else_in_dvc_yaml_stays_as_it_was_written(project: Path) -> None:
             id="one of two",
         ),
         pytest.param("artifacts:\n  old:\n    path: models/old\n\nstages: {}\n\n# end", "stages: {}\n\n# end", id="the only one"),
+        pytest.param("stages: {}\n\nartifacts:\n  old: {path: models/old}\n\n", "stages: {}\n", id="the end"),
         pytest.param(
             "plots:\n- a.csv\n- old:\n    y:\n      metrics/plots/old/a.csv: b\n- {c: {}}\n",
             "plots:\n- a.csv\n- {c: {}}\n",

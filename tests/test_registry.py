@@ -288,6 +288,7 @@ def test_show_tells_a_script_what_it_shows(published: Checkout) -> None:
         (["list", "--repo=--upload-pack=touch /tmp/owned"], "is not an address of a repository"),
         (["list", "--repo=-oProxyCommand=sh"], "is not an address of a repository"),
         (["diff", "tiny@1.0.0", "tiny@3.0.0"], "tiny has no version 3.0.0"),
+        (["diff", "dvc.yaml", "tiny@1.0.0"], "dvc.yaml is not a folder; expected a dataset, a model, or NAME@VERSION"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

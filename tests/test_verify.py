@@ -463,7 +463,7 @@ def test_an_index_that_is_no_parquet_is_refused(dataset_copy: Path, content: byt
     rewrite_manifest(dataset_copy, index=FileEntry.of(dataset_copy, INDEX_NAME, 60))
     for depth in ("quick", "full", "deep"):
         assert any(f"{INDEX_NAME}: not a readable Parquet file: " in str(problem) for problem in verify(dataset_copy, depth))
-    with pytest.raises(UserError, match=r"index\.parquet is not a readable Parquet file: "):
+    with pytest.raises(UserError, match=r"index\.parquet is not a readable Parquet file; restore it"):
         open_folder(dataset_copy)
 
 

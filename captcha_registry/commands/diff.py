@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(reference: str, open_once: Callable[[], Repo]) -> Version:
-    if (folder := expand_home(reference)).is_dir():
+    if (folder := expand_home(reference)).exists():
         return read_folder(folder)
     name, version = parse_reference(reference)
     published = find_published(open_once(), name, version)

@@ -20,9 +20,11 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
         with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
             rows = file.read()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: {MAKE_OR_PULL}") from None
+        raise UserError(f"{path} is missing: {MAKE_OR_PULL}; if it was fetched, fetch it again") from None
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
+        raise UserError(
+            f"{path} is not a readable Parquet file; restore it, with `dvc checkout` if DVC has it, or fetch it again: {error}"
+        ) from error
     for field in schema:
         found = rows[field.name] if rows.schema.names.count(field.name) == 1 else None
         if found is None or found.type != field.type or (found.null_count and not field.nullable):

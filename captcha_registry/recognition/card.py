@@ -56,4 +56,4 @@ def read_part(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: {MAKE_OR_PULL}") from None
+        raise UserError(f"{path} is missing: {MAKE_OR_PULL}; if it was fetched, fetch it again") from None

@@ -68,7 +68,10 @@ def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:
     """
     card, content = read_card(folder), read_part(folder / NETWORK_NAME)
     if (sha256 := hashlib.sha256(content).hexdigest()) != card.model_sha256:
-        raise UserError(f"{folder / NETWORK_NAME} has the SHA-256 {sha256}; the card says {card.model_sha256}: do not load it")
+        raise UserError(
+            f"{folder / NETWORK_NAME} has the SHA-256 {sha256}; the card says {card.model_sha256}: do not load it, "
+            "and restore it, with `dvc checkout` if DVC has it, or move it away and fetch it again"
+        )
     return _load_network(content, folder / NETWORK_NAME), card
 
 

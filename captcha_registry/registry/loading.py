@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from captcha_registry.registry.fetching import RemoteFile
     from captcha_registry.registry.repository import Published
 
+# What brings a file of a model that is missing or damaged.
+_CURE = f"{MAKE_OR_PULL}; if it was fetched, move it away and fetch it again"
 # What is needed of a model to read with Keras, and with onnxruntime; the network first.
 KERAS, ONNX = (NETWORK_NAME, CARD_NAME), (ONNX_NAME, CARD_NAME, CHECKSUMS)
 
@@ -109,9 +111,9 @@ def open_exported(folder: Path, name: str) -> CaptchaModel:
             "or make one elsewhere with `captcha-registry export`, and name that file"
         )
     try:
-        content = read_onnx(folder / ONNX_NAME, cure=MAKE_OR_PULL)
+        content = read_onnx(folder / ONNX_NAME, cure=_CURE)
     except UnicodeDecodeError:
-        raise UserError(f"{folder / CHECKSUMS} is not a list of checksums: {MAKE_OR_PULL}") from None
+        raise UserError(f"{folder / CHECKSUMS} is not a list of checksums: {_CURE}") from None
     model = open_onnx(content, name)
     if model.card != read_card(folder):
         raise UserError(f"{folder / ONNX_NAME} was made of another network than {CARD_NAME} tells of: run `dvc repro`")
