@@ -58,6 +58,14 @@ def get(checkout: Checkout, version: str, target: Path) -> dict[str, str]:
     return hash_files(target)
 
 
+def set_hook(git: Path, name: str, command: str) -> Path:
+    """Have a repository run a command when it is pushed to, or from."""
+    hook = git / "hooks" / name
+    hook.write_text(f"#!/bin/sh\n{command}\n")
+    hook.chmod(hook.stat().st_mode | stat.S_IXUSR)
+    return hook
+
+
 def set_option(checkout: Checkout, name: str, option: dict[str, object]) -> None:
     """Give an output of the stage an option in dvc.yaml, and commit that."""
     pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
@@ -702,18 +710,25 @@ def test_a_tag_that_cannot_be_signed_is_refused_before_anything_is_pushed(checko
     publish(checkout, "1.0.1")
 
 
-@pytest.mark.parametrize("refusal", ["pre-push", "reference-transaction", "a signature of pushes"])
+@pytest.mark.parametrize("refusal", ["a hook", "a signature of pushes"])
 def test_a_tag_that_could_not_be_made_or_pushed_is_found_before_anything_is_pushed(checkout: Checkout, refusal: str) -> None:
-    if refusal == "a signature of pushes":
+    if refusal == "a hook":
+        set_hook(checkout.root / ".git", "reference-transaction", "echo the hook says no >&2; exit 1")
+        refuse(checkout, "1.0.0", "Git cannot make the tag tiny@v1.0.0 here, and nothing was pushed: correct what it says (`git")
+    else:
         checkout.git("config", "push.gpgSign", "true")
         refuse(checkout, "1.0.0", "the receiving end does not support --signed push")
-        return
-    hook = checkout.root / ".git/hooks" / refusal
-    hook.write_text("#!/bin/sh\necho the hook says no >&2; exit 1\n")
-    hook.chmod(0o755)
-    doing = {"pre-push": "`git push`: ", "reference-transaction": "Git cannot make the tag tiny@v1.0.0 here, and nothing"}
-    refuse(checkout, "1.0.0", doing[refusal])
-    assert "the hook says no" in checkout.run("publish", "tiny", "1.0.0").stderr
+
+
+def test_a_hook_before_a_push_is_asked_before_anything_is_pushed_and_never_by_a_dry_run(checkout: Checkout) -> None:
+    # That of `dvc install` pushes all data of the project.
+    set_hook(checkout.root / ".git", "pre-push", "cp -r .dvc/cache/files ../remote; echo the hook says no >&2; exit 1")
+    assert checkout.run("publish", "tiny", "1.0.0", "--dry-run").returncode == 0
+    assert checkout.list_remote() == {}
+    set_hook(checkout.root / ".git", "pre-push", "echo the hook says no >&2; exit 1")
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert (done.returncode, "`git push`: the hook says no" in done.stderr) == (2, True), done.stderr
+    assert (checkout.list_remote(), checkout.list_origin_tags(), checkout.git("tag")) == ({}, [], "")
 
 
 def test_git_is_not_waited_for_without_end_and_what_it_started_is_stopped(tmp_path: Path) -> None:
@@ -790,16 +805,8 @@ def test_a_push_of_data_that_fails_tags_nothing_and_is_made_good_later(checkout:
     publish(checkout, "1.0.0")
 
 
-def set_hook(checkout: Checkout, name: str, command: str) -> Path:
-    """Have the origin run a command when it is pushed to."""
-    hook = checkout.root.parent / "origin.git/hooks" / name
-    hook.write_text(f"#!/bin/sh\n{command}\n")
-    hook.chmod(hook.stat().st_mode | stat.S_IXUSR)
-    return hook
-
-
 def test_an_origin_that_refuses_the_tag_leaves_none_here_and_is_asked_again_later(checkout: Checkout) -> None:
-    closed_origin = set_hook(checkout, "pre-receive", "echo closed >&2; exit 1")
+    closed_origin = set_hook(checkout.root.parent / "origin.git", "pre-receive", "echo closed >&2; exit 1")
     done = checkout.run("publish", "tiny", "1.0.0")
     assert done.returncode == 2
     assert "the data is at its remote, but origin did not take the tag tiny@v1.0.0" in done.stderr
@@ -819,7 +826,7 @@ def test_an_origin_that_hides_the_tag_has_published_nothing(checkout: Checkout) 
 
 
 def test_a_tag_that_was_taken_but_whose_answer_was_lost_is_published(checkout: Checkout) -> None:
-    set_hook(checkout, "post-receive", "kill -9 $PPID")
+    set_hook(checkout.root.parent / "origin.git", "post-receive", "kill -9 $PPID")
     assert not publish(checkout, "1.0.0")["already_published"]
     assert checkout.git("rev-parse", "tiny@v1.0.0") == checkout.git("ls-remote", "origin", "tiny@v1.0.0").split()[0]
 
@@ -858,8 +865,8 @@ def test_stopped_at_any_moment_it_can_be_run_again_and_no_version_is_seen_before
     checkout: Checkout, moment: Callable[[Checkout], object], number: int
 ) -> None:
     # The origin takes its time over the tag, so that every moment is one in which there still is a process to kill.
-    set_hook(checkout, "pre-receive", f"touch '{checkout.root.parent}/asked'; sleep 0.3")
-    set_hook(checkout, "post-receive", "sleep 0.3")
+    set_hook(checkout.root.parent / "origin.git", "pre-receive", f"touch '{checkout.root.parent}/asked'; sleep 0.3")
+    set_hook(checkout.root.parent / "origin.git", "post-receive", "sleep 0.3")
     process = checkout.start("publish", "tiny", "1.0.0")
     wait_until(lambda: moment(checkout), "that moment", pause_seconds=0.0002)
     process.send_signal(number)

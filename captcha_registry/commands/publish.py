@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # For those who write the version apart.
     parser.add_argument("version", nargs="?", help=argparse.SUPPRESS)
-    parser.add_argument("--dry-run", action="store_true", help="run every check and say what would be done; change nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="run every check but your pre-push hook, and say what would be done; change nothing",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the closing lines")
 
 

@@ -58,6 +58,7 @@ from captcha_registry.registry.tagging import (
     require_same_address,
     require_tag_is_free,
     require_taggable,
+    try_push,
 )
 from captcha_registry.registry.versions import diff_versions, read_folder, read_published
 
@@ -106,6 +107,8 @@ def publish(name: str, version_text: str, *, dry_run: bool = False) -> Release:
     with explain_errors(str(root)), Repo(str(root), scm=open_git(root)) as repo, lock_publishing(repo):
         release, objects = prepare_release(repo, name, version)
         if not dry_run:
+            if not release.already_published:
+                try_push(root, release.tag, release.commit)
             push_objects(objects)
             if not release.already_published:
                 push_tag(root, release.tag, release.commit, f"{release.tag}\n\n{release.summary}")

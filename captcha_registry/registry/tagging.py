@@ -76,8 +76,14 @@ def require_taggable(root: Path, tag: str, commit: str) -> None:
         run_git(root, "update-ref", "--stdin", told=f"start\nupdate refs/tags/{tag} {commit}\nprepare\nabort\n")
     except UserError as error:
         raise UserError(f"Git cannot make the tag {tag} here, and nothing was pushed: correct what it says ({error})") from None
+    # Without the hook, which may push more than was checked, as that of `dvc install` does.
+    try_push(root, tag, commit, "--no-verify")
+
+
+def try_push(root: Path, tag: str, commit: str, *options: str) -> None:
+    """Refuse a tag that the Git remote, or a hook that is asked before a push, does not take; nothing is pushed."""
     # Forced, as another process may just have put it there, which is nothing to refuse; a dry run moves no tag.
-    _push(root, f"{commit}:refs/tags/{tag}", "--dry-run", "--force")
+    _push(root, f"{commit}:refs/tags/{tag}", "--dry-run", "--force", *options)
 
 
 def require_tag_is_free(root: Path, tag: str, commit: str, taken: dict[str, RemoteTag]) -> None:
