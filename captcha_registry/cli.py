@@ -27,9 +27,13 @@ ERROR = "error:"
 # What the system says of a path that leads nowhere, or to something else than is expected there.
 WRONG_PATHS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 
-# What Python and Arrow say if no thread can be started, and `tempfile` if no folder can be written to; how libraries of compiled
-# code end; and where Python makes locks that processes share.
-NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
+# What Python, Arrow, onnxruntime and Git say if no thread or process can be started, or for want of memory.
+NO_MEMORY = (
+    *("can't start new thread", "Failed to launch worker thread", "PosixThread", "cannot fork", "Cannot fork"),
+    *("bad_alloc", "bad allocation", "Failed to allocate memory"),
+)
+# What `tempfile` says if no folder can be written to; how libraries of compiled code end; and where Python makes locks that
+# processes share.
 NO_TEMPORARY_DIR = "No usable temporary directory"
 LIBRARY = (".so", ".pyd")
 SEMAPHORES = ("multiprocessing", "synchronize.py")
@@ -150,7 +154,7 @@ def _name_limits() -> Iterator[None]:
         while causes[-1].__context__:
             causes.append(causes[-1].__context__)
         said = " ".join(map(str, causes))
-        if any(isinstance(cause, MemoryError) for cause in causes) or any(words in said for words in NO_THREAD):
+        if any(isinstance(cause, MemoryError) for cause in causes) or any(words in said for words in NO_MEMORY):
             raise MemoryError from error
         if cure := _find_cure(error, said):
             raise UserError(f"{error}: {cure}") from error
@@ -164,7 +168,8 @@ def _find_cure(error: Exception, said: str) -> str:
     if isinstance(error, ImportError) and str(error.path).endswith(LIBRARY):
         return "a package is damaged, or memory is limited: install it again, or raise the limit (`ulimit -v`)"
     places = [Path(frame.f_code.co_filename).parts[-2:] for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if isinstance(error, OSError) and error.filename is None and SEMAPHORES in places:
+    # Such a lock takes a process, too.
+    if isinstance(error, OSError) and error.errno != errno.EAGAIN and error.filename is None and SEMAPHORES in places:
         return "worker processes share locks in /dev/shm: make that writable; a container gets it with `--tmpfs /dev/shm`"
     return ""
 

@@ -400,6 +400,10 @@ def raise_while(first: Exception, error: Exception) -> None:
             ),
             "Cannot allocate memory: raise the limits on processes and memory",
         ),
+        (
+            lambda: raise_while(RuntimeError("PosixThread: pthread_create failed"), UserError("digits is not a model")),
+            "Cannot allocate memory: raise the limits on processes and memory",
+        ),
         (raise_in_synchronize, "[Errno 30] Read-only file system: worker processes share locks in /dev/shm: make that writable"),
         (
             lambda: raise_while(ImportError("x.so: failed to map", path="/x.so"), ImportError("failed to map", path="/x.so")),

@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -176,9 +177,20 @@ def test_two_runs_at_once_in_one_folder_do_not_disturb_each_other(drawing_projec
 
 
 def test_an_export_get_or_repair_onto_a_full_disk_is_one_line_that_names_what_did_not_fit(
-    published: Checkout, mount: Callable[..., Path], tmp_path: Path, tiny_dataset: CaptchaDataset
+    published: Checkout,
+    mount: Callable[..., Path],
+    tmp_path: Path,
+    tiny_dataset: CaptchaDataset,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     disk = mount(tmp_path / "disk", "64k")
+    (disk / "someone").write_bytes(bytes(shutil.disk_usage(disk).free - 24_576))
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(disk))
+        done = published.run("list", "--repo", published.origin)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"error: {disk}/\S+clone.git: No space left on device: free some space and run .*\n", done.stderr)
+    (disk / "someone").unlink()
     source = str(published.root / "data/tiny")
     calls = [["export", source, "--format", each, "--to", str(disk / "out")] for each in FORMATS]
     for call in [*calls, ["get", "tiny@1.0.0", "--repo", published.origin, "--to", str(disk / "got")]]:

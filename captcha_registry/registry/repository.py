@@ -4,6 +4,8 @@ A repository is not trusted: what its configuration may say is listed here, its 
 and nothing of it is ever run.
 """
 
+import errno
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -198,6 +200,8 @@ def _open_clone(url: str, where: str) -> Iterator[Repo]:
         try:
             clone(str(path.absolute()) if path.exists() else url, root)
         except UserError as error:
+            if (full := os.strerror(errno.ENOSPC)) in str(error):
+                raise OSError(errno.ENOSPC, full, str(root)) from None
             raise UserError(f"{where}: No git repository was found there that could be read ({error})") from None
         scm = open_git(root, bare=True)
         try:
