@@ -28,6 +28,7 @@ from captcha_registry.generation.drawing import Drawer, make_drawer
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards
 from captcha_registry.generation.shards import draw_record
 from captcha_registry.generation.splitting import split_dataset
+from captcha_registry.machine import settle_user
 from captcha_registry.workspace import link_or_copy, tool_versions, write_atomically
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def _open_project(folder: Path) -> Iterator["Repo | None"]:
     from dvc.exceptions import DvcException  # noqa: PLC0415
     from dvc.repo import Repo  # noqa: PLC0415
 
+    settle_user()
     try:
         repo = Repo(str(folder.resolve()))
     except ConfigError as error:
