@@ -24,6 +24,8 @@ COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repai
 HELP_WIDTH = 100
 MIN_WIDTH = 11
 ERROR = "error:"
+# A path has one slash less than the URL that it was made from; what is asked of that is a secret all the same.
+ASKED = re.compile(r"\b(?P<place>(?!file:)[a-z][a-z0-9+.-]+:/[^\s'\"?#]*[?#])[^\s'\"`)]+", re.IGNORECASE)
 # What the system says of a path that leads nowhere, or to something else than is expected there.
 WRONG_PATHS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 
@@ -137,11 +139,12 @@ def _fit_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        said = ASKED.sub(r"\g<place>***", str(error))
         try:
             width = os.get_terminal_size(sys.stderr.fileno()).columns
         except OSError:
-            raise error from None
-        raise UserError(break_at_words(f"{ERROR} {error}", width or HELP_WIDTH).removeprefix(ERROR).lstrip()) from error
+            raise UserError(said) from None
+        raise UserError(break_at_words(f"{ERROR} {said}", width or HELP_WIDTH).removeprefix(ERROR).lstrip()) from error
 
 
 @contextmanager

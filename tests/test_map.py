@@ -17,7 +17,7 @@ FLOORS = (
     {"extras", "machine", "params"},
     {"cache"},
     {"workspace"},
-    {"leftovers"},
+    {"leftovers", "places"},
     {"dataset"},
     {"generation"},
     {"recognition"},

@@ -127,8 +127,9 @@ def test_what_is_no_picture_is_refused(model: CaptchaModel, tmp_path: Path) -> N
             model.read(many)
         (files,) = re.findall(r"model\.read\((.*)\) after `import glob`", str(raised.value))
         assert eval(files, {"glob": glob}) == [str(tmp_path / "one.png")]  # noqa: S307 - as a reader would type it
-    with pytest.raises(UserError, match="a URL, which is not read: download"):
-        model.read("https://example.org/one.png")
+    with pytest.raises(UserError, match="a URL, which is not read: download") as raised:
+        model.read("https://me:s3cret@example.org/one.png?signature=s3cret")
+    assert "s3cret" not in str(raised.value)
     with pytest.raises(UserError, match=r"a picture is an array float32 \(32, 48, 3\); expected uint8 \(32, 48, 3\)"):
         model.read(np.zeros((2, 32, 48, 3), np.float32))
     with pytest.raises(UserError, match=r"array uint8 \(32, 48\); expected uint8 \(32, 48, 3\)"):

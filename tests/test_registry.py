@@ -328,6 +328,11 @@ def test_versions_that_have_no_order_are_refused() -> None:
         parse_version("1.0.0+a")
 
 
+def test_a_version_that_is_a_number_is_refused(published: Checkout) -> None:
+    with pytest.raises(UserError, match=r"1\.0 is not a version; expected MAJOR\.MINOR\.PATCH, such as 1\.0\.0"):
+        captcha_registry.load("tiny", repo=published.origin, version=1.0)  # type: ignore[arg-type]
+
+
 def test_an_address_with_colons_is_no_transport_helper(tmp_path: Path) -> None:
     done = Checkout(tmp_path).run("list", "--repo", "https://[::1]:1/x")
     assert done.returncode == 2

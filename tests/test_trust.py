@@ -465,6 +465,29 @@ def test_the_traceback_of_an_error_of_ours_holds_no_secret(capsys: pytest.Captur
     assert "s3cret" not in said
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "URL"],
+        ["repair", "URL"],
+        ["diff", "URL", "URL"],
+        ["show", "URL"],
+        ["export", "URL", "--format", "numpy", "--to", "out"],
+        ["export", "tiny", "--format", "numpy", "--to", "URL"],
+        ["export", "URL", "--format", "onnx", "--to", "out.onnx"],
+        ["get", "tiny", "--to", "URL"],
+        ["predict", "one.png", "--model", "URL"],
+        ["report", "--output", "URL"],
+    ],
+    ids=" ".join,
+)
+def test_a_url_in_the_place_of_a_path_is_refused_and_its_secrets_are_not_shown(tmp_path: Path, arguments: list[str]) -> None:
+    url = "https://me:s3cret@127.0.0.1:1/x?signature=s3cret"
+    done = Checkout(tmp_path).run(*(url if argument == "URL" else argument for argument in arguments))
+    assert (done.returncode, "s3cret" in done.stdout + done.stderr) == (2, False), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_token_in_the_address_of_a_repository_is_shown_and_kept_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from captcha_registry.describing.export_card import describe_reader
 from captcha_registry.errors import UserError
 from captcha_registry.export import FORMATS, export_dataset, export_model
 from captcha_registry.machine import expand_home
+from captcha_registry.places import take_place
 from captcha_registry.recognition.card import CARD_NAME
 from captcha_registry.registry.loading import load
 
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="write one split only, such as test")
     parser.add_argument("--half", action="store_true", help="for a model: round the weights to half precision")
     parser.add_argument(
-        "--to", metavar="PATH", type=expand_home, required=True, help="new folder; for a model a file, such as crnn.onnx"
+        "--to", metavar="PATH", type=take_place, required=True, help="new folder; for a model a file, such as crnn.onnx"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the closing line")
 

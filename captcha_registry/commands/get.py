@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from captcha_registry.machine import expand_home
+from captcha_registry.places import take_place
 from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.getting import get_version
 from captcha_registry.registry.repository import find_published, open_repository, parse_reference
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("version", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("--repo", metavar="URL", help="Git URL or path of the repository (default: the one of this folder)")
     parser.add_argument("--split", help="fetch one split only, such as test")
-    parser.add_argument("--to", metavar="DIR", type=expand_home, help="folder to fill (default: NAME in this folder)")
+    parser.add_argument("--to", metavar="DIR", type=take_place, help="folder to fill (default: NAME in this folder)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the closing line")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
-from captcha_registry.machine import expand_home
+from captcha_registry.places import take_place
 from captcha_registry.workspace import write_atomically
 
 HELP = "report what the models read right and wrong, as one HTML file or as Markdown"
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        type=expand_home,
+        type=take_place,
         help=f"where to write, - to print; without it HTML goes to {HTML_PATH}, Markdown is printed",
     )
 

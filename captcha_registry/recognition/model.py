@@ -26,7 +26,7 @@ from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
 from captcha_registry.machine import expand_home
 from captcha_registry.recognition.card import ModelCard
-from captcha_registry.recognition.pictures import flatten, open_picture, require_size
+from captcha_registry.recognition.pictures import URL, flatten, open_picture, require_size
 from captcha_registry.recognition.readings import Reading, decode
 
 # Pictures that go through a network at once.
@@ -129,7 +129,8 @@ def _require_one(path: Path) -> None:
         UserError: it is a folder or a pattern.
     """
     is_folder = path.is_dir()
-    if is_folder or (has_magic(str(path)) and not os.path.lexists(path)):
+    # What is asked of a URL is no pattern, and may be a secret.
+    if is_folder or (has_magic(str(path)) and not os.path.lexists(path) and not URL.match(str(path))):
         pattern = str(path / "*.png" if is_folder else path)
         raise UserError(
             f"a {'folder' if is_folder else 'pattern'}; `read` takes files, such as model.read(sorted(glob.glob({pattern!r}))) "

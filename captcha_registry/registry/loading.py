@@ -180,6 +180,10 @@ def _is_published(source: str | Path, repo: str | Path | None, version: str | No
 
 def _require_folder(source: str | Path, kind: str) -> Path:
     folder = expand_home(source)
+    if "://" in str(source) and not folder.exists():
+        raise UserError(
+            f"{source} is a URL; expected a folder, or the name of what is published with --repo URL, in Python with repo=URL"
+        )
     if folder.is_file():
         is_inside = any((folder.parent / name).is_file() for name in (CARD_NAME, MANIFEST_NAME))
         near = folder.parent if is_inside else {"models": "models/crnn", "datasets": "data/digits"}[kind]

@@ -122,10 +122,11 @@ def parse_version(text: str) -> Version:
         UserError: it is not a semantic version, or one with build metadata: 1.0.0+a and 1.0.0+b have no order.
     """
     try:
-        version = Version.parse(text.removeprefix("v"))
+        # In Python a number may be given.
+        version = Version.parse(str(text).removeprefix("v"))
     except ValueError:
         version = None
-    if version is None or version.build or len(text) > MAX_VERSION_LENGTH:
+    if version is None or version.build or len(str(text)) > MAX_VERSION_LENGTH:
         raise UserError(
             f"{text!r} is not a version; expected MAJOR.MINOR.PATCH, such as 1.0.0, with at most "
             f"{MAX_VERSION_LENGTH} characters (https://semver.org)"
