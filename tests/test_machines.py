@@ -243,13 +243,14 @@ def test_a_user_without_a_name_or_a_home_lists_gets_and_loads(
 WORK_IN_PROJECTS = """
 import os, runpy, sys
 from captcha_registry.cli import main
-checkout, project, dataset = sys.argv[1:]
-for folder, *command in ([checkout, "publish", "tiny@1.0.0"], [project, "repair", dataset, "--workers", "1"]):
-    os.chdir(folder)
+checkout, project = sys.argv[1:]
+os.chdir(checkout)
+for command in (["repair", "data/tiny", "--workers", "1"], ["publish", "tiny@1.0.0"]):
     try:
         main(command)
     except SystemExit as end:
         assert not end.code, (command, end)
+os.chdir(project)
 sys.argv = ["stages.check"]
 runpy.run_module("stages.check", run_name="__main__")
 """
@@ -257,15 +258,16 @@ runpy.run_module("stages.check", run_name="__main__")
 
 @pytest.mark.parametrize("home", ["/proc", None], ids=["read-only", "unset"])
 def test_a_user_without_a_name_or_a_home_publishes_repairs_and_checks(
-    stranger: Stranger, unpublished: Checkout, project: Project, dataset_copy: Path, tmp_path: Path, home: str | None
+    stranger: Stranger, unpublished: Checkout, project: Project, tmp_path: Path, home: str | None
 ) -> None:
     checkout = unpublished.copy_to(tmp_path / "owner")
-    before = hash_files(dataset_copy)
-    (dataset_copy / "test/00009.tfrecord").unlink()
-    done = stranger(WORK_IN_PROJECTS, checkout.root, project.root, dataset_copy, HOME=home, XDG_CACHE_HOME=None)
+    dataset = checkout.root / "data/tiny"
+    before = hash_files(dataset)
+    (dataset / "test/00009.tfrecord").unlink()
+    done = stranger(WORK_IN_PROJECTS, checkout.root, project.root, HOME=home, XDG_CACHE_HOME=None)
     assert done.returncode == 0, done.stderr
     assert checkout.list_origin_tags() == ["tiny@v1.0.0"]
-    assert hash_files(dataset_copy) == before
+    assert hash_files(dataset) == before
     assert (project.root / "data/tools").is_dir()
 
 
