@@ -448,6 +448,16 @@ def test_a_path_that_readers_would_not_find_is_refused(checkout: Checkout) -> No
     refuse(checkout, "1.0.0", "dvc.yaml is a symbolic link, and readers of a commit follow none")
 
 
+def test_what_a_sparse_checkout_leaves_out_is_named_with_what_brings_it(checkout: Checkout) -> None:
+    checkout.git("sparse-checkout", "set", "--no-cone", "/*", "!/dvc.lock", "!/.dvc")
+    refuse(checkout, "1.0.0", ".dvc/config is not here, as the checkout is sparse: run `git sparse-checkout disable`")
+    shutil.rmtree(checkout.root / ".dvc")
+    done = checkout.run("list")
+    assert "Git has one, but .dvc is not here: run `git sparse-checkout disable`, or `git checkout HEAD -- :/.dvc`" in done.stderr
+    checkout.git("sparse-checkout", "disable")
+    assert checkout.run("list").returncode == 0
+
+
 def test_each_output_is_looked_for_at_the_remote_of_its_own(
     checkout: Checkout, tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:

@@ -166,7 +166,7 @@ def test_a_repository_that_cannot_hold_versions_says_why(tmp_path: Path, names: 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("[core]\n\trepositoryFormatVersion = 1\n[extensions]\n\tnoop = true\n", "noop), though Git can: make a clone of it"),
+        ("[core]\n\trepositoryFormatVersion = 1\n[extensions]\n\tnoop = true\n", "noop), though Git can: make a new clone, and"),
         ("[core\n", "bad config line"),
     ],
 )

@@ -144,7 +144,7 @@ def _open_scm(root: Path, *, bare: bool) -> Any:
         run_git(root, "rev-parse", "--git-dir", bare=bare)
         problem = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"DVC cannot read the Git repository of {root} ({problem}), though Git can: make a clone of it, and use that"
+            f"DVC cannot read the Git repository of {root} ({problem}), though Git can: make a new clone, and work there"
         ) from None
     if run_git(root, "rev-parse", "--show-object-format", bare=bare) == "sha256":
         raise UserError("DVC cannot read a Git repository whose objects have SHA-256 names; expected SHA-1, Git's default")

@@ -126,6 +126,7 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
     """
     root = Path(repo.root_dir)
     _require_seen(root, name)
+    _require_files(root)
     if not (commit := run_git(root, "rev-parse", "--revs-only", "HEAD")):
         raise UserError(f"nothing is committed yet: run `git commit` and `git push {GIT_REMOTE} HEAD` first")
     artifacts = _read_artifacts(repo, name)
@@ -163,16 +164,23 @@ def _require_seen(root: Path, name: str) -> None:
             f"{root} is the folder {place} of a Git repository, and readers look only at its top: publish from a Git "
             "repository of its own, with .dvc and dvc.yaml at its top"
         )
-    of_dvc = run_git(root, "ls-files", "-z", "--stage", "--", ".dvc", "dvc.yaml", "dvc.lock").split("\0")
-    if link := next((entry.split("\t")[1] for entry in of_dvc if entry.startswith("120000 ")), None):
-        raise UserError(
-            f"{link} is a symbolic link, and readers of a commit follow none: put the file itself in its place, and commit"
-        )
     if not name_re.fullmatch(name) or "//" in name:
         raise UserError(
             f"{name!r} is not a name that a tag of a version can have, so nobody would see it: give the artifact one of letters, "
             "digits, - and _ in dvc.yaml, with a letter or digit at both ends, and commit"
         )
+
+
+def _require_files(root: Path) -> None:
+    """Refuse files of DVC that a reader of the commit sees otherwise: links, which it does not follow, and what is not here."""
+    for entry in run_git(root, "ls-files", "-z", "-t", "--stage", "--", ".dvc", "dvc.yaml", "dvc.lock").split("\0"):
+        kind, _, path = entry.partition("\t")
+        if kind.startswith("S "):
+            raise UserError(f"{path} is not here, as the checkout is sparse: run `git sparse-checkout disable`")
+        if " 120000 " in kind:
+            raise UserError(
+                f"{path} is a symbolic link, and readers of a commit follow none: put the file itself in its place, and commit"
+            )
 
 
 def _require_taggable_commit(root: Path, commit: str, name: str, version: Version) -> dict[str, RemoteTag]:

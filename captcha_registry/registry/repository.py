@@ -410,10 +410,11 @@ def find_root() -> Path:
     try:
         return Path(Repo.find_root())
     except NotDvcRepoError:
-        raise UserError(
-            f"{Path.cwd()} is in no DVC repository: go to the folder of one; to read from a repository elsewhere, name it with "
-            "--repo URL, in Python with repo=URL"
-        ) from None
+        cure = "go to the folder of one; to read from a repository elsewhere, name it with --repo URL, in Python with repo=URL"
+        with suppress(UserError):
+            if run_git(Path.cwd(), "ls-files", "--", ":(top).dvc/config"):
+                cure = "Git has one, but .dvc is not here: run `git sparse-checkout disable`, or `git checkout HEAD -- :/.dvc`"
+        raise UserError(f"{Path.cwd()} is in no DVC repository: {cure}") from None
 
 
 def _check_config(config: dict[str, dict[str, Any]], where: str) -> None:
