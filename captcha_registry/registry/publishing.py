@@ -5,6 +5,7 @@ the same call made again goes on from there; a version that can be seen is compl
 """
 
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -260,7 +261,8 @@ def _require_fresh(repo: Repo, published: Published) -> None:
         verify_folder(Path(repo.root_dir) / published.path)
         names = ", ".join(stage.addressing for stage in stale)
         raise UserError(
-            f"{published.name} is not what the pipeline would make now ({names}): run `dvc repro {' '.join(stages)}` and commit"
+            f"{published.name} is not what the pipeline would make now ({names}): run "
+            f"`{shlex.join(['dvc', 'repro', *stages])}` and commit"
         )
 
 
@@ -332,7 +334,7 @@ def _require_bump(predecessor: Published, version: Version, difference: DatasetD
     wanted = {"major": old.bump_major, "minor": old.bump_minor, "patch": old.bump_patch}[difference.bump]()
     raise UserError(
         f"{version} is a {said} version, but the change since {predecessor} is {difference.bump}: publish it as {wanted} or "
-        f"higher; `captcha-registry diff {predecessor} {predecessor.path}` shows what changed"
+        f"higher; `{shlex.join(['captcha-registry', 'diff', str(predecessor), predecessor.path])}` shows what changed"
     )
 
 

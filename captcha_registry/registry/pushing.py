@@ -186,7 +186,7 @@ def _find_seen(repo: Repo, config: Mapping[str, Any], remote: Remote) -> Remote:
         if key in own[name] and key not in places[name]:
             raise UserError(
                 f".dvc/config has no {key} for remote {name!r}, while your own settings have {own[name][key]}, without which "
-                f"readers look elsewhere: `dvc remote modify {name} {key} {own[name][key]}`, and commit"
+                f"readers look elsewhere: `dvc remote modify {name} {key} {shlex.quote(str(own[name][key]))}`, and commit"
             )
     if all(str(own[name].get(key)) == str(place) for name, there in places.items() for key, place in there.items()):
         return remote

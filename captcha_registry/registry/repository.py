@@ -453,5 +453,5 @@ def _check_places(remotes: dict[str, dict[str, Any]], where: str) -> None:
                 raise UserError(
                     f"{where}: its .dvc/config sets {option} of remote {name!r} to {there}, and your own configuration to "
                     f"{here or 'nothing'}, so your credentials for a remote of that name could go to a stranger; if they are "
-                    f"meant for it, say so: `dvc config --global remote.{name}.{option} {there}`"
+                    f"meant for it, say so: `dvc config --global remote.{name}.{option} {shlex.quote(str(there))}`"
                 )
