@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,6 +218,23 @@ def test_parameters_are_listed_with_those_that_params_yaml_leaves_out(report_pro
     assert not any(name.startswith("lab.") for name in rows)
 
 
+def test_a_pipe_or_a_link_in_the_place_of_a_report_is_written_to_and_stays(report_project: ReportProject, tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("file")
+    with ThreadPoolExecutor() as executor:
+        read = executor.submit(pipe.read_text)
+        for path in (pipe, link):
+            done = report_project.run("--format", "markdown", "--output", str(path))
+            assert done.returncode == 0, done.stderr
+    assert (pipe.is_fifo(), link.is_symlink()) == (True, True)
+    assert read.result() == (tmp_path / "file").read_text()
+    link.unlink()
+    link.symlink_to("/dev/full")
+    done = report_project.run("--format", "markdown", "--output", str(link))
+    assert (done.returncode, done.stderr.startswith(f"error: {link}: No space left on device: free")) == (2, True), done.stderr
+
+
 def say_origin(project: ReportProject) -> str:
     with chdir(project.checkout.root):
         origin = describe_origin(load_results())
@@ -258,8 +276,10 @@ def test_results_are_of_a_commit_only_if_it_records_them(
 
 
 def test_an_unknown_revision_is_named(report_project: ReportProject) -> None:
-    done = report_project.run("--compare", "nowhere")
-    assert (done.returncode, "there is no revision 'nowhere' here" in done.stderr) == (2, True)
+    # An empty one is what a variable that is not set leaves.
+    for revision in ("nowhere", ""):
+        done = report_project.run("--compare", revision)
+        assert (done.returncode, f"there is no revision {revision!r} here" in done.stderr) == (2, True)
 
 
 def test_a_report_goes_to_a_file_or_is_printed(report_project: ReportProject, html: Path) -> None:

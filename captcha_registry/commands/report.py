@@ -1,6 +1,7 @@
 """`captcha-registry report`: the results of all models, and the causes of their errors, in one file."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         start_vega()
     results = load_results()
     changes = None
-    if arguments.compare:
+    if arguments.compare is not None:
         # With all of DVC that reads another commit.
         from captcha_registry.seeing.revision import find_changes  # noqa: PLC0415
 
@@ -60,6 +61,20 @@ def run(arguments: argparse.Namespace) -> int:
     if path == STDOUT:
         print(content)
         return 0
-    write_atomically(path, content.encode())
+    _write(path, content.encode())
     print(f"{path}: {', '.join(result.name for result in results) or 'no models'}, {len(content) / 1e6:,.2f} MB", file=sys.stderr)
     return 0
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a report into a file, or through a link, or into a pipe or a device such as /dev/stdout, which stays what it is."""
+    if not os.path.lexists(path) or (path.is_file() and not path.is_symlink()):
+        write_atomically(path, content)
+        return
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+    except OSError as error:
+        # Python names no file whose bytes it could not write.
+        error.filename = error.filename or str(path)
+        raise

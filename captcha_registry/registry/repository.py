@@ -161,7 +161,10 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
     try:
         scm = open_git(root)
     except SCMError:
-        raise UserError(f"{where} is in no Git repository, so it has no versions: name another with --repo") from None
+        raise UserError(
+            f"{where} is in no Git repository, so it has no versions: go to the folder of one, or name it with --repo if the "
+            "command takes that"
+        ) from None
     if (top := Path(scm.root_dir).resolve()) != root.resolve():
         raise UserError(
             f"{root} is a project below the top of its Git repository, whose versions are those of the top: name that with "
@@ -410,7 +413,7 @@ def find_root() -> Path:
     try:
         return Path(Repo.find_root())
     except NotDvcRepoError:
-        cure = "go to the folder of one; to read from a repository elsewhere, name it with --repo URL, in Python with repo=URL"
+        cure = "go to the folder of one; commands that read from a repository elsewhere take --repo URL, in Python repo=URL"
         with suppress(UserError):
             if run_git(Path.cwd(), "ls-files", "--", ":(top).dvc/config"):
                 cure = "Git has one, but .dvc is not here: run `git sparse-checkout disable`, or `git checkout HEAD -- :/.dvc`"
