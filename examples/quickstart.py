@@ -86,12 +86,11 @@ It is the model `{packaged}` of the package captcha-registry, an ONNX file that 
 def make_datasets() -> None:
     """Draw, split and describe both datasets in the project that is the working folder, and tell DVC."""
     # The compiler takes seconds to load, which a mistake on the command line need not wait for.
-    from captcha_registry.machine import count_workers  # noqa: PLC0415
     from stages import check, describe, generate, split  # noqa: PLC0415
 
     check.main()
     for name in DATASETS:
-        generate.main(name, count_workers(), None)
+        generate.main(name)
         split.main(name)
         describe.main(name)
     run(["dvc", "commit", "--quiet", "--force", "--with-deps", *(f"describe@{name}" for name in DATASETS)], Path.cwd())

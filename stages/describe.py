@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
+from captcha_registry.dataset.manifest import count_samples
 from captcha_registry.dataset.verify import Problem, advise_cure, verify_dataset
 from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.statistics import summarize_dataset
 from captcha_registry.errors import CommandLine, UserError, report_errors
-from captcha_registry.generation.executors import local_processes
-from captcha_registry.machine import count_workers
+from captcha_registry.generation.executors import open_local
 from captcha_registry.seeing.plots import save_contact_sheet
 from captcha_registry.workspace import write_atomically
 
@@ -25,8 +25,8 @@ NUM_PICTURES = 12
 
 
 def check_dataset(root: Path) -> None:
-    """Fail on anything that is wrong with the dataset, in every core, with a progress bar."""
-    with local_processes(count_workers()) as executor:
+    """Fail on anything that is wrong with the dataset, with a progress bar."""
+    with open_local(count_samples(root)) as executor:
         problems = verify_dataset(root, "deep", executor)
     if problems:
         raise UserError(explain_problems(root, problems))

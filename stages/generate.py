@@ -16,7 +16,7 @@ from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.statistics import summarize_manifest
 from captcha_registry.errors import CommandLine, report_errors
 from captcha_registry.generation.drawing import Drawer, hash_fonts
-from captcha_registry.generation.executors import DrawingParams, open_executor
+from captcha_registry.generation.executors import FEW_SAMPLES, DrawingParams, open_executor
 from captcha_registry.generation.generating import (
     assemble_dataset,
     describe_tools,
@@ -25,7 +25,6 @@ from captcha_registry.generation.generating import (
 )
 from captcha_registry.generation.legibility import check_legibility
 from captcha_registry.generation.remote import draw_remote_dataset, require_url
-from captcha_registry.machine import count_workers
 from captcha_registry.params import load_section, name_section
 from captcha_registry.workspace import fingerprint, open_work_dir
 
@@ -36,7 +35,7 @@ def describe(manifest: Manifest) -> dict[str, str]:
     return {"README.md": card, "croissant.json": write_croissant(manifest)}
 
 
-def main(name: str, num_workers: int, url: str | None) -> None:
+def main(name: str, num_workers: int | None = None, url: str | None = None) -> None:
     """Draw the dataset `name` with `num_workers` processes or the workers of a cluster, here or to a URL."""
     started = time.perf_counter()
     if url is not None:
@@ -53,12 +52,12 @@ def main(name: str, num_workers: int, url: str | None) -> None:
     if params.executor == "dask":
         print(f"{name}: drawing on the workers of {params.scheduler}", flush=True)
     if url is not None:
-        with open_executor(params, num_workers, describe_code) as executor:
+        with open_executor(params, spec.count, num_workers, describe_code) as executor:
             manifest, num_kept = draw_remote_dataset(name, drawer, url, work, executor, describe)
     else:
         with open_work_dir("generate", name, work) as work_dir:
             num_kept = len(finished := find_finished_shards(work_dir))
-            with open_executor(params, num_workers, describe_code) as executor:
+            with open_executor(params, spec.count, num_workers, describe_code) as executor:
                 shards = draw_missing_shards(drawer, finished, work_dir, executor)
             manifest = assemble_dataset(name, drawer, shards, work_dir, Path("data/generated") / name)
 
@@ -72,7 +71,9 @@ if __name__ == "__main__":
     parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `datasets` in params.yaml")
     parser.add_argument(
-        "--workers", type=int, default=count_workers(), help="local processes (default: one a core, as memory allows)"
+        "--workers",
+        type=int,
+        help=f"local processes (default: one a core, as memory allows; none for up to {FEW_SAMPLES:,} samples)",
     )
     parser.add_argument("--to", metavar="URL", help="where fsspec shall put it, such as s3://bucket/digits")
     with report_errors():

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,9 @@ from processes import Process
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
+from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import DRAWING_VERSION, Drawer
+from captcha_registry.generation.executors import FEW_SAMPLES, open_local
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards, find_finished_shards
 from captcha_registry.generation.shards import draw_shard, read_finished_shard
 from captcha_registry.workspace import tool_versions
@@ -31,13 +33,34 @@ def test_bytes_are_the_same_whatever_the_number_of_workers(
 ) -> None:
     expected = hash_files(generated_dataset.root)
     assert set(expected) == {"index.parquet", "manifest.json", *(f"{n:05d}.tfrecord" for n in range(10))}
-    # Two work in the runs below that are killed, one in those of test_faults.py.
+    # Two work in the runs below that are killed, none in most of the others.
     project = make_project("project")
     project.write_params(datasets={"tiny": tiny_spec.model_dump()}, split=shard_rule.model_dump())
     done = project.run("generate", "tiny", "--workers", "3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tiny: 60 samples in 10 shards, ")
     assert hash_files(project.root / "data/generated/tiny") == expected
+
+
+def test_few_samples_are_drawn_without_another_process_unless_one_is_asked_for() -> None:
+    for num_samples, num_workers, is_here in ((FEW_SAMPLES, None, True), (FEW_SAMPLES + 1, None, False), (1, 1, False)):
+        with open_local(num_samples, num_workers) as executor:
+            assert (executor.submit(os.getpid).result() == os.getpid()) == is_here
+
+
+def test_after_an_error_nothing_more_of_few_samples_is_drawn() -> None:
+    drawn: list[Future[None]] = [Future()]
+
+    def fail() -> None:
+        with open_local(1) as executor:
+            # Of the one that is the last then.
+            drawn.append(executor.submit(wait_until, lambda: drawn[-1].cancelled(), "its end"))  # noqa: PLW0108
+            drawn.append(executor.submit(print))
+            raise UserError("the disk is full")
+
+    with pytest.raises(UserError, match="the disk is full"):
+        fail()
+    assert drawn[1].result() is None
 
 
 # SHA-256 of a small shard in the locked environment, as this drawing version makes it.
@@ -130,9 +153,13 @@ def test_a_shard_with_any_wrong_byte_in_any_of_its_files_is_drawn_again(
     spec = tiny_spec.model_copy(update={"count": 6})
     entry = draw_shard(Drawer(spec), 0, tmp_path)
     first, content = hash_files(tmp_path), (tmp_path / name).read_bytes()
-    for place, mask in itertools.product(range(0, len(content), step), (0x01, 0xFF)):
-        (tmp_path / name).write_bytes(content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :])
-        assert find_finished_shards(tmp_path) == {}, f"byte {place:,} of {name} with {mask:#x}"
+    # In place: what is written over from its start is sent to the disk each time.
+    with (tmp_path / name).open("r+b", buffering=0) as file:
+        for place, mask in itertools.product(range(0, len(content), step), (0x01, 0xFF)):
+            os.pwrite(file.fileno(), bytes([content[place] ^ mask]), place)
+            assert find_finished_shards(tmp_path) == {}, f"byte {place:,} of {name} with {mask:#x}"
+            os.pwrite(file.fileno(), content[place : place + 1], place)
+        os.pwrite(file.fileno(), bytes([content[0] ^ 1]), 0)
     with ThreadPoolExecutor(max_workers=1) as executor:
         assert draw_missing_shards(Drawer(spec), {}, tmp_path, executor) == [entry]
     assert hash_files(tmp_path) == first

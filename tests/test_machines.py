@@ -245,7 +245,7 @@ import os, runpy, sys
 from captcha_registry.cli import main
 checkout, project = sys.argv[1:]
 os.chdir(checkout)
-for command in (["repair", "data/tiny", "--workers", "1"], ["publish", "tiny@1.0.0"]):
+for command in (["repair", "data/tiny"], ["publish", "tiny@1.0.0"]):
     try:
         main(command)
     except SystemExit as end:

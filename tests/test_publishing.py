@@ -224,7 +224,7 @@ def test_damage_that_reached_the_cache_is_repaired_there_too(checkout: Checkout,
         damaged.chmod(0o444)
     if cache_type == "copy":
         refuse(checkout, "1.0.0", f"DVC's cache has lost or damaged 1 of 15 objects, such as {cached}: ")
-    done = checkout.run("repair", "data/tiny", "--workers", "1")
+    done = checkout.run("repair", "data/tiny")
     assert (done.returncode, "in DVC's cache" in done.stdout) == (0, True)
     assert checkout.run("publish", "tiny", "1.0.0", "--dry-run").returncode == 0
     for output in OUTPUTS:

@@ -3,13 +3,12 @@
 import io
 import shlex
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
 import pytest
 from checkouts import Checkout, run_here
-from conftest import ROOT, share_workers
+from conftest import ROOT
 
 import captcha_registry
 from examples import quickstart
@@ -29,7 +28,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "store").touch()
     with (
         redirect_stdout(io.StringIO()) as output,
-        share_workers(ThreadPoolExecutor(1), "stages.generate.open_executor", "stages.describe.local_processes"),
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(quickstart, "run", run_here)

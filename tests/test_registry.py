@@ -468,7 +468,7 @@ def test_a_fetched_split_is_verified_and_repaired_without_the_other(published: C
     assert json.loads(published.run("verify", str(target), "--json").stdout)["fetched"] == ["test"]
     next((target / "test").iterdir()).unlink()
     assert published.run("verify", str(target)).returncode == 1
-    done = published.run("repair", str(target), "--workers", "1")
+    done = published.run("repair", str(target))
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stdout
     assert hash_files(target) == before
 

@@ -407,7 +407,7 @@ def test_a_dataset_in_a_project_without_git_is_repaired(patient: Patient) -> Non
     (patient.root.parent / ".dvc").mkdir()
     (patient.root.parent / ".dvc/config").touch()
     patient.flip(20)
-    done = run_command("repair", "tiny", "--workers", "1", cwd=patient.root.parent)
+    done = run_command("repair", "tiny", cwd=patient.root.parent)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -415,7 +415,7 @@ def test_settings_that_dvc_cannot_read_are_told_as_its_cache_could_not_be_repair
     (patient.root.parent / ".dvc").mkdir()
     (patient.root.parent / ".dvc/config").write_text("[core\n")
     patient.flip(20)
-    done = run_command("repair", "tiny", "--workers", "1", cwd=patient.root.parent)
+    done = run_command("repair", "tiny", cwd=patient.root.parent)
     assert done.returncode == 2
     assert done.stderr.startswith("error: DVC cannot read its settings, this project's or your own (config file error: Inv")
 
@@ -439,15 +439,15 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     assert (told["path"], told["depth"], told["ok"]) == ("tiny", "full", False)
     assert [(problem["path"], problem["kind"]) for problem in told["problems"]] == [(patient.row["shard"], "changed")]
 
-    done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
+    done = run_command("repair", "tiny", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{patient.row['shard']}: drawn again, 6 samples, with the SHA-256 ")
-    done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
+    done = run_command("repair", "tiny", cwd=folder)
     assert done.stdout.startswith("tiny: nothing to repair at depth full, ")
 
     (folder / "tiny/notes.txt").touch()
     assert run_command("verify", "tiny", cwd=folder).stdout.endswith(" s: move what is not of the dataset out of tiny\n")
-    done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
+    done = run_command("repair", "tiny", cwd=folder)
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "tiny/notes.txt: left alone, the manifest does not name it"
@@ -457,12 +457,12 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     shards = [shard.path for shard in read_manifest(patient.root).shards if shard.path != patient.row["shard"]]
     (folder / "tiny" / shards[0]).unlink()
     (folder / "tiny" / shards[0]).mkdir()
-    done = run_command("repair", "tiny", "--workers", "1", "--json", cwd=folder)
+    done = run_command("repair", "tiny", "--json", cwd=folder)
     assert (done.returncode, done.stderr) == (2, "")
     told = json.loads(done.stdout)
     assert (told["path"], told["depth"], told["ok"], told["left_alone"]) == ("tiny", "full", False, ["notes.txt"])
     assert [[file["path"] for file in told[key]] for key in ("repaired", "not_repaired")] == [[patient.row["shard"]], [shards[0]]]
-    done = run_command("repair", "tiny", "--workers", "1", cwd=folder)
+    done = run_command("repair", "tiny", cwd=folder)
     assert (done.returncode, done.stderr) == (2, "")
     lines = done.stdout.splitlines()
     assert lines[0] == f"{shards[0]}: NOT repaired: a folder; expected a file with 6 samples: move the folder away"

@@ -144,7 +144,7 @@ def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
 ) -> None:
     project = distributed_project("")
     url = f"s3://{BUCKET}/tiny"
-    process = project.start("generate", "tiny", "--workers", "1", "--to", url)
+    process = project.start("generate", "tiny", "--to", url)
     # Each look costs the server time that drawing could use.
     wait_until(lambda: any(key.endswith("1.sha256") for key in bucket.list_keys()), "the end of two shards", pause_seconds=0.1)
     process.kill()
@@ -161,7 +161,7 @@ def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
     key = f"tiny/{min(done)}.tfrecord"
     original = bucket.read(key)
     bucket.write(key, bytes(len(original)))
-    rerun = project.run("generate", "tiny", "--workers", "1", "--to", url)
+    rerun = project.run("generate", "tiny", "--to", url)
     assert rerun.returncode == 0, rerun.stderr
     assert bucket.read(key) == bytes(len(original))
     bucket.write(key, original)
@@ -190,9 +190,9 @@ def test_two_runs_at_once_to_one_place_do_not_disturb_each_other(
     distributed_project: Callable[[str], Project], expected_there: dict[str, str], url: str
 ) -> None:
     project = distributed_project("")
-    first = project.start("generate", "tiny", "--workers", "1", "--to", url)
+    first = project.start("generate", "tiny", "--to", url)
     wait_until(lambda: any(name.startswith(".claim-") for name in list_names(url)), "the claim", pause_seconds=0.1)
-    second = project.run("generate", "tiny", "--workers", "1", "--to", url)
+    second = project.run("generate", "tiny", "--to", url)
     assert first.poll() is None
     assert (second.returncode, second.stdout) == (2, "")
     assert second.stderr.startswith(
@@ -306,7 +306,7 @@ def test_a_place_that_holds_something_else_is_left_alone(bucket: Bucket, distrib
 def test_a_place_that_cannot_be_reached_is_named(
     bucket: Bucket, distributed_project: Callable[[str], Project], url: str, message: str
 ) -> None:
-    done = distributed_project("").run("generate", "tiny", "--workers", "1", "--to", url)
+    done = distributed_project("").run("generate", "tiny", "--to", url)
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {url}: ")
     assert message in line
@@ -334,13 +334,13 @@ def test_a_folder_that_nobody_shares_gets_the_same_bytes(
     cuts = [partial(os.truncate, root / name, 300) for name in ("README.md", "index.parquet", "manifest.json")]
     for damage in (lambda: None, lambda: None, (root / "00001.tfrecord").unlink, *cuts):
         damage()
-        done = project.run("generate", "tiny", "--workers", "1", "--to", str(root))
+        done = project.run("generate", "tiny", "--to", str(root))
         assert done.returncode == 0, done.stderr
         assert hash_files(root) == expected_there
 
     other = tiny_spec.model_copy(update={"seed": tiny_spec.seed + 1})
     project.write_params(datasets={"tiny": other.model_dump()}, split=shard_rule.model_dump())
-    done = project.run("generate", "tiny", "--workers", "1", "--to", str(root))
+    done = project.run("generate", "tiny", "--to", str(root))
     assert f"error: {root} holds another dataset: tiny, {tiny_spec.count:,} samples, seed {tiny_spec.seed}, id " in done.stderr
     assert done.returncode == 2
     assert hash_files(root) == expected_there
@@ -438,7 +438,7 @@ def test_a_scheduler_that_dies_while_the_last_result_is_on_its_way_ends_the_run(
     servers.start_worker(scheduler)
 
     def draw_until_the_scheduler_dies() -> None:
-        with open_executor(DrawingParams(executor="dask", scheduler=scheduler), 1, dict) as executor:
+        with open_executor(DrawingParams(executor="dask", scheduler=scheduler), 1, None, dict) as executor:
             # Large, so that it is on its way for some time.
             future = executor.submit(bytes, 200_000_000)
             (task,) = executor._executor._futures  # type: ignore[attr-defined]  # noqa: SLF001 - its state is told nowhere else
@@ -456,7 +456,7 @@ def test_what_tasks_share_goes_to_the_cluster_once(servers: Servers, tmp_path: P
     spec = SPEC.model_copy(update={"fonts": ("large.ttf",), "count": 12, "shard_size": 2})
     # What follows the font in its file is not looked at.
     font = Path(DEFAULT_FONTS[0]).read_bytes() + os.urandom(5_000_000)
-    with open_executor(DrawingParams(executor="dask", scheduler=scheduler), 1, dict) as executor:
+    with open_executor(DrawingParams(executor="dask", scheduler=scheduler), 1, None, dict) as executor:
         client = executor._client  # type: ignore[attr-defined]  # noqa: SLF001 - a client of its own would not hold its tasks
         client.wait_for_workers(len(workers), timeout=HANG_SECONDS)
         kept: list[Any] = []
@@ -477,7 +477,7 @@ def test_a_cluster_that_loses_its_last_worker_is_not_waited_for(servers: Servers
     remedy = f"no worker for 2 seconds: start some, `dask worker {scheduler}`, and run the same command again"
 
     def draw_until_the_worker_dies() -> None:
-        with open_executor(params, 1, dict) as executor:
+        with open_executor(params, 1, None, dict) as executor:
             monkeypatch.setattr(executors, "WORKERS_TIMEOUT_SECONDS", 2)
             futures = [executor.submit(time.sleep, seconds) for seconds in (0, HANG_SECONDS, HANG_SECONDS)]
             for future in as_completed(futures):

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from doctest import ELLIPSIS, OutputChecker
@@ -274,12 +273,10 @@ def published_project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 def make_datasets(checkout: Checkout, names: Sequence[str]) -> None:
     """Draw, split and describe datasets by the stages' own functions, in this process: others would take seconds to start."""
-    with pytest.MonkeyPatch.context() as patch, chdir(checkout.root), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        patch.setattr(generate, "open_executor", lambda *_: ThreadPoolExecutor(1))
-        patch.setattr(describe, "local_processes", lambda _: ThreadPoolExecutor(1))
+    with chdir(checkout.root), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         check.main()
         for name in names:
-            generate.main(name, 1, None)
+            generate.main(name)
             split.main(name)
             describe.main(name)
         report.main()

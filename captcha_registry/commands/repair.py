@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captcha_registry.dataset.manifest import count_samples
 from captcha_registry.dataset.verify import require_dataset
 from captcha_registry.extras import needs
-from captcha_registry.generation.executors import local_processes
-from captcha_registry.machine import count_workers, expand_home
+from captcha_registry.generation.executors import FEW_SAMPLES, open_local
+from captcha_registry.machine import expand_home
 
 if TYPE_CHECKING:
     from captcha_registry.generation.repair import Repair
@@ -27,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=int,
-        default=count_workers(),
-        help="number of processes (default: one per core, as far as memory allows)",
+        help=f"processes (default: one a core, as memory allows; none for up to {FEW_SAMPLES:,} samples)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object with what was repaired and what was left")
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     with needs("repair", extra="draw"):
         from captcha_registry.generation.repair import REPAIR_DEPTH, repair_dataset  # noqa: PLC0415
 
-    with local_processes(arguments.workers) as executor:
+    with open_local(count_samples(root), arguments.workers) as executor:
         repair = repair_dataset(root, executor)
     if arguments.json:
         print(json.dumps(_to_json(root, REPAIR_DEPTH, repair), indent=2))

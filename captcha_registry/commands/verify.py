@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import get_args
 
-from captcha_registry.dataset.manifest import read_fetched_splits
+from captcha_registry.dataset.manifest import count_samples, read_fetched_splits
 from captcha_registry.dataset.verify import Depth, Problem, advise_cure, verify_dataset
-from captcha_registry.generation.executors import local_processes
-from captcha_registry.machine import count_usable_cores, count_workers, expand_home
+from captcha_registry.generation.executors import open_local
+from captcha_registry.machine import count_usable_cores, expand_home
 
 HELP = "check a dataset and list its problems"
 DESCRIPTION = (
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     root = expand_home(arguments.path)
     # Hashing runs beside other threads; looking into records does not.
     executor: AbstractContextManager[Executor] = (
-        local_processes(count_workers()) if arguments.depth == "deep" else ThreadPoolExecutor(count_usable_cores())
+        open_local(count_samples(root)) if arguments.depth == "deep" else ThreadPoolExecutor(count_usable_cores())
     )
     with executor as running:
         splits = read_fetched_splits(root)

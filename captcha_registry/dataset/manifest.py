@@ -105,6 +105,14 @@ def read_manifest(root: Path) -> Manifest:
         ) from None
 
 
+def count_samples(root: Path) -> int:
+    """Count the samples of the dataset in `root` by its manifest; 0 if that cannot be read, which is for others to tell."""
+    try:
+        return read_manifest(root).index.num_samples
+    except UserError:
+        return 0
+
+
 class Fetched(Section):
     """What of a dataset was fetched; a dataset of another id was not."""
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, InvalidStateError, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, InvalidStateError, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,10 +23,13 @@ from pydantic import Field
 
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
+from captcha_registry.machine import count_workers
 from captcha_registry.params import Section
 
 # So long a cluster may be without any worker, at the start and later.
 WORKERS_TIMEOUT_SECONDS = 30
+# Drawn sooner than worker processes start.
+FEW_SAMPLES = 1_000
 _PAUSE_SECONDS = 1
 _SIGNAL_SECONDS = 0.2
 
@@ -39,17 +42,42 @@ class DrawingParams(Section):
 
 
 @contextmanager
-def open_executor(params: DrawingParams, num_workers: int, describe_tools: Callable[[], dict[str, str]]) -> Iterator[Executor]:
+def open_executor(
+    params: DrawingParams, num_samples: int, num_workers: int | None, describe_tools: Callable[[], dict[str, str]]
+) -> Iterator[Executor]:
     """Open the executor that the params ask for.
 
     Args:
-        params: local processes, or a Dask cluster and its address.
-        num_workers: how many local processes; a cluster has as many as it has.
+        params: this machine, or a Dask cluster and its address.
+        num_samples: as `open_local`.
+        num_workers: as `open_local`; a cluster has as many as it has.
         describe_tools: tells the versions of all that decides the bytes of a result.
     """
-    chosen = dask_cluster(params.scheduler, describe_tools) if params.executor == "dask" else local_processes(num_workers)
-    with chosen as executor:
+    is_local = params.executor == "local"
+    with open_local(num_samples, num_workers) if is_local else dask_cluster(params.scheduler, describe_tools) as executor:
         yield executor
+
+
+@contextmanager
+def open_local(num_samples: int, num_workers: int | None = None) -> Iterator[Executor]:
+    """Open what draws or verifies on this machine: worker processes, or for few samples a thread of this process.
+
+    Args:
+        num_samples: of the dataset.
+        num_workers: how many processes; None: as many as are good for it.
+
+    Raises:
+        UserError: as `local_processes`.
+    """
+    if num_workers is not None or num_samples > FEW_SAMPLES:
+        with local_processes(count_workers() if num_workers is None else num_workers) as executor:
+            yield executor
+        return
+    executor = ThreadPoolExecutor(1)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
