@@ -38,7 +38,7 @@ COMMANDS = {
     "diff": ["diff", "tiny@1.0.0", "tiny@1.1.0", "--json"],
     "export": ["export", "data/tiny", "--format", "images", "--to", "TMP/exported", "--json"],
     "verify": ["verify", "data/tiny"],
-    "repair": ["repair", "data/tiny", "--workers", "1", "--json"],
+    "repair": ["repair", "data/tiny", "--json"],
     "predict": ["predict", str(ROOT / "metrics/plots/digits/samples.png"), "--resize", "--model", "digits"],
     # A checkout without models has nothing else to print.
     "report": ["report", "--help"],
