@@ -254,6 +254,20 @@ def test_good_files_are_not_touched_by_a_repair(patient: Patient) -> None:
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
 
 
+def test_a_repaired_file_is_as_open_to_others_as_the_manifest(patient: Patient) -> None:
+    folder = patient.shard.parent
+    modes = {path: path.stat().st_mode for path in (folder, patient.shard)}
+    (patient.root / MANIFEST_NAME).chmod(modes[patient.shard])
+    patient.root.chmod(modes[folder])
+    patient.shard.unlink() if folder == patient.root else shutil.rmtree(folder)
+    umask = os.umask(0o077)
+    try:
+        repair(patient.root)
+    finally:
+        os.umask(umask)
+    assert {path: path.stat().st_mode for path in modes} == modes
+
+
 def rewrite_manifest(root: Path, **changes: object) -> None:
     fields = dict(read_manifest(root)) | changes
     del fields["dataset_id"]

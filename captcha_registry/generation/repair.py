@@ -83,8 +83,7 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
         failed |= _stage_files(root, manifest, damaged, sources, staging, executor)
         repaired = [entry for entry in damaged if entry.path not in failed]
         for entry in repaired:
-            (root / entry.path).parent.mkdir(parents=True, exist_ok=True)
-            (staging / entry.path).replace(root / entry.path)
+            _put_in_place(staging, root, entry.path)
         used = {sources[entry.path] for entry in repaired if entry.path in sources}
         for problem in problems:
             if problem.kind == "renamed" and problem.path in used:
@@ -95,6 +94,19 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
             told[path] = f"{told[path]}; in DVC's cache too" if path in told else "is right, and was restored in DVC's cache"
     extras = [p.path for p in problems if p.kind == "extra" or (p.kind == "renamed" and p.path not in used)]
     return Repair(told, failed, [path for path in extras if STAGING_NAME not in path.relative_to(root).parts])
+
+
+def _put_in_place(staging: Path, root: Path, path: str) -> None:
+    """Give a finished file its name, as open to others as the manifest is, whatever the umask of who repairs."""
+    target = root / path
+    # Some file systems have no modes.
+    with suppress(OSError):
+        shutil.copymode(root / MANIFEST_NAME, staging / path)
+    if not target.parent.is_dir():
+        target.parent.mkdir(parents=True)
+        with suppress(OSError):
+            shutil.copymode(root, target.parent)
+    (staging / path).replace(target)
 
 
 def _restore_cached(root: Path, entries: list[FileEntry], cache: Path, executor: Executor) -> list[str]:
