@@ -42,6 +42,9 @@ SETTINGS = {
     "SHELL": "/bin/sh",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
+    # What DVC can read, whatever a new Git makes.
+    "GIT_DEFAULT_HASH": "sha1",
+    "GIT_DEFAULT_REF_FORMAT": "files",
     # Where Git looks for what a user ignores and converts, even if it reads no settings.
     "XDG_CONFIG_HOME": str(ROOT / ".work" / "no_settings"),
     "DVC_GLOBAL_CONFIG_DIR": str(ROOT / ".work" / "no_settings"),

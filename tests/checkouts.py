@@ -21,6 +21,8 @@ from examples.demo import run as run_apart
 GIT_ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("gitconfig")),
     "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_DEFAULT_HASH": "sha1",
+    "GIT_DEFAULT_REF_FORMAT": "files",
     "GIT_AUTHOR_NAME": "A. Uthor",
     "GIT_AUTHOR_EMAIL": "author@localhost",
     "GIT_COMMITTER_NAME": "A. Uthor",

@@ -178,6 +178,15 @@ def test_a_repository_that_dvc_cannot_read_says_why(tmp_path: Path, setting: str
         open_git(tmp_path)
 
 
+def test_a_repository_with_a_reftable_says_how_to_get_one_without(tmp_path: Path) -> None:
+    try:
+        run_git(tmp_path, "init", "--ref-format=reftable")
+    except UserError:
+        pytest.skip("needs Git 2.45")
+    with pytest.raises(UserError, match=r"in a reftable: make a new clone with `git clone --ref-format=files`"):
+        open_git(tmp_path)
+
+
 @pytest.mark.parametrize("option", ["--no-tags", "--depth=1"])
 def test_a_clone_without_tags_says_what_its_origin_has_and_how_to_get_it(
     published: Checkout, tmp_path: Path, option: str

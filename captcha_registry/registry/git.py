@@ -137,17 +137,27 @@ def take_login(url: str) -> tuple[str, dict[str, str]]:
 def _open_scm(root: Path, *, bare: bool) -> Any:
     try:
         scm: Any = SCM(str(root))
-    except SCMError:
+        # What Git does not know, such as the second in old ones, it prints as it stands.
+        names, references = run_git(root, "rev-parse", "--show-object-format", "--show-ref-format", bare=bare).split()
+        pygit2.settings.owner_validation = False
+        if names != "sha256" and references != "reftable":
+            _ = scm.pygit2
+    except (SCMError, UserError):
         raise
-    except Exception as error:  # noqa: BLE001 - dulwich has many, and no common ancestor
+    except Exception as error:  # noqa: BLE001 - both libraries have many, and no common ancestor
         # Git's own words are better, where it cannot read the repository either.
         run_git(root, "rev-parse", "--git-dir", bare=bare)
         problem = f"{type(error).__name__}: {error}"
         raise UserError(
             f"DVC cannot read the Git repository of {root} ({problem}), though Git can: make a new clone, and work there"
         ) from None
-    if run_git(root, "rev-parse", "--show-object-format", bare=bare) == "sha256":
+    if names == "sha256":
         raise UserError("DVC cannot read a Git repository whose objects have SHA-256 names; expected SHA-1, Git's default")
+    if references == "reftable":
+        raise UserError(
+            f"DVC cannot read the Git repository of {root}, whose references are in a reftable: make a new clone with "
+            "`git clone --ref-format=files`, and work there"
+        )
     is_ignored = scm.is_ignored
     scm.is_tracked = lambda path: bool(run_git(root, "ls-files", "--", f":(literal){os.path.relpath(path, root)}"))
     scm.is_ignored = lambda path: is_ignored(path) and not scm.is_tracked(path)
@@ -166,7 +176,6 @@ def open_git(root: Path, *, bare: bool = False) -> Git:
         dvc.scm.SCMError: there is none.
     """
     scm = _open_scm(root, bare=bare)
-    pygit2.settings.owner_validation = False
     backend: Any = scm.pygit2
 
     def fetch(read: Callable[[], Any]) -> Any:
