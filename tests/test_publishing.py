@@ -1,5 +1,6 @@
 """A version is published complete or not at all: what is refused, what a dry run leaves, what interruptions and races do."""
 
+import errno
 import hashlib
 import json
 import os
@@ -232,6 +233,26 @@ def test_damage_that_reached_the_cache_is_repaired_there_too(checkout: Checkout,
     checkout.dvc("checkout", "--quiet")
     assert hash_files(folder) == before
     assert stat.S_IMODE(cached.stat().st_mode) == 0o444
+
+
+def test_a_cache_that_cannot_be_written_keeps_no_repaired_file_from_being_told(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = next((checkout.root / "data/tiny/train").iterdir())
+    cached = find_cached(checkout, path)
+    for damaged in (path, cached):
+        damaged.chmod(0o644)
+        damaged.write_bytes(b"damage")
+
+    def refuse(path: Path, _: bytes) -> None:
+        # Modes, which would do, forbid root nothing.
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr("captcha_registry.generation.repair.write_atomically", refuse)
+    done = checkout.run("repair", "data/tiny", "--workers", "1")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.startswith(f"train/{path.name}: drawn again, 6 samples, with the SHA-256 of the manifest\n")
+    assert f"is right, but {cached} in DVC's cache is damaged and cannot be written (Read-only file system): have" in done.stdout
 
 
 @pytest.mark.parametrize("link", [Path.hardlink_to, Path.symlink_to])

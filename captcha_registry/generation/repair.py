@@ -90,8 +90,11 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
                 problem.path.unlink()
         told = {entry.path: _describe(entry, sources, root) for entry in repaired}
         right = [entry for path, entry in manifest.entries.items() if path not in failed]
-        for path in _restore_cached(root, right, cache, executor) if cache else ():
-            told[path] = f"{told[path]}; in DVC's cache too" if path in told else "is right, and was restored in DVC's cache"
+        for path, why_not in (_restore_cached(root, right, cache, executor) if cache else {}).items():
+            if why_not:
+                failed[path] = why_not
+            else:
+                told[path] = f"{told[path]}; in DVC's cache too" if path in told else "is right, and was restored in DVC's cache"
     extras = [p.path for p in problems if p.kind == "extra" or (p.kind == "renamed" and p.path not in used)]
     return Repair(told, failed, [path for path in extras if STAGING_NAME not in path.relative_to(root).parts])
 
@@ -109,18 +112,28 @@ def _put_in_place(staging: Path, root: Path, path: str) -> None:
     (staging / path).replace(target)
 
 
-def _restore_cached(root: Path, entries: list[FileEntry], cache: Path, executor: Executor) -> list[str]:
-    """Restore what DVC's cache has of these files, which are right now; return the paths of those that were damaged there.
+def _restore_cached(root: Path, entries: list[FileEntry], cache: Path, executor: Executor) -> dict[str, str]:
+    """Restore what DVC's cache has of these files, which are right now.
 
     Damage in place reaches the cache through a hard link. DVC trusts what is read-only there, and would bring it back.
+
+    Returns:
+        For each that was damaged there, by its path, why it still is; an empty text if it is not.
     """
-    paths, restored = [root / entry.path for entry in entries if (root / entry.path).is_file()], []
+    paths, restored = [root / entry.path for entry in entries if (root / entry.path).is_file()], {}
     for path, md5 in zip(paths, executor.map(_hash_for_dvc, paths), strict=True):
         cached = cache / md5[:2] / md5[2:]
         if cached.is_file() and not cached.samefile(path) and _hash_for_dvc(cached) != md5:
-            write_atomically(cached, path.read_bytes())
-            cached.chmod(_CACHED_MODE)
-            restored.append(_inside(root, path))
+            restored[_inside(root, path)] = ""
+            try:
+                write_atomically(cached, path.read_bytes())
+                cached.chmod(_CACHED_MODE)
+            except OSError as error:
+                # Somebody else's, perhaps, or full.
+                restored[_inside(root, path)] = (
+                    f"is right, but {cached} in DVC's cache is damaged and cannot be written ({error.strerror}): have its owner "
+                    "delete that file"
+                )
     return restored
 
 
