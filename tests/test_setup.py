@@ -13,6 +13,7 @@ import pytest
 from checkouts import GIT_ENVIRONMENT
 from conftest import ROOT
 from dvc.config import Config
+from dvc.scm import SCM
 from ruamel.yaml import YAML
 
 from captcha_registry.errors import UserError
@@ -193,6 +194,15 @@ def test_a_download_without_git_is_copied_like_a_clone(
     assert set(there) - set(copied) == {".venv/python", "dvc.lock"}
     assert {name for name in copied if copied[name] != there[name]} == {"params.yaml"}
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_user_ignores_everywhere_hides_no_pipeline_from_dvc(place_sources: Callable[[str], Path], tmp_path: Path) -> None:
+    project = place_sources("project")
+    (tmp_path / "ignored").write_text("*.yaml\n*.lock\n")
+    demo.run(["git", "init", "--quiet"], project)
+    demo.run(["git", "config", "core.excludesFile", str(tmp_path / "ignored")], project)
+    hidden = [name for name in ("dvc.yaml", "dvc.lock", "params.yaml") if SCM(str(project)).is_ignored(str(project / name))]
+    assert hidden == ["params.yaml"]
 
 
 def test_the_examples_take_no_remote_of_the_reader(
