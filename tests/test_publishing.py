@@ -762,6 +762,15 @@ def test_a_hook_before_a_push_is_asked_before_anything_is_pushed_and_never_by_a_
     assert (checkout.list_remote(), checkout.list_origin_tags(), checkout.git("tag")) == ({}, [], "")
 
 
+def test_a_process_that_learns_of_no_failure_runs_no_git(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(UserError, match=r"this process ignores SIGCHLD, so it would not learn that `git` failed: call `sig"):
+            run_git(tmp_path, "status")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_git_is_not_waited_for_without_end_and_what_it_started_is_stopped(tmp_path: Path) -> None:
     started = tmp_path / "pid"
     with pytest.raises(UserError, match=r"`git -c` gave no answer in 1 s; a hook, a password that nobody types or a server"):

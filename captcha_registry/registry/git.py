@@ -43,6 +43,15 @@ SILENCE = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": f"{ASK_SE
 CREDENTIAL_HELPER = '!f() { test "$1" != get || printf %s "$CAPTCHA_REGISTRY_LOGIN"; }; f'
 
 
+def _require_exit_codes() -> None:
+    """Refuse to work in a process that is told of every program that it did its work."""
+    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        raise UserError(
+            "this process ignores SIGCHLD, so it would not learn that `git` failed: call "
+            "`signal.signal(signal.SIGCHLD, signal.SIG_DFL)` first"
+        )
+
+
 def run_git(
     root: Path,
     *arguments: str,
@@ -59,6 +68,7 @@ def run_git(
     Raises:
         UserError: it fails, with its words, or takes longer than it may.
     """
+    _require_exit_codes()
     attended = sys.stdin is not None and sys.stdin.isatty()
     # Traces may go to a file, but not between the words of an error.
     traces = {name for name, value in os.environ.items() if name.startswith("GIT_TRACE") and not value.startswith("/")}
