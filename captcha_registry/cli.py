@@ -116,6 +116,9 @@ def _explain_paths() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error.filename, int):
+            # What libraries have opened themselves has no name.
+            raise UserError(f"a file of Git or DVC in this folder, such as .gitignore: {error.strerror}: correct it") from error
         # A path that a variable has led to is no matter of those that were given.
         if error.filename is None or error.errno not in WRONG_PATHS or errors._find_remedy(error):  # noqa: SLF001
             raise

@@ -380,6 +380,7 @@ def test_list_notes_versions_that_cannot_be_read_and_names_the_others(clone: Che
         ("dvc.lock", b"\xff", r"dvc\.lock: 'utf-8' codec .*: correct that file"),
         ("dvc.yaml", b"stages: {a: {cm: x}}", r"dvc\.yaml: extra keys not allowed .*'cm'\].*: correct that file"),
         ("dvc.yaml", b"stages: {a: {cmd: '${x}'}}", r"failed to parse 'stages\.a\.cmd' in 'dvc\.yaml': Could not find 'x'"),
+        (".dvcignore", b"\xff", r"its \.dvcignore is no text in UTF-8 .*: correct that file"),
         (".dvc/config", b"[core", r"its \.dvc/config or \.dvc/config\.local: Invalid line .* at line 1\.: correct that file"),
     ],
 )
@@ -414,6 +415,13 @@ def test_a_version_is_seen_whatever_else_its_tag_says_and_a_tag_on_no_commit_is_
     (clone.root / ".git/refs/tags/tiny@v1.0.7").write_text("1" * 40 + "\n")
     done = clone.run("list")
     assert (done.returncode, "error: the tag tiny@v1.0.7 cannot be read (" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_folder_in_the_place_of_a_file_that_git_reads_is_told(clone: Checkout) -> None:
+    (clone.root / ".gitignore").unlink()
+    (clone.root / ".gitignore").mkdir()
+    done = clone.run("list")
+    assert (done.returncode, "such as .gitignore: Is a directory: correct it" in done.stderr) == (2, True), done.stderr
 
 
 def test_the_newest_version_is_a_release_if_there_is_one(clone: Checkout) -> None:

@@ -254,6 +254,9 @@ def explain_errors(where: str) -> Iterator[None]:
         raise UserError(f"{where}: its remote cannot be reached ({error}): {cure}") from None
     except RecursionError:
         raise UserError(f"{where}: a file of it is nested deeper than can be read") from None
+    except UnicodeDecodeError as error:
+        # DVC names the others.
+        raise UserError(f"{where}: its .dvcignore is no text in UTF-8 ({error}): correct that file") from None
     except (DvcException, SCMError, GitError, PyGit2Error, GTOException) as error:
         causes = _list_causes(error)
         if isinstance(causes[-1], PermissionError) and causes[-1].filename:
