@@ -306,12 +306,12 @@ def _report(error: BaseException) -> int:
     # Most that have no file are no matter of the machine.
     if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL_DISK or error.errno in _LIMITS):
         where = "" if error.filename is None or error.errno in _LIMITS else f"{os.fsdecode(error.filename)}: "
-        _say(f"error: {where}{error.strerror or error}{_find_remedy(error)}")
+        _say(f"error: {where}{error.strerror or error}{find_remedy(error)}")
         return 2
     raise error
 
 
-def _find_remedy(error: OSError) -> str:
+def find_remedy(error: OSError) -> str:
     """Tell what to do about what the machine refuses."""
     path = Path(os.fsdecode(error.filename or "")).absolute()
     for name in _FOLDER_VARIABLES if error.filename and error.errno not in FULL_DISK else ():

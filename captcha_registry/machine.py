@@ -34,7 +34,11 @@ WORKER_BYTES = 300_000_000
 
 def count_usable_cores(root: Path = ROOT) -> int:
     """Count the cores that this process may use, at least 1; a limit of 1.5 cores counts as 2."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        # Not Linux, or a container that may not ask.
+        cores = os.cpu_count() or 1
     limits = [math.ceil(share) for group in _find_groups("cpu", root) for share in _read_cpu_share(group)]
     return max(1, min([cores, *limits]))
 

@@ -155,6 +155,10 @@ def _copy_completely(source: Path, target: Path) -> None:
         shutil.copymode(source, target)
 
 
+def _format_bytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"  # noqa: PLR2004 - a tenth of a GB
+
+
 def require_free_space(folder: Path, needed_bytes: int) -> None:
     """Refuse to start what the disk cannot hold.
 
@@ -165,6 +169,6 @@ def require_free_space(folder: Path, needed_bytes: int) -> None:
     free_bytes = shutil.disk_usage(existing).free
     if needed_bytes > free_bytes:
         raise UserError(
-            f"{folder} needs about {needed_bytes / 1e9:,.1f} GB and the disk has {free_bytes / 1e9:,.1f} GB free: "
+            f"{folder} needs about {_format_bytes(needed_bytes)} and the disk has {_format_bytes(free_bytes)} free: "
             "free some space, or lower `count` in params.yaml if it is drawn"
         )

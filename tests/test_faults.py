@@ -99,7 +99,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_drawn(drawing_project
     disk = mount(drawing_project.root / ".work", "1600k")
     done = drawing_project.run("generate", "tiny")
     assert done.returncode == 2
-    assert "GB and the disk has" in done.stderr
+    assert re.search(r"needs about \d\.\d MB and the disk has \d\.\d MB free: free some space", done.stderr)
     assert not [*disk.glob("generate/tiny/*/*")]
 
 

@@ -145,6 +145,11 @@ def test_a_containers_memory_is_what_its_groups_leave(
 def test_a_containers_cores_are_those_of_its_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: str, groups: str, files: dict[str, object], cores: int
 ) -> None:
+    def refuse(_process: int) -> set[int]:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_getaffinity", refuse)
+    assert count_usable_cores(tmp_path) == os.cpu_count()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 1, 2})
     assert count_usable_cores(make_root(tmp_path, mounts, groups, files)) == cores
 

@@ -14,7 +14,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # From the ground up: a module imports from its own room and from the lines above.
 FLOORS = (
     {"errors", "meaning", "nearest"},
-    {"extras", "machine", "params"},
+    {"extras", "machine", "obstacles", "params"},
     {"cache"},
     {"workspace"},
     {"leftovers", "places"},

@@ -141,7 +141,8 @@ class _WorkerContext(SpawnContext):
 def _prepare_worker(scratch: str, niceness: int) -> None:
     """Put what is temporary where the parent clears it away, and never outlive it."""
     tempfile.tempdir = scratch
-    os.nice(niceness)
+    with suppress(OSError):
+        os.nice(niceness)
     threading.Thread(target=_exit_with_parent, args=(scratch,), daemon=True).start()
 
 
