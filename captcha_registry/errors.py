@@ -305,7 +305,7 @@ def _report(error: BaseException) -> int:
         error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     # Most that have no file are no matter of the machine.
     if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL_DISK or error.errno in _LIMITS):
-        where = "" if error.filename is None or error.errno in _LIMITS else f"{os.fsdecode(error.filename)}: "
+        where = "" if isinstance(error.filename, int | None) or error.errno in _LIMITS else f"{os.fsdecode(error.filename)}: "
         _say(f"error: {where}{error.strerror or error}{find_remedy(error)}")
         return 2
     raise error
@@ -313,6 +313,9 @@ def _report(error: BaseException) -> int:
 
 def find_remedy(error: OSError) -> str:
     """Tell what to do about what the machine refuses."""
+    if isinstance(error.filename, int):
+        # What libraries have opened themselves has no name.
+        return _REMEDIES.get(error.errno or 0, "")
     path = Path(os.fsdecode(error.filename or "")).absolute()
     for name in _FOLDER_VARIABLES if error.filename and error.errno not in FULL_DISK else ():
         if (folder := os.environ.get(name, _DEFAULT_FOLDERS.get(name))) and path.is_relative_to(Path(folder).absolute()):

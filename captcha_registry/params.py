@@ -18,6 +18,7 @@ from captcha_registry.errors import UserError
 from captcha_registry.nearest import suggest
 
 PARAMS_PATH = Path("params.yaml")
+YAML_SET = "tag:yaml.org,2002:set"
 
 # What pydantic's words for a wrong type mean to someone who writes YAML.
 EXPECTED_TYPES = {
@@ -44,8 +45,11 @@ class ParamsError(UserError):
 
 def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
     """Read a params file without checking it."""
+    yaml = YAML(typ="safe")
+    # The order of a set differs from process to process.
+    yaml.constructor.yaml_constructors = {tag: of for tag, of in yaml.constructor.yaml_constructors.items() if tag != YAML_SET}
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run from the project's top folder") from None
     except MarkedYAMLError as error:

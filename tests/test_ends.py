@@ -346,6 +346,7 @@ def make_database_error(name: str) -> sqlite3.Error:
         (OSError(errno.EMFILE, "Too many open files", "/dev/null"), "Too many open files: raise the limit on open files"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "Resource temporarily unavailable: raise the limits"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x"), "x: File name too long: choose a shorter name"),
+        (OSError(errno.EISDIR, "Is a directory", 7), "Is a directory"),
         (sqlite3.OperationalError("disk I/O error"), "the database in which DVC notes the hashes of files: disk I/O error: free"),
         (
             make_database_error("SQLITE_READONLY_DBMOVED"),

@@ -218,6 +218,7 @@ def test_numbers_are_read_as_dvc_reads_them(write: Callable[[str], Path], writte
         pytest.param("a:\n\tb: 1\n", "is not valid YAML: line 2: found character '\\t'", id="tab"),
         pytest.param("a: 1\n---\nb: 1\n", "is not valid YAML: line 2", id="two documents"),
         pytest.param("a: !!python/object:os.system x\n", "is not valid YAML: line 1: could not determine", id="Python object"),
+        pytest.param("a: !!set {x, y}\n", "is not valid YAML: line 1: could not determine", id="set, which has no order"),
         pytest.param("a: \x07\n", "is not valid YAML", id="control character"),
         pytest.param("a: 2024-13-01\n", "is not valid YAML: month must be in 1..12", id="no date"),
         pytest.param(f"a: {'9' * 5_000}\n", "is not valid YAML: Exceeds the limit", id="endless number"),

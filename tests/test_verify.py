@@ -26,7 +26,15 @@ from PIL import Image
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import INDEX_NAME, read_index, write_index
-from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest, write_manifest
+from captcha_registry.dataset.manifest import (
+    FETCHED_NAME,
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    read_fetched_splits,
+    read_manifest,
+    write_manifest,
+)
 from captcha_registry.dataset.records import Sample, ShardWriter, decode_sample, encode_sample, iterate_records
 from captcha_registry.dataset.spec import ChannelRange, DatasetSpec, SplitRule
 from captcha_registry.dataset.verify import LITTER, Depth, Problem, find_record_problems, verify_dataset
@@ -603,6 +611,12 @@ def test_a_pipe_in_the_place_of_the_manifest_is_not_waited_for(dataset_copy: Pat
     os.mkfifo(dataset_copy / MANIFEST_NAME)
     (problem,) = verify(dataset_copy, "full")
     assert str(problem).startswith(f"{dataset_copy / MANIFEST_NAME}: is not a regular file: move it away, and restore it")
+
+
+def test_a_pipe_in_the_place_of_what_tells_the_fetched_splits_is_not_waited_for(dataset_copy: Path) -> None:
+    os.mkfifo(dataset_copy / FETCHED_NAME)
+    with pytest.raises(UserError, match=f"{FETCHED_NAME} is not a regular file: move it away"):
+        read_fetched_splits(dataset_copy)
 
 
 def test_folders_that_cannot_be_read_are_named_at_every_depth(tiny_dataset: CaptchaDataset, public_folder: Path) -> None:

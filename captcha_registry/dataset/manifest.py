@@ -127,6 +127,7 @@ def read_fetched_splits(root: Path) -> frozenset[str] | None:
         UserError: the file that tells is not valid.
     """
     path = root / FETCHED_NAME
+    require_regular(path)
     try:
         fetched = Fetched.model_validate_json(path.read_bytes(), strict=False)
     except (FileNotFoundError, NotADirectoryError):
