@@ -4,6 +4,7 @@ DVC forgets the stages of such a name, and touches neither what they wrote nor t
 outputs were theirs, so that nothing is removed which somebody else put beside them.
 """
 
+import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -33,7 +34,7 @@ class Leftover:
     Attributes:
         name: what params.yaml does not have any more.
         stages: entries in dvc.lock.
-        outs: outputs of these that are on the disk.
+        outs: outputs of these that are on the disk, or at least in a .gitignore, as in a clone without the data.
         artifacts: names in dvc.yaml whose data is no longer made.
         plots: files that `plots` in dvc.yaml shows.
     """
@@ -69,7 +70,7 @@ def find_leftovers(names: Mapping[str, Collection[str]]) -> dict[str, Leftover]:
     used = _list_outs(locked, set(locked).difference(*(leftover.stages for leftover in found.values())))
     for leftover in found.values():
         outs = _list_outs(locked, leftover.stages) - used
-        leftover.outs += sorted(out for out in outs if Path(out).exists())
+        leftover.outs += sorted(out for out in outs if Path(out).exists() or _name_line(Path(out)) in _read_ignored(Path(out)))
     _find_in_pipeline(pipeline, names, found)
     return found
 
@@ -119,7 +120,7 @@ def _list_plotted(plot: object) -> list[str]:
 def remove_leftover(leftover: Leftover) -> None:
     """Remove what is left of a name; what others put beside its outputs stays."""
     for out in map(Path, leftover.outs):
-        shutil.rmtree(out) if out.is_dir() else out.unlink()
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
         _forget_ignored(out)
     if leftover.stages:
         with modify_yaml(LOCK_PATH) as lock:
@@ -166,15 +167,23 @@ def _cut_lines(text: str, numbers: Collection[int]) -> str:
     return "".join(kept)
 
 
+def _name_line(out: Path) -> bytes:
+    """Name the line that DVC writes for an output into the .gitignore beside it."""
+    return os.fsencode(f"/{out.name}")
+
+
+def _read_ignored(out: Path) -> list[bytes]:
+    """Read the lines of the .gitignore beside an output, if there is one."""
+    ignored = out.parent / ".gitignore"
+    return ignored.read_bytes().splitlines() if ignored.is_file() else []
+
+
 def _forget_ignored(out: Path) -> None:
     """Take an output out of the .gitignore that DVC wrote beside it; remove what is then empty."""
-    ignored = out.parent / ".gitignore"
-    if ignored.is_file():
-        lines = [line for line in ignored.read_text(encoding="utf-8").splitlines() if line != f"/{out.name}"]
-        if lines:
-            write_atomically(ignored, "".join(f"{line}\n" for line in lines).encode())
-        else:
-            ignored.unlink()
+    if lines := [line for line in _read_ignored(out) if line != _name_line(out)]:
+        write_atomically(out.parent / ".gitignore", b"".join(line + b"\n" for line in lines))
+    else:
+        (out.parent / ".gitignore").unlink(missing_ok=True)
     with suppress(OSError):
         out.parent.rmdir()
 

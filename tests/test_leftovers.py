@@ -86,6 +86,18 @@ def test_the_check_says_what_is_left_and_the_command_that_removes_all_of_it(
     assert all((project / path).exists() for path in list_outs(project)), "what the others wrote stays"
 
 
+def test_nothing_is_left_in_a_clone_that_has_fetched_no_data(project: Path) -> None:
+    for out in (project / path for path in list_outs(project)):
+        if out.is_relative_to(project / "data") or out.is_relative_to(project / "models"):
+            out.rmdir() if out.is_dir() else out.unlink()
+    delete_names(project)
+    with chdir(project):
+        check.remove(DATASET)
+        check.remove(MODEL)
+    assert list_mentions(project, DATASET) == list_mentions(project, MODEL) == []
+    assert "/digits" in (project / "data/generated/.gitignore").read_text(), "what others wrote stays"
+
+
 def test_all_else_in_dvc_yaml_stays_as_it_was_written(project: Path) -> None:
     delete_names(project)
     with chdir(project):
