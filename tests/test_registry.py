@@ -9,12 +9,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import redirect_stderr
 from functools import partial
 from io import StringIO
 from pathlib import Path
 from subprocess import PIPE, Popen
+from threading import Event
+from typing import Any, cast
 
 import numpy as np
 import pygit2
@@ -29,7 +31,7 @@ from captcha_registry.cli import main
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
-from captcha_registry.registry.fetching import RemoteFile
+from captcha_registry.registry.fetching import Checksum, RemoteFile, fetch_all
 from captcha_registry.registry.git import open_git, run_git
 from captcha_registry.registry.repository import (
     explain_errors,
@@ -775,6 +777,31 @@ def test_a_cached_file_that_was_changed_is_fetched_again(published: Checkout, ca
         path.write_bytes(path.read_bytes()[:-3])
     again, _ = captcha_registry.load("tiny", repo=published.origin, split="test").to_numpy()
     np.testing.assert_array_equal(again, images)
+
+
+def test_ctrl_c_before_all_files_are_under_way_leaves_no_part_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_over = Event()
+
+    class Slow:
+        """A remote that has begun to send a file."""
+
+        def get_file(self, _: str, target: str) -> None:
+            Path(target).touch()
+            is_over.wait(HANG_SECONDS)
+
+    def submit(executor: ThreadPoolExecutor, fetch: Callable[[str], None], path: str) -> Future[None]:
+        if path == "second":
+            wait_until(lambda: any(tmp_path.iterdir()), "the first file")
+            raise KeyboardInterrupt
+        return submit_now(executor, fetch, path)
+
+    submit_now = ThreadPoolExecutor.submit
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    remote = RemoteFile("first", cast("Any", Slow()), "there", "0")
+    with pytest.raises(KeyboardInterrupt):
+        fetch_all({"first": 1, "second": 1}, lambda path: remote.fetch(Checksum("md5", "0"), tmp_path / path))
+    assert list(tmp_path.iterdir()) == []
+    is_over.set()
 
 
 def test_two_processes_fill_one_cache(published: Checkout, cache: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -326,10 +326,12 @@ def read_published_manifest(published: Published, sources: Mapping[str, RemoteFi
 def fetch_all(sizes: Mapping[str, int], fetch: Callable[[str], None]) -> None:
     """Fetch files, several at once, with a progress bar over their bytes; the first error ends it."""
     executor = ThreadPoolExecutor(PARALLEL_FETCHES)
+    running: dict[Future[None], int] = {}
     hidden = None if sizes else True
     with tqdm(total=sum(sizes.values()), desc="fetch", unit="B", unit_scale=True, disable=hidden, leave=False) as bar:
         try:
-            running = {executor.submit(fetch, path): size for path, size in sizes.items()}
+            for path, size in sizes.items():
+                running[executor.submit(fetch, path)] = size
             for future in as_completed(running):
                 future.result()
                 bar.update(running[future])
