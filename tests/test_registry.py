@@ -189,6 +189,25 @@ def test_a_repository_with_a_reftable_says_how_to_get_one_without(tmp_path: Path
         open_git(tmp_path)
 
 
+def test_git_is_asked_once_what_it_tracks_however_much_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_git(tmp_path, "init", "--quiet")
+    (tmp_path / ".gitignore").write_text("ignored*\n")
+    folders = [tmp_path / f"ignored-{number}" for number in range(3)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "file").touch()
+    run_git(tmp_path, "add", "--force", "ignored-0/file")
+    scm = open_git(tmp_path)
+    asked = []
+    monkeypatch.setattr("captcha_registry.registry.git.run_git", lambda *of, **how: asked.append(of) or run_git(*of, **how))
+    assert [scm.is_ignored(f"{folder}/") for folder in folders] == [False, True, True]
+    assert [scm.is_tracked(str(path)) for path in (folders[0] / "file", folders[0], tmp_path / "no", tmp_path.parent)] == [
+        *(True, True),
+        *(False, False),
+    ]
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("option", ["--no-tags", "--depth=1"])
 def test_a_clone_without_tags_says_what_its_origin_has_and_how_to_get_it(
     published: Checkout, tmp_path: Path, option: str

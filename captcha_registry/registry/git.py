@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -169,9 +170,22 @@ def _open_scm(root: Path, *, bare: bool) -> Any:
             "`git clone --ref-format=files`, and work there"
         )
     is_ignored = scm.is_ignored
-    scm.is_tracked = lambda path: bool(run_git(root, "ls-files", "--", f":(literal){os.path.relpath(path, root)}"))
+    # Git is asked once, as DVC asks for each folder that is ignored.
+    list_tracked = cache(lambda: _list_tracked(root, bare=bare))
+    scm.is_tracked = lambda path: os.path.relpath(path, root) in list_tracked()
     scm.is_ignored = lambda path: is_ignored(path) and not scm.is_tracked(path)
     return scm
+
+
+def _list_tracked(root: Path, *, bare: bool) -> set[str]:
+    """List the files that Git tracks, and their folders."""
+    tracked: set[str] = set()
+    for file in run_git(root, "ls-files", "-z", bare=bare).split("\0"):
+        path = file
+        while path and path not in tracked:
+            tracked.add(path)
+            path = path.rpartition("/")[0]
+    return tracked
 
 
 def open_git(root: Path, *, bare: bool = False) -> Git:
