@@ -130,7 +130,11 @@ def test_a_dirty_tree_is_refused(checkout: Checkout) -> None:
 
 def test_a_stale_pipeline_is_refused(checkout: Checkout) -> None:
     (checkout.root / "source/README.md").write_text("# another card\n")
-    refuse(checkout, "1.0.0", "tiny is not what the pipeline would make now (make): run `dvc repro make` and commit")
+    message = "tiny is not what the pipeline would make now (make): run `dvc repro make` and commit"
+    refuse(checkout, "1.0.0", message)
+    for name in OUTPUTS:
+        subprocess.run(["rm", "-rf", checkout.root / "data/tiny" / name], check=True)
+    refuse(checkout, "1.0.0", message)
 
 
 def test_a_damaged_dataset_is_to_be_repaired_and_not_made_again(checkout: Checkout) -> None:

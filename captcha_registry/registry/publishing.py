@@ -19,10 +19,11 @@ from gto.constants import name_re
 from semver import Version
 
 from captcha_registry.cache import hold_lock
+from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.verify import advise_cure, verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.machine import count_usable_cores, settle_user
-from captcha_registry.recognition.card import NETWORK_NAME
+from captcha_registry.recognition.card import CARD_NAME, NETWORK_NAME
 from captcha_registry.recognition.onnx_network import ONNX_NAME
 from captcha_registry.registry.diff import Bump, DatasetDiff, DatasetVersion, ModelDiff, ModelVersion
 from captcha_registry.registry.fetching import Checksum, RemoteFile, find_files, measure_version, read_published_manifest
@@ -257,8 +258,10 @@ def _require_fresh(repo: Repo, published: Published) -> None:
     with _keep_quiet("dvc"):
         stale = repo.reproduce(targets=stages, dry=True, allow_missing=True)
     if stale:
-        # Damage, too, makes the pipeline run again; who repairs it need not wait for that.
-        verify_folder(Path(repo.root_dir) / published.path)
+        # Damage, too, makes the pipeline run again; who repairs it need not wait for that. What is not here is not damaged.
+        here = Path(repo.root_dir) / published.path
+        if any((here / name).is_file() for name in (MANIFEST_NAME, CARD_NAME)):
+            verify_folder(here)
         names = ", ".join(stage.addressing for stage in stale)
         raise UserError(
             f"{published.name} is not what the pipeline would make now ({names}): run "
