@@ -862,6 +862,15 @@ def test_what_libgit2_says_of_the_machine_is_an_error_like_others(error: Excepti
         raise error
 
 
+@pytest.mark.parametrize(
+    "error", [PermissionError("Forbidden"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")], ids=repr
+)
+def test_an_error_that_is_none_of_git_or_dvc_stays_what_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, explain_errors("here"):
+        raise error
+    assert raised.value is error
+
+
 def test_a_file_that_dvc_may_not_read_gets_the_advice_that_others_get() -> None:
     with pytest.raises(PermissionError, match="/file"), explain_errors("here"):
         raise DvcException("unable to open") from PermissionError(errno.EACCES, "Permission denied", "/file")

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlparse
 
@@ -256,6 +257,8 @@ def explain_errors(where: str) -> Iterator[None]:
         raise UserError(f"{where}: a file of it is nested deeper than can be read") from None
     except UnicodeDecodeError as error:
         # DVC names the others.
+        if not any(frame.f_globals.get("__name__") == "dvc.ignore" for frame, _ in walk_tb(error.__traceback__)):
+            raise
         raise UserError(f"{where}: its .dvcignore is no text in UTF-8 ({error}): correct that file") from None
     except (DvcException, SCMError, GitError, PyGit2Error, GTOException) as error:
         causes = _list_causes(error)
@@ -264,8 +267,8 @@ def explain_errors(where: str) -> Iterator[None]:
             raise causes[-1] from None
         raise UserError(_describe_problem(where, causes)) from None
     except OSError as error:
-        # libgit2 has only a text for what the machine refuses.
-        if error.errno is not None:
+        # libgit2 has only a text for what the machine refuses; remotes have errors of their own kinds.
+        if error.errno is not None or type(error) is not OSError:
             raise
         raise UserError(f"{where}: Git's files could not be read ({error}): check your rights to them, and the memory") from None
 
