@@ -115,11 +115,11 @@ def _require_room(published: Published, sources: Mapping[str, RemoteFile], wante
             raise UserError(
                 f"{link} is a symbolic link, which leads out of {target}: remove it, or choose another folder with --to"
             )
-    leftovers = []
+    leftovers, expected = [], {*sources, FETCHED_NAME}
     for path in _list_files(target):
         if (match := LEFTOVER.fullmatch(path)) and match[1] in sources:
             leftovers.append(target / path)
-        elif path not in {*sources, FETCHED_NAME} and not is_litter(path):
+        elif path not in expected and not is_litter(path):
             raise UserError(f"{target} holds {path}, which is not part of {published}: choose an empty folder with --to")
     # What a killed call left.
     for leftover in leftovers:
