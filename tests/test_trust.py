@@ -288,7 +288,7 @@ class Guarded(SimpleHTTPRequestHandler):
         for program in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 self.arguments.update(program.cmdline())
-        if allowed := self.shown[-1] == f"Basic {b64encode(b'me:s3cret').decode()}":
+        if allowed := self.shown[-1] in {f"Basic {b64encode(login).decode()}" for login in (b"me:s3cret", b"s3cret:")}:
             return allowed
         self.send_response(401)
         self.send_header("WWW-Authenticate", "Basic")
@@ -347,11 +347,19 @@ def test_a_password_in_the_address_of_a_repository_is_an_argument_of_no_program(
     origin = hostile.root.parent / "origin.git"
     subprocess.run(["git", "-C", origin, "update-server-info"], check=True)
     with serve_guarded(origin) as address:
-        for password, code in (("s3cret", 0), ("wr0ng", 2)):
-            done = Checkout(tmp_path).run("list", "--repo", f"http://me:{password}@{address}")
-            assert (done.returncode, password in done.stderr) == (code, False), done.stderr
+        for login, code in (("me:s3cret", 0), ("me:s3c%72et", 0), ("s3cret:", 0), ("me:wr0ng", 2)):
+            Guarded.arguments.clear()
+            done = Checkout(tmp_path).run("list", "--repo", f"http://{login}@{address}")
+            assert (done.returncode, login in done.stderr) == (code, False), done.stderr
             assert f"http://{address}" in Guarded.arguments
-            assert not [argument for argument in Guarded.arguments if password in argument]
+            assert not [argument for argument in Guarded.arguments if login in argument or "s3cret" in argument]
+
+
+@pytest.mark.parametrize("end", ["%0Ahost=elsewhere", "%0d", "%00"])
+def test_a_password_that_breaks_a_line_is_refused_and_not_shown(tmp_path: Path, end: str) -> None:
+    done = Checkout(tmp_path).run("list", "--repo", f"http://me:s3cret{end}@127.0.0.1:1/x")
+    assert (done.returncode, "s3cret" in done.stderr) == (2, False)
+    assert "have a line break or a zero byte: write there what you log in with" in done.stderr
 
 
 @pytest.mark.parametrize("content", ["[core\n", "[core]\n    analytics = maybe\n"])

@@ -11,7 +11,7 @@ from functools import cache
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import pygit2
 from dvc.scm import SCM, Git, SCMError
@@ -38,8 +38,6 @@ ASK_SECONDS = 120
 TRANSFER_SECONDS = 1_200
 # A web server that sends less than a byte a second for that long is not waited for.
 SILENCE = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": f"{ASK_SECONDS}"}
-
-
 # Answers Git, which asks for what an address does not hold.
 CREDENTIAL_HELPER = '!f() { test "$1" != get || printf %s "$CAPTCHA_REGISTRY_LOGIN"; }; f'
 
@@ -58,13 +56,13 @@ def run_git(
     *arguments: str,
     seconds: float = ASK_SECONDS,
     bare: bool = False,
-    settings: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
     told: str | None = None,
 ) -> str:
     """Run Git and return what it prints; `told` is what it reads.
 
     Where nobody sits at a terminal it cannot ask for a password, but fails at once. A bare repository is named to it, as
-    `safe.bareRepository` may forbid to find one. `settings` are variables that it gets beside those of this process.
+    `safe.bareRepository` may forbid to find one. `variables` are those that it gets beside those of this process.
 
     Raises:
         UserError: it fails, with its words, or takes longer than it may.
@@ -78,7 +76,7 @@ def run_git(
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_DEFAULT_REF_FORMAT": "files"} | (
         {} if attended else {"GIT_TERMINAL_PROMPT": "0"}
     )
-    environment |= settings or {}
+    environment |= variables or {}
     try:
         process = subprocess.Popen(
             ["git", *SETTINGS, *(["--git-dir=."] if bare else []), *arguments],
@@ -119,30 +117,32 @@ def _wait(process: subprocess.Popen[str], command: str, seconds: float, told: st
 
 def clone(url: str, folder: Path) -> None:
     """Clone the history of a repository, without a checkout; neither hooks nor templates of the user's are run on it."""
-    no_hooks = f"--config=core.hooksPath={os.devnull}"
-    address, login = take_login(url)
-    command = ("clone", "--quiet", "--bare", "--template=", no_hooks, "--", address, str(folder))
-    run_git(Path.cwd(), *command, seconds=TRANSFER_SECONDS, settings=login)
+    address, helpers, login = take_login(url)
+    settings = [f"--config={key}={value}" for key, value in {"core.hooksPath": os.devnull, **helpers}.items()]
+    command = ("clone", "--quiet", "--bare", "--template=", *settings, "--", address, str(folder))
+    run_git(Path.cwd(), *command, seconds=TRANSFER_SECONDS, variables=login)
 
 
-def take_login(url: str) -> tuple[str, dict[str, str]]:
-    """Take user and password out of a web address; return it with variables through which Git gets them nevertheless.
+def take_login(url: str) -> tuple[str, dict[str, str], dict[str, str]]:
+    """Take user and password out of a web address; return it with settings and variables by which Git gets them nevertheless.
 
     All users of a machine see the arguments of a program, and only its own the variables. No helper of the user's is asked, nor
     told what to keep.
+
+    Raises:
+        UserError: user or password break a line.
     """
     scheme, _, rest = url.partition("://")
     login, _, host = rest.partition("/")[0].rpartition("@")
-    user, _, password = login.partition(":")
-    if scheme.lower() not in {"http", "https"} or not password:
-        return url, {}
+    user, colon, password = (os.fsdecode(unquote_to_bytes(os.fsencode(part))) for part in login.partition(":"))
+    if scheme.lower() not in {"http", "https"} or not colon:
+        return url, {}, {}
+    if {*"\0\r\n"} & {*user, *password}:
+        raise UserError(f"user or password in {url} have a line break or a zero byte: write there what you log in with")
     # An empty helper takes those away that were named before; a server that leads to another one does not hand on a password.
     helpers = {"credential.helper": "", f"credential.{scheme}://{host}.helper": CREDENTIAL_HELPER}
-    first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
-    settings = {"CAPTCHA_REGISTRY_LOGIN": f"username={unquote(user)}\npassword={unquote(password)}\n"}
-    for number, (key, helper) in enumerate(helpers.items(), first):
-        settings |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": helper, "GIT_CONFIG_COUNT": str(number + 1)}
-    return f"{scheme}://{rest.removeprefix(f'{login}@')}", settings
+    address = f"{scheme}://{rest.removeprefix(f'{login}@')}"
+    return address, helpers, {"CAPTCHA_REGISTRY_LOGIN": f"username={user}\npassword={password}\n"}
 
 
 def _open_scm(root: Path, *, bare: bool) -> Any:
