@@ -168,8 +168,8 @@ def test_a_run_that_is_killed_at_any_moment_is_taken_up(
 def test_two_runs_at_once_in_one_folder_do_not_disturb_each_other(drawing_project: Project, expected: dict[str, str]) -> None:
     first = drawing_project.start("generate", "tiny")
     wait_until(lambda: [*(drawing_project.root / ".work/generate/tiny").glob("*/*")], "the start of the first run")
-    second = drawing_project.run("generate", "tiny")
-    assert first.poll() is None
+    with first.paused():
+        second = drawing_project.run("generate", "tiny")
     assert (second.returncode, second.stdout) == (2, "")
     assert second.stderr == "error: another run is at work in .work/generate/tiny: wait for it to end, or stop it\n"
     _, errors = first.communicate(timeout=HANG_SECONDS)

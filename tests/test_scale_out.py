@@ -192,8 +192,8 @@ def test_two_runs_at_once_to_one_place_do_not_disturb_each_other(
     project = distributed_project("")
     first = project.start("generate", "tiny", "--to", url)
     wait_until(lambda: any(name.startswith(".claim-") for name in list_names(url)), "the claim", pause_seconds=0.1)
-    second = project.run("generate", "tiny", "--to", url)
-    assert first.poll() is None
+    with first.paused():
+        second = project.run("generate", "tiny", "--to", url)
     assert (second.returncode, second.stdout) == (2, "")
     assert second.stderr.startswith(
         f"error: another run, process {first.pid} on {socket.gethostname()}, is at work in {url}: "
