@@ -101,7 +101,7 @@ def publish(version: str, names: Iterable[str]) -> None:
     for command in (
         ["git", "add", "--all"],
         ["git", "commit", "--quiet", "--message", f"version {version}"],
-        ["git", "push", "--quiet", "origin", "main"],
+        ["git", "push", "--quiet", "--set-upstream", "origin", "main"],
         *(["captcha-registry", "publish", f"{name}@{version}"] for name in names),
     ):
         run(command, Path.cwd())

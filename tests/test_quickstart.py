@@ -91,6 +91,7 @@ def test_the_models_are_those_of_the_package(place: Path, name: str, tmp_path: P
 def test_the_publisher_goes_on_with_plain_dvc_and_git(place: Path) -> None:
     publisher = Checkout(place / "publisher")
     assert publisher.git("status", "--porcelain") == ""
+    assert publisher.git("rev-parse", "--abbrev-ref", "@{upstream}") == "origin/main", "`git push` alone needs it"
     for name, version in (("digits", "1.1.0"), ("cnn", "1.0.1")):
         assert publisher.run("publish", name, version, "--dry-run").returncode == 0
 
