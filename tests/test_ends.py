@@ -140,7 +140,7 @@ AT_WORK = {
 SIGNS = {
     "export": ".exported.unfinished/*",
     "verify": "temporary/captcha-registry-*",
-    "repair": "data/damaged/.repair/drawing/*/*",
+    "repair": "data/damaged/.repair/*/drawing/*/*",
     "generate": ".work/generate/large/*/00001.tfrecord",
     "generate --to": "temporary/*/*/*.tmp",
     "split": "data/.large.split/*/*",

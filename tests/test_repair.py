@@ -11,12 +11,13 @@ import subprocess
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 
 import pytest
-from conftest import HANG_SECONDS, hash_files
+from conftest import HANG_SECONDS, hash_files, wait_until
 from processes import Process
 
 from captcha_registry.dataset.dataset import CaptchaDataset
@@ -415,6 +416,24 @@ def test_what_a_killed_repair_left_is_cleared(patient: Patient) -> None:
     assert run_command("verify", "tiny", cwd=patient.root.parent).stdout.endswith(advice)
     assert repair(patient.root) == []
     assert hash_files(patient.root) == before
+
+
+def test_nothing_is_left_of_a_stopped_repair_whose_tasks_are_still_at_work(patient: Patient) -> None:
+    def write_files(folder: Path) -> None:
+        with suppress(FileNotFoundError):
+            for number in range(20_000):
+                (folder / str(number)).touch()
+
+    def stop() -> None:
+        with repair_module._open_staging(patient.root) as staging:  # noqa: SLF001 - what stops a repair comes at any moment
+            staging.mkdir()
+            executor.submit(write_files, staging)
+            wait_until((staging / "100").exists, "work")
+            raise UserError("stopped")
+
+    with ThreadPoolExecutor(1) as executor, pytest.raises(UserError, match="stopped"):
+        stop()
+    assert not (patient.root / ".repair").exists()
 
 
 def test_a_dataset_in_a_project_without_git_is_repaired(patient: Patient) -> None:

@@ -232,10 +232,12 @@ def _open_staging(root: Path) -> Iterator[Path]:
             if staging.exists():
                 # A killed run left it.
                 shutil.rmtree(staging)
-            staging.mkdir()
+            (staging / "at_work").mkdir(parents=True)
             try:
-                yield staging / "new"
+                yield staging / "at_work/new"
             finally:
+                # A task that is still at work would put files into a folder that is being removed; it finds no renamed one.
+                (staging / "at_work").rename(staging / "over")
                 shutil.rmtree(staging)
     except Timeout:
         raise UserError(f"another repair of {root} is at work: wait for it to end, or stop it") from None
