@@ -59,7 +59,7 @@ def run(command: list[str], folder: Path) -> str:
     Raises:
         UserError: it failed; it has said why.
     """
-    # In a Git hook they name the repository of the hook; others bring settings.
+    # Variables of Git bring settings, and in a hook they name the repository of the hook.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name == "GIT_EXEC_PATH"}
     output = subprocess.PIPE if "ls-files" in command else None
     with subprocess.Popen(command, cwd=folder, env=kept | SETTINGS, stdout=output, text=True) as process:

@@ -38,7 +38,7 @@ TOOLS_DIR = Path("data/tools")
 
 # The smallest pictures, width and height, that networks of the preset `lab` take; those of `fast` pad what is too small.
 SMALLEST = {"cnn": (34, 34), "crnn": (16, 32)}
-# Of a picture, for each column that a crnn sees.
+# So many pixels of a picture's width become one column that a crnn reads.
 COLUMN_PIXELS = 8
 
 # What `generate` imports to draw to a URL, which the pipeline never does.
@@ -268,8 +268,9 @@ def main() -> None:
 
 if __name__ == "__main__":
     parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--remove", metavar="NAME", help="remove what is left of a dataset or model, and check nothing else")
-    parser.add_argument("--values", action="store_true", help="check the values in params.yaml, and write nothing")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--remove", metavar="NAME", help="remove what is left of a dataset or model, and check nothing else")
+    only.add_argument("--values", action="store_true", help="check the values in params.yaml, and write nothing")
     with report_errors():
         arguments = parser.parse_args()
         if arguments.values:

@@ -1,10 +1,12 @@
 """params.yaml is read strictly, and what is wrong with it is said before anything is written."""
 
+import itertools
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -572,6 +574,31 @@ def test_pictures_are_too_small_for_check_just_where_no_network_can_be_built(
             check.require_large_pictures("reader", model, spec)
         with pytest.raises(UserError):
             build_network(model, spec)
+
+
+def test_check_refuses_a_validation_part_just_where_a_training_does(tiny_dataset: CaptchaDataset) -> None:
+    # TensorFlow takes seconds to start.
+    from captcha_registry.recognition.batches import divide_train_split  # noqa: PLC0415
+
+    train, refused = tiny_dataset.split("train"), set()
+    for num_train, share in itertools.product((1, 2, 3, len(train)), (0.01, 0.5, 0.74, 0.76, 0.83, 0.84, 0.98, 0.99)):
+        model = CnnParams.model_validate({"family": "cnn", "dataset": "tiny", "validation_size": share})
+        called = (
+            partial(divide_train_split, train[:num_train], model),
+            partial(check.require_training_samples, "a", model, num_train),
+        )
+        in_training, in_check = map(is_refused, called)
+        assert in_training == in_check, (num_train, share)
+        refused.add(in_check)
+    assert refused == {True, False}
+
+
+def is_refused(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except UserError:
+        return True
+    return False
 
 
 def test_check_warns_of_an_emphasis_on_pictures_that_are_not_drawn(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,5 +71,7 @@ def read_epochs(path: Path) -> list[dict[str, str]]:
     except (KeyError, TypeError, ValueError):
         rows = []
     if not rows:
-        raise UserError(f"{path} has not {', '.join(SHOWN)} of each epoch: run `dvc checkout {path}`, or `dvc repro`")
+        raise UserError(
+            f"{path} lacks epochs with a number for each of {', '.join(SHOWN)}: run `dvc checkout {path}`, or `dvc repro`"
+        )
     return rows
