@@ -304,9 +304,12 @@ def _require_same(here: DatasetVersion | ModelVersion, files: Mapping[str, Remot
     hashes = here.described if isinstance(here, DatasetVersion) else here.files
     changed = sorted(path for path, md5 in hashes.items() if path in files and files[path].md5 != md5)
     if changed:
+        path = f"{published.path}/{changed[0]}"
+        # What is there DVC would leave, if it takes that for what it knows.
+        remove, checkout = shlex.join(["rm", "-f", path]), shlex.join(["dvc", "checkout", path])
         raise UserError(
-            f"{published.path}/{changed[0]} is not the file that commit {published.revision[:8]} names: "
-            "run `dvc checkout`, and let nothing write to it meanwhile"
+            f"{path} is not the file that commit {published.revision[:8]} names: run `{remove}`, then `{checkout}`, and let "
+            "nothing write to it meanwhile"
         )
 
 
