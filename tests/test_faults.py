@@ -76,7 +76,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_a_rerun_with_room_goes_on(
 ) -> None:
     disk = mount(drawing_project.root / ".work", "3600k")
     # Room enough at the start, and then someone else takes it.
-    process = drawing_project.start("generate", "tiny")
+    process = drawing_project.start("generate", "tiny", "--workers", "1")
     wait_until(lambda: [*disk.glob("generate/tiny/*/*.sha256")], "the end of a shard")
     free = shutil.disk_usage(disk).free
     (disk / "someone").write_bytes(bytes(max(0, free - 400_000)))
@@ -166,7 +166,7 @@ def test_a_run_that_is_killed_at_any_moment_is_taken_up(
 
 
 def test_two_runs_at_once_in_one_folder_do_not_disturb_each_other(drawing_project: Project, expected: dict[str, str]) -> None:
-    first = drawing_project.start("generate", "tiny")
+    first = drawing_project.start("generate", "tiny", "--workers", "1")
     wait_until(lambda: [*(drawing_project.root / ".work/generate/tiny").glob("*/*")], "the start of the first run")
     with first.paused():
         second = drawing_project.run("generate", "tiny")

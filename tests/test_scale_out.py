@@ -144,7 +144,7 @@ def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
 ) -> None:
     project = distributed_project("")
     url = f"s3://{BUCKET}/tiny"
-    process = project.start("generate", "tiny", "--to", url)
+    process = project.start("generate", "tiny", "--workers", "1", "--to", url)
     # Each look costs the server time that drawing could use.
     wait_until(lambda: any(key.endswith("1.sha256") for key in bucket.list_keys()), "the end of two shards", pause_seconds=0.1)
     process.kill()
@@ -190,7 +190,7 @@ def test_two_runs_at_once_to_one_place_do_not_disturb_each_other(
     distributed_project: Callable[[str], Project], expected_there: dict[str, str], url: str
 ) -> None:
     project = distributed_project("")
-    first = project.start("generate", "tiny", "--to", url)
+    first = project.start("generate", "tiny", "--workers", "1", "--to", url)
     wait_until(lambda: any(name.startswith(".claim-") for name in list_names(url)), "the claim", pause_seconds=0.1)
     with first.paused():
         second = project.run("generate", "tiny", "--to", url)
