@@ -121,6 +121,14 @@ def require_regular(path: Path) -> None:
         )
 
 
+def list_causes(error: BaseException) -> list[BaseException]:
+    """List an error and those that led to it, the first cause last."""
+    causes = [error]
+    while causes[-1].__context__:
+        causes.append(causes[-1].__context__)
+    return causes
+
+
 class CommandLine(argparse.ArgumentParser):
     """What a process was called with; what is wrong with it is said without secrets."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from captcha_registry.errors import UserError, find_remedy
+from captcha_registry.errors import UserError, find_remedy, list_causes
 
 # What the system says of a path that leads nowhere, or to something else than is expected there.
 WRONG_PATHS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
@@ -82,9 +82,7 @@ def _name_limits() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        causes: list[BaseException] = [error]
-        while causes[-1].__context__:
-            causes.append(causes[-1].__context__)
+        causes = list_causes(error)
         said = " ".join(map(str, causes))
         if any(isinstance(cause, MemoryError) for cause in causes) or any(words in said for words in NO_MEMORY):
             raise MemoryError from error

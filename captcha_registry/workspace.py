@@ -20,7 +20,7 @@ from uuid import uuid4
 from filelock import Timeout
 
 from captcha_registry.cache import hold_lock
-from captcha_registry.errors import FULL_DISK, UserError
+from captcha_registry.errors import FULL_DISK, UserError, list_causes
 
 WORK_ROOT = Path(".work")
 
@@ -99,10 +99,7 @@ def name_full_disk(path: Path | str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        causes: list[BaseException] = [error]
-        while causes[-1].__context__:
-            causes.append(causes[-1].__context__)
-        for cause in causes:
+        for cause in list_causes(error):
             if isinstance(cause, OSError) and cause.errno in FULL_DISK:
                 # Of two names the first is that of what was copied.
                 named = cause.filename if cause.filename2 is None else None

@@ -2,11 +2,9 @@
 
 import argparse
 import json
-import signal
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import get_args
 
@@ -39,8 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Check a dataset; return 1 if anything is wrong with it."""
     started = time.perf_counter()
     root = expand_home(arguments.path)
-    if arguments.depth == "deep":
-        _start_tracker()
     # Hashing runs beside other threads; looking into records does not.
     executor: AbstractContextManager[Executor] = (
         open_local(count_samples(root)) if arguments.depth == "deep" else ThreadPoolExecutor(count_usable_cores())
@@ -58,18 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
         said = f"{root}: {found} at depth {arguments.depth}{only}, {seconds:.1f} s"
         print(": ".join(filter(None, [said, advise_cure(root, problems)])))
     return 1 if problems else 0
-
-
-def _start_tracker() -> None:
-    """Start what keeps the locks of worker processes such that a terminal that is closed does not end it.
-
-    Python would start another one, which knows none of the locks and says so at length.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _to_json(root: Path, depth: Depth, splits: frozenset[str] | None, problems: list[Problem]) -> dict[str, object]:

@@ -109,7 +109,7 @@ def count_samples(root: Path) -> int:
     """Count the samples of the dataset in `root` by its manifest; 0 if that cannot be read, which is for others to tell."""
     try:
         return read_manifest(root).index.num_samples
-    except UserError:
+    except (UserError, OSError):
         return 0
 
 

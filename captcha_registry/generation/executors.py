@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Literal
 
@@ -103,6 +104,7 @@ def local_processes(num_workers: int, *, niceness: int = 0) -> Iterator[Executor
 @contextmanager
 def _open_pool(num_workers: int, scratch: str, niceness: int) -> Iterator[Executor]:
     """Open worker processes whose temporary files are in a folder."""
+    _start_tracker()
     executor = ProcessPoolExecutor(num_workers, _WorkerContext(), initializer=_prepare_worker, initargs=(scratch, niceness))
     workers_before = set(multiprocessing.active_children())
     try:
@@ -119,6 +121,18 @@ def _open_pool(num_workers: int, scratch: str, niceness: int) -> Iterator[Execut
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _start_tracker() -> None:
+    """Start what keeps the locks of worker processes such that a terminal that is closed does not end it.
+
+    Python would start another one, which knows none of the locks and says so at length.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker(SpawnProcess):
