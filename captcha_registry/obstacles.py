@@ -30,7 +30,7 @@ SEMAPHORES = ("multiprocessing", "synchronize.py")
 @contextmanager
 def explain_obstacles() -> Iterator[None]:
     """Turn an error that comes of an obstacle into one that names it, and says what to do."""
-    with _name_lost_folder(), _explain_paths(), _name_limits():
+    with _name_lost_folder(), _explain_paths(), name_limits():
         yield
 
 
@@ -77,7 +77,7 @@ def _find_obstacle(path: Path) -> str:
 
 
 @contextmanager
-def _name_limits() -> Iterator[None]:
+def name_limits() -> Iterator[None]:
     """Say which limit of the machine was met, whatever else that led to: what meets one is often said to be something else."""
     try:
         yield

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -37,6 +37,17 @@ class Section(BaseModel):
 
 
 AnySection = TypeVar("AnySection", bound=Section)
+
+
+def text_like(pattern: str, words: str) -> AfterValidator:
+    """Expect a text that matches a pattern from its beginning to its end, which errors tell in words."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise PydanticCustomError("text_like", "{words}", {"words": words})
+        return text
+
+    return AfterValidator(check)
 
 
 class ParamsError(UserError):
@@ -140,7 +151,10 @@ def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
         return f"{key}: {detail['ctx']['error']}"
     if detail["type"] == "model_type":
         inner = _find_model(model, (*place, "")).model_fields
-        return f"{key} is {detail['input']!r}; expected the keys {', '.join(inner)}, each with a value"
+        needed = [name for name, field in inner.items() if field.is_required()] or list(inner)
+        keys = f"the keys {', '.join(needed)}, each with a value" if needed[1:] else f"the key {needed[0]} with a value"
+        least = "" if len(needed) == len(inner) else "at least "
+        return f"{key} is {show_value(detail['input'])}; expected {least}{keys}"
     expected = EXPECTED_TYPES.get(detail["type"]) or re.sub(
         r"^\w+ should (be|have|match) | after validation.*", "", detail["msg"]
     )
@@ -149,7 +163,12 @@ def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
         numbers = re.findall(r"\d+", str(detail["input"])) if isinstance(detail["input"], str | list) else []
         low, high = numbers if len(numbers) == 2 else (3, 6)  # noqa: PLR2004 - both ends
         expected += f", or a range such as {{min: {low}, max: {high}}}"
-    return f"{key} is {detail['input']!r}; expected {expected}"
+    return f"{key} is {show_value(detail['input'])}; expected {expected}"
+
+
+def show_value(value: object) -> str:
+    """Show a value as it stands in a file."""
+    return "empty" if value is None else repr(value)
 
 
 def _find_model(model: type[Section], place: tuple[int | str, ...]) -> type[Section]:

@@ -24,7 +24,8 @@ from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.leftovers import Leftover, find_leftovers, remove_leftover
 from captcha_registry.meaning import hash_modules
 from captcha_registry.nearest import suggest
-from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params
+from captcha_registry.obstacles import name_limits
+from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params, show_value
 from captcha_registry.recognition.recipe import TRAINING_PACKAGES, CnnParams, CrnnParams, ModelParams, load_model_params
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
 
@@ -92,7 +93,7 @@ def check_values() -> tuple[dict[str, DatasetSpec], SplitRule, dict[str, ModelPa
         ("models", "names with settings, or {} for none"),
     ):
         if not isinstance(params[section], dict) or (section == "datasets" and not params[section]):
-            raise ParamsError(f"{PARAMS_PATH}: {section} is {params[section]!r}; expected {expected}")
+            raise ParamsError(f"{PARAMS_PATH}: {section} is {show_value(params[section])}; expected {expected}")
     check_names([*params["datasets"], *params["models"]])
     specs = {name: load_section(DatasetSpec, f"datasets.{name}") for name in params["datasets"]}
     if "@" in load_section(DrawingParams, "drawing").scheduler:
@@ -271,7 +272,7 @@ if __name__ == "__main__":
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--remove", metavar="NAME", help="remove what is left of a dataset or model, and check nothing else")
     only.add_argument("--values", action="store_true", help="check the values in params.yaml, and write nothing")
-    with report_errors():
+    with report_errors(), name_limits():
         arguments = parser.parse_args()
         if arguments.values:
             check_values()

@@ -25,6 +25,7 @@ from captcha_registry.generation.generating import (
 )
 from captcha_registry.generation.legibility import check_legibility
 from captcha_registry.generation.remote import draw_remote_dataset, require_url
+from captcha_registry.obstacles import name_limits
 from captcha_registry.params import load_section, name_section
 from captcha_registry.workspace import fingerprint, open_work_dir
 
@@ -76,6 +77,6 @@ if __name__ == "__main__":
         help=f"local processes (default: one a core, as memory allows; none for up to {FEW_SAMPLES:,} samples)",
     )
     parser.add_argument("--to", metavar="URL", help="where fsspec shall put it, such as s3://bucket/digits")
-    with report_errors():
+    with report_errors(), name_limits():
         arguments = parser.parse_args()
         main(arguments.name, arguments.workers, arguments.to)

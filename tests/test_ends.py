@@ -26,6 +26,7 @@ from processes import Process
 from captcha_registry import cli
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME
+from captcha_registry.dataset.parquet import parse_rows
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import UserError, report_errors
 
@@ -536,3 +537,11 @@ def test_help_and_commands_know_what_to_do_on_the_narrowest_terminal(monkeypatch
 def test_a_command_that_is_to_be_copied_stays_in_one_piece() -> None:
     broken = cli.break_at_words("error: a/b is missing: run `dvc pull --allow-missing`, or ask\n    its owner", 30)
     assert broken == "error: a/b is missing: run\n`dvc pull --allow-missing`, or\nask\n    its owner"
+
+
+def test_no_thread_of_arrow_keeps_what_was_read_so_that_it_meets_the_end_of_python(tiny_dataset: CaptchaDataset) -> None:
+    content = (tiny_dataset.root / INDEX_NAME).read_bytes()
+    held = sys.getrefcount(content)
+    for _ in range(100):
+        parse_rows(content)
+        assert sys.getrefcount(content) == held

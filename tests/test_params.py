@@ -85,7 +85,7 @@ def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None
         pytest.param("count: 60", "count: -5", "datasets.tiny.count is -5; expected greater than or equal to 1", id="negative"),
         pytest.param("count: 60", "count: 1000000001", "count is 1000000001; expected less than or equal to", id="too many"),
         pytest.param("width: 48", "width: 15", "datasets.tiny.width is 15; expected greater than or equal to 16", id="narrow"),
-        pytest.param("length: 2", "length:", "datasets.tiny.length is None; expected a whole number", id="empty value"),
+        pytest.param("length: 2", "length:", "datasets.tiny.length is empty; expected a whole number", id="empty value"),
         *(
             pytest.param("length: 2", f"length: {text}", f"a whole number, or a range such as {{min: {known}}}", id=text)
             for text, known in (("4-6", "4, max: 6"), ("[4, 6]", "4, max: 6"), ("4 or more", "3, max: 6"))
@@ -97,7 +97,12 @@ def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None
         pytest.param("length: 2", "length: {min: 0, max: 3}", "length.min is 0; expected greater than or", id="no character"),
         pytest.param("length: 2", "length: {min: 1}", "length.max is missing; expected keys: min, max", id="half a range"),
         pytest.param("seed: 7", "seed: 7\n    style: old", "style is 'old'; expected 'stock' or 'classic'", id="style"),
-        pytest.param("seed: 7", "seed: 7\n    fonts: [../x.ttf]", "fonts.0 is '../x.ttf'; expected pattern", id="font outside"),
+        pytest.param(
+            "seed: 7",
+            "seed: 7\n    fonts: [../x.ttf]",
+            "fonts.0 is '../x.ttf'; expected the name of a file in the",
+            id="font outside",
+        ),
         pytest.param(
             "seed: 7", "seed: 7\n    font_sizes: [4]", "font_sizes.0 is 4; expected greater than or equal to 8", id="tiny font"
         ),
@@ -492,7 +497,9 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
             id="characters of another alphabet",
         ),
         pytest.param({"drawing.executor": "slurm"}, r"drawing.executor is 'slurm'; expected 'local' or 'dask'", id="executor"),
-        pytest.param({"drawing.scheduler": "host:1"}, r"drawing.scheduler is 'host:1'; expected pattern", id="scheduler"),
+        pytest.param(
+            {"drawing.scheduler": "host:1"}, r"drawing.scheduler is 'host:1'; expected an address such as tcp:", id="scheduler"
+        ),
         pytest.param(
             {"drawing.scheduler": "tcp://me:s3cret@host:1"},
             r"^params.yaml: drawing.scheduler holds a login, [^@]*$",
@@ -509,9 +516,12 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
             r"models.cnn.validation_size is 0.9999999, which leaves nothing of 80,000 train samples .*: lower it, or",
             id="nothing to train on",
         ),
-        pytest.param({"datasets": None}, r"params.yaml: datasets is None; expected at least one name", id="no dataset"),
         pytest.param(
-            {"models": None}, r"params.yaml: models is None; expected names with settings, or {} for none", id="no model"
+            {"datasets.digits": None}, r"datasets.digits is empty; expected at least the key alphabet with a value$", id="empty"
+        ),
+        pytest.param({"datasets": None}, r"params.yaml: datasets is empty; expected at least one name", id="no dataset"),
+        pytest.param(
+            {"models": None}, r"params.yaml: models is empty; expected names with settings, or {} for none", id="no model"
         ),
         pytest.param(
             {"datasets.A b": {}}, r"the name 'A b' is not allowed; expected text of a-z, 0-9, - and _", id="strange name"

@@ -443,7 +443,7 @@ def test_swapped_shards_are_both_named(dataset_copy: Path) -> None:
             '"index.parquet"', '"../index.parquet"', "index.path: '../index.parquet' does not stay inside", id="index above"
         ),
         pytest.param('"num_samples": 6,', '"num_samples": "6",', "num_samples is '6'; expected a whole number", id="quoted"),
-        pytest.param('"sha256": "', '"sha256": "../', "expected pattern '^[0-9a-f]{64}$'", id="no hash"),
+        pytest.param('"sha256": "', '"sha256": "../', "expected 64 digits of 0-9 and a-f", id="no hash"),
         pytest.param('"format_version": 1', '"format_version": 2', "format_version is 2; expected 1", id="newer format"),
         pytest.param("{", "", "Invalid JSON: ", id="no JSON"),
     ],

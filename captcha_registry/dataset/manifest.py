@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
 from captcha_registry.errors import MAKE_OR_PULL, UserError, require_regular
-from captcha_registry.params import Section, explain_errors
+from captcha_registry.params import Section, explain_errors, text_like
 from captcha_registry.workspace import write_atomically
 
 MANIFEST_NAME = "manifest.json"
@@ -28,7 +28,7 @@ def _check_inside(path: str) -> str:
 
 
 InsidePath = Annotated[str, AfterValidator(_check_inside)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, text_like("[0-9a-f]{64}", "64 digits of 0-9 and a-f")]
 
 
 class FileEntry(Section):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from captcha_registry.params import Section
+from captcha_registry.params import Section, text_like
 
 MAX_COUNT = 10**9
 
@@ -57,7 +57,9 @@ TextLength = Annotated[
     Annotated[int, Field(ge=1, le=16), Tag("<int>")] | Annotated[LengthRange, Tag("<range>")],
     Discriminator(lambda value: "<range>" if isinstance(value, dict | LengthRange) else "<int>"),
 ]
-FontName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FontName = Annotated[
+    str, text_like("[A-Za-z0-9][A-Za-z0-9._-]*", "the name of a file in the folder fonts, of letters, digits, and . _ - inside")
+]
 
 
 class DatasetSpec(Section):

@@ -18,14 +18,12 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Annotated, Any, Literal
 
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
 from captcha_registry.machine import count_workers
-from captcha_registry.params import Section
+from captcha_registry.params import Section, text_like
 
 # So long a cluster may be without any worker, at the start and later.
 WORKERS_TIMEOUT_SECONDS = 30
@@ -39,7 +37,7 @@ class DrawingParams(Section):
     """Where shards are drawn, which changes none of their bytes: the params model behind `drawing`."""
 
     executor: Literal["local", "dask"]
-    scheduler: str = Field(pattern=r"^[a-z]+://[^/\s]+$")
+    scheduler: Annotated[str, text_like(r"[a-z]+://[^/\s]+", "an address such as tcp://127.0.0.1:8786")]
 
 
 @contextmanager

@@ -10,16 +10,21 @@ Arithmetic after `Geometry.c`, `Resample.c`, `Convert.c`, `Paste.c` and `Filter.
 """
 
 import math
+import os
 from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from captcha.image import ImageCaptcha
-from numba import config, njit
 
 from captcha_registry.errors import UserError
 from captcha_registry.machine import own_temporary_dir, settle_user
+
+# Nothing here runs in threads of numba's, whose import fails where the environment asks for none.
+os.environ.pop("NUMBA_NUM_THREADS", None)
+
+from numba import config, njit
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -29,11 +29,11 @@ from pathlib import Path
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, write_manifest
+from captcha_registry.dataset.parquet import parse_rows
 from captcha_registry.dataset.records import shard_name
 from captcha_registry.errors import FULL_DISK, UserError, hide_login
 from captcha_registry.extras import advise_install
@@ -390,4 +390,4 @@ def _read_rows(place: Place, name: str) -> pa.Table:
     content = place.read(name)
     if content is None:
         raise UserError(f"{place.url}/{name} is missing: someone else is at work there; run the same command again")
-    return pq.read_table(pa.BufferReader(content))
+    return parse_rows(content)

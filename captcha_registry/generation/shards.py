@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from captcha_registry.dataset.index import SCHEMA, open_index
 from captcha_registry.dataset.manifest import FileEntry
+from captcha_registry.dataset.parquet import parse_rows
 from captcha_registry.dataset.records import Sample, ShardWriter, encode_sample, shard_name
 from captcha_registry.generation.drawing import Drawer, describe_pixels
 from captcha_registry.generation.png import encode_png
@@ -73,7 +74,7 @@ def read_verified_entry(rows: bytes, proof: bytes) -> FileEntry | None:
 def read_shard_rows(num_shards: int, folder: Path) -> Iterator[pa.Table]:
     """Yield the index rows of each shard in `folder`, in order."""
     for shard_number in range(num_shards):
-        yield pq.read_table(pa.BufferReader(rows_path(folder, shard_number).read_bytes()))
+        yield parse_rows(rows_path(folder, shard_number).read_bytes())
 
 
 def rows_path(folder: Path, shard_number: int) -> Path:

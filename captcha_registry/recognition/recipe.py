@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import UserError
-from captcha_registry.params import PARAMS_PATH, ParamsError, Section, load_section, read_params
+from captcha_registry.params import PARAMS_PATH, ParamsError, Section, load_section, read_params, show_value
 
 # Packages that decide what a training comes to.
 TRAINING_PACKAGES = ("keras", "numpy", "tensorflow")
@@ -185,7 +185,7 @@ def load_model_params(name: str, path: Path = PARAMS_PATH) -> CnnParams | CrnnPa
     models = read_params(path).get("models")
     family = models[name].get("family") if isinstance(models, dict) and isinstance(models.get(name), dict) else None
     if family not in (None, "cnn", "crnn"):
-        raise ParamsError(f"{path}: models.{name}.family is {family!r}; expected one of cnn, crnn")
+        raise ParamsError(f"{path}: models.{name}.family is {show_value(family)}; expected one of cnn, crnn")
     if family == "crnn":
         return load_section(CrnnParams, f"models.{name}", path)
     return load_section(CnnParams, f"models.{name}", path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captcha_registry.errors import UserError
-from captcha_registry.params import read_params
+from captcha_registry.params import read_params, show_value
 from captcha_registry.recognition.card import read_part
 
 # Where the report of a run is.
@@ -38,7 +38,7 @@ def read_names(path: Path, section: str) -> list[str]:
     """
     found = read_params(path).get(section)
     if not isinstance(found, dict):
-        raise UserError(f"{path}: {section} is {found!r}; expected names with their settings, or {{}} for none")
+        raise UserError(f"{path}: {section} is {show_value(found)}; expected names with their settings, or {{}} for none")
     return [str(name) for name in found]
 
 
