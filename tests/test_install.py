@@ -199,12 +199,12 @@ class Base:
     def create(cls, python: str, place: Path, wheel: Path) -> "Base":
         """Install the wheel with the releases of the lock file."""
         base = cls(place)
-        subprocess.run([python, "-m", "venv", place / "venv"], check=True)
+        subprocess.run([python, "-m", "venv", "--without-pip", place / "venv"], check=True)
         locked = re.sub(r"( \\\n +--hash=\S+)+", "", (ROOT / "requirements.lock").read_text(encoding="utf-8"))
         (place / "constraints.txt").write_text(locked)
         # With our pip, as that of an older Python takes twice the time. What is imported is compiled then, the rest never.
         pip = [sys.executable, "-m", "pip", "--python", str(place / "venv/bin/python")]
-        install = ["install", "--quiet", "--no-compile", "--constraint", "constraints.txt", str(wheel)]
+        install = ["install", "--quiet", "--no-compile", "--constraint", "constraints.txt", "pip", str(wheel)]
         done = run_apart([*pip, *install], place)
         assert done.returncode == 0, done.stdout + done.stderr
         return base
