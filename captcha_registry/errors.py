@@ -73,15 +73,18 @@ MAKE_OR_PULL = "run `dvc repro`, or `dvc pull --allow-missing` if a DVC remote h
 
 
 # User and password of an address; a password may hold any character, and a token may stand in the place of the user. Whoever
-# mistypes the address may have one slash or three.
+# mistypes the address may leave out a slash, or have one too many.
 _LOGIN = re.compile(
-    r"\b(?P<scheme>[a-z][a-z0-9+.-]+:/{1,2}|(?!file:)[a-z][a-z0-9+.-]+:///)(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)\S*)@",
+    r"\b(?P<scheme>https?:///|[a-z][a-z0-9+.-]+:/{1,2})(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)\S*)@",
     re.IGNORECASE,
 )
-# The same where the scheme was left out, which Git takes for a host and a path; a version begins with a digit, too.
-_BARE_LOGIN = re.compile(r"(?<![\w/:@.-])(?P<user>[\w.-]+):[^\s/@]+@(?=[\w-]+(\.[\w-]+)*[:/]|[a-z])", re.IGNORECASE)
-# What is asked of an address, such as the signature of a link that was shared; a file has none. The signs may be escaped.
-_QUERY = re.compile(r"\b(?P<place>(?!file:)[a-z][a-z0-9+.-]*://[^\s'\"?#]*?([?#]|%3f))[^\s'\"`)]+", re.IGNORECASE)
+# The same where the scheme was left out, which Git takes for a host and a path; `image:tag@sha256:...` is none.
+_BARE_LOGIN = re.compile(r"(?<![\w/:@.-])(?P<user>[\w.-]+):[^\s/]+@(?!sha256:)(?=(\[|[\w-]+(\.[\w-]+)*[:/]))")
+# What is asked of an address, such as the signature of a link that was shared; a file has none. The `?` may have been escaped.
+_QUERY = re.compile(
+    r"\b(?P<place>(?!file:)[a-z][a-z0-9+.-]*://[^\s'\"?#]*?([?#]|%3f(?=[^\s'\"]*=)))[^\s'\"`)]+",
+    re.IGNORECASE,
+)
 # What stands for a byte that is no text has a number from DC80 to DCFF; the other surrogates stand for nothing.
 _NO_BYTES = re.compile("[\\ud800-\\udc7f\\udd00-\\udfff]")
 

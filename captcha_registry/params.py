@@ -88,7 +88,7 @@ def load_section(model: type[AnySection], key: str, path: Path = PARAMS_PATH) ->
     section: Any = read_params(path)
     for depth, name in enumerate(parts := key.split(".")):
         if not isinstance(section, dict) or name not in section:
-            known = ", ".join(map(str, section)) if isinstance(section, dict) else repr(section)
+            known = ", ".join(map(str, section)) if isinstance(section, dict) else show_value(section)
             raise ParamsError(f"{path}: {'.'.join(parts[: depth + 1])} is missing; found: {known}")
         section = section[name]
     return parse_section(model, section, f"{path}: {key}")
@@ -155,9 +155,7 @@ def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
         keys = f"the keys {', '.join(needed)}, each with a value" if needed[1:] else f"the key {needed[0]} with a value"
         least = "" if len(needed) == len(inner) else "at least "
         return f"{key} is {show_value(detail['input'])}; expected {least}{keys}"
-    expected = EXPECTED_TYPES.get(detail["type"]) or re.sub(
-        r"^\w+ should (be|have|match) | after validation.*", "", detail["msg"]
-    )
+    expected = EXPECTED_TYPES.get(detail["type"]) or re.sub(r"^\w+ should (be|have) | after validation.*", "", detail["msg"])
     if detail["type"] == "int_type" and "<int>" in detail["loc"]:
         # A range may stand here, too, which others write as 4-6 or [4, 6].
         numbers = re.findall(r"\d+", str(detail["input"])) if isinstance(detail["input"], str | list) else []
@@ -167,7 +165,7 @@ def _explain(detail: ErrorDetails, model: type[Section], where: str) -> str:
 
 
 def show_value(value: object) -> str:
-    """Show a value as it stands in a file."""
+    """Show a value of a file; one that was left out, which Python calls None, is `empty`."""
     return "empty" if value is None else repr(value)
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pty
+import runpy
 import shutil
 import signal
 import sqlite3
@@ -28,7 +29,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.parquet import parse_rows
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.errors import CommandLine, UserError, report_errors
 
 # Of every command a call that prints something, in the checkout of `published`; TMP is a folder of the call's own.
 COMMANDS = {
@@ -421,6 +422,21 @@ def test_a_limit_is_named_whatever_it_led_to(
         cli.main(["list"])
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize("stage", sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py")))
+def test_a_stage_names_a_limit_as_commands_do(
+    stage: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meet_limit(*_: object) -> None:
+        raise RuntimeError("PosixThread: pthread_create failed")
+
+    monkeypatch.setattr(CommandLine, "parse_args", meet_limit)
+    # Python warns of a module that is run, and was imported before.
+    monkeypatch.delitem(sys.modules, f"stages.{stage}", raising=False)
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module(f"stages.{stage}", run_name="__main__")
+    assert capsys.readouterr().err.startswith("error: Cannot allocate memory: raise the limits on processes and memory")
 
 
 def test_a_machine_without_a_folder_for_temporary_files_is_told(published: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_a_section_becomes_a_frozen_object(write: Callable[[str], Path]) -> None
         pytest.param(
             "seed: 7",
             "seed: 7\n    fonts: [../x.ttf]",
-            "fonts.0 is '../x.ttf'; expected the name of a file in the",
+            "fonts.0 is '../x.ttf'; expected the name of a file in fonts/:",
             id="font outside",
         ),
         pytest.param(

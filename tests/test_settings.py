@@ -82,6 +82,12 @@ assert not {"keras", "tensorflow"} & set(sys.modules)
     finish(start(code))
 
 
+def test_a_number_of_threads_that_numba_refuses_is_passed_over_and_another_left_alone() -> None:
+    code = "import os; import captcha_registry.generation.pixels; print(os.environ.get('NUMBA_NUM_THREADS'))"
+    processes = [start(code, NUMBA_NUM_THREADS=number) for number in ("0", "1")]
+    assert [finish(process).strip() for process in processes] == ["None", "1"]
+
+
 @pytest.mark.parametrize(("package", "module"), [("keras", "frameworks.py"), ("tensorflow", "quiet_tensorflow.py")])
 def test_one_module_imports_a_framework_and_the_others_take_it_from_there(package: str, module: str) -> None:
     # Of a card, which is text, the import is another's.

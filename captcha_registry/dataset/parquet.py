@@ -12,8 +12,8 @@ def parse_rows(content: bytes) -> pa.Table:
     """Read all rows of a Parquet file that is in memory.
 
     Raises:
-        pa.ArrowException: it is no such file.
-        OSError: it is a damaged one.
+        pa.ArrowException: the content is not Parquet.
+        OSError: the content is damaged.
     """
     # `pq.read_table` would import pandas, which takes as long as the reading.
     with pq.ParquetFile(pa.BufferReader(content)) as file:

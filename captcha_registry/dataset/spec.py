@@ -58,7 +58,10 @@ TextLength = Annotated[
     Discriminator(lambda value: "<range>" if isinstance(value, dict | LengthRange) else "<int>"),
 ]
 FontName = Annotated[
-    str, text_like("[A-Za-z0-9][A-Za-z0-9._-]*", "the name of a file in the folder fonts, of letters, digits, and . _ - inside")
+    str,
+    text_like(
+        "[A-Za-z0-9][A-Za-z0-9._-]*", "the name of a file in fonts/: letters, digits and . _ -, the first a letter or a digit"
+    ),
 ]
 
 

@@ -21,8 +21,10 @@ from captcha.image import ImageCaptcha
 from captcha_registry.errors import UserError
 from captcha_registry.machine import own_temporary_dir, settle_user
 
-# Nothing here runs in threads of numba's, whose import fails where the environment asks for none.
-os.environ.pop("NUMBA_NUM_THREADS", None)
+# The import of numba ends in an error if this is under 1. Nothing here runs in threads of numba's.
+with suppress(ValueError):
+    if int(os.environ.get("NUMBA_NUM_THREADS", "1")) < 1:
+        del os.environ["NUMBA_NUM_THREADS"]
 
 from numba import config, njit
 
