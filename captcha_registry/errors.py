@@ -327,6 +327,11 @@ def _report(error: BaseException) -> int:
 
 def find_remedy(error: OSError) -> str:
     """Tell what to do about what the machine refuses."""
+    if error.filename == _STDOUT and error.errno in FULL_DISK:
+        # Most commands print when their work is done.
+        return (
+            ": the work may be complete though its output is not: free some space, and see what is there before you run it again"
+        )
     if isinstance(error.filename, int):
         # What libraries have opened themselves has no name.
         return _REMEDIES.get(error.errno or 0, "")

@@ -15,6 +15,8 @@ from captcha_registry.errors import UserError, find_remedy, list_causes
 # What the system says of a path that leads nowhere, or to something else than is expected there.
 WRONG_PATHS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 
+_MOVE = "move it away, or name another path"
+
 # What Python, Arrow, onnxruntime and Git say if no thread or process can be started, or for want of memory.
 NO_MEMORY = (
     *("can't start new thread", "Failed to launch worker thread", "PosixThread", "cannot fork", "Cannot fork"),
@@ -63,17 +65,19 @@ def _explain_paths() -> Iterator[None]:
         if error.filename is None or error.errno not in WRONG_PATHS or find_remedy(error):
             raise
         name = os.fsdecode(error.filename)
-        raise UserError(f"{name}: {error.strerror}: {_find_obstacle(Path(name))}, so name another path") from error
+        raise UserError(f"{name}: {error.strerror}: {_find_obstacle(Path(name))}") from error
 
 
 def _find_obstacle(path: Path) -> str:
     """Say what is in the way to a path that nothing can be read from, or written to."""
     there = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
     if there.is_symlink() and not there.exists():
-        return f"{there} is a symbolic link that leads nowhere"
+        return f"{there} is a symbolic link that leads nowhere: {_MOVE}"
     if not there.is_dir():
-        return f"{there} is there, and is no folder"
-    return f"{there} is a folder" if there == path else f"it is not in {there}, and cannot be made there"
+        return f"{there} is there, and is no folder: {_MOVE}"
+    if there == path:
+        return f"{there} is a folder: {_MOVE}"
+    return f"it is not in {there}, and cannot be made there: name another path, here or in the setting that this one is from"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from captcha_registry.errors import UserError
+from captcha_registry.errors import UserError, require_regular
 from captcha_registry.nearest import suggest
 
 PARAMS_PATH = Path("params.yaml")
@@ -59,12 +59,18 @@ def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
     yaml = YAML(typ="safe")
     # The order of a set differs from process to process.
     yaml.constructor.yaml_constructors = {tag: of for tag, of in yaml.constructor.yaml_constructors.items() if tag != YAML_SET}
+    require_regular(path)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(f"{path} is missing: run from the project's top folder") from None
+        where = "is a symbolic link that leads nowhere" if path.is_symlink() else "is missing"
+        raise ParamsError(f"{path} {where}: run from the project's top folder") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} is not text in UTF-8: save it as UTF-8 ({error})") from None
     except MarkedYAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: line {error.problem_mark.line + 1}: {error.problem}") from error
+        # Of a key that is there twice it shows the values, too, which it has not read yet.
+        problem = re.sub(" with value .*", "", str(error.problem))
+        raise ParamsError(f"{path} is not valid YAML: line {error.problem_mark.line + 1}: {problem}") from error
     # Not only YAML's own errors: others tell of numbers with thousands of digits, of a 13th month, and of endless brackets.
     except (YAMLError, ValueError, RecursionError) as error:
         raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error

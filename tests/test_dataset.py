@@ -88,6 +88,8 @@ def test_a_split_holds_its_own_samples_only(tiny: CaptchaDataset, tiny_dataset: 
 def test_a_split_that_is_not_there_is_refused(tiny: CaptchaDataset, generated_dataset: CaptchaDataset) -> None:
     with pytest.raises(UserError, match=r"tiny has no split 'validation'; expected (test or train|train or test)"):
         tiny.split("validation")
+    with pytest.raises(UserError, match=r"tiny has no split \['test'\]; expected"):
+        tiny.split(["test"])  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"tiny has no split 'test'; expected none, it is not split"):
         captcha_registry.load(generated_dataset.root, split="test")
 

@@ -86,7 +86,10 @@ else:
 """
 
 # The state of stdout and stderr, the exit code that it leads to, and what stderr gets.
-FULL = "error: standard output: No space left on device: free some space and run the same command again\n"
+FULL = (
+    "error: standard output: No space left on device: the work may be complete though its output is not: free some space, "
+    "and see what is there before you run it again\n"
+)
 OUTPUTS = [("pipe", "there", 141, ""), ("pipe", "pipe", 141, ""), ("closed", "closed", 0, ""), ("full", "there", 2, FULL)]
 
 

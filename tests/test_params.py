@@ -1,6 +1,7 @@
 """params.yaml is read strictly, and what is wrong with it is said before anything is written."""
 
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -243,9 +244,21 @@ def test_a_file_that_holds_no_sections_is_refused(write: Callable[[str], Path], 
 
 
 def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_bytes("é: 1".encode("latin-1"))
-    with pytest.raises(ParamsError, match="is not valid YAML: 'utf-8' codec"):
-        read_params(tmp_path / "params.yaml")
+    for encoding in ("latin-1", "utf-16"):
+        (tmp_path / "params.yaml").write_bytes("é: 1".encode(encoding))
+        with pytest.raises(ParamsError, match=r"is not text in UTF-8: save it as UTF-8 \('utf-8' codec"):
+            read_params(tmp_path / "params.yaml")
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="is not a regular file"):
+        read_params(path)
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(ParamsError, match="is a symbolic link that leads nowhere"):
+        read_params(path)
 
 
 def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
@@ -305,9 +318,9 @@ def test_the_size_is_estimated_low_but_not_by_far(
     assert 0.2 * size_bytes < spec.estimated_bytes <= size_bytes
 
 
-@pytest.mark.parametrize("num_workers", [0, -3])
+@pytest.mark.parametrize("num_workers", [0, -3, 10**10])
 def test_generate_needs_a_worker(num_workers: int) -> None:
-    message = f"--workers is {num_workers}; expected at least 1, or leave it out for one per core"
+    message = f"--workers is {num_workers}; expected 1 to 1,000, or leave it out for one per core"
     with pytest.raises(UserError, match=re.escape(message)), local_processes(num_workers):
         pass
 

@@ -194,6 +194,17 @@ def test_a_list_may_have_lines_as_windows_ends_them_and_places_below_home(
     assert list(list_places([f"~/{first.name}"])) == [str(first)]
 
 
+def test_a_list_without_a_picture_is_told(
+    onnx_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(os.devnull) as stdin:  # noqa: PTH123 - no file
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(SystemExit) as end:
+            main(["predict", "-", "--model", str(onnx_file)])
+    assert not end.value.code
+    assert capsys.readouterr() == ("", "no picture was named\n")
+
+
 def test_a_picture_on_standard_input_is_one_error(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (pictures / "00.png").open() as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)

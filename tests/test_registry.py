@@ -332,9 +332,12 @@ def test_what_does_not_exist_is_named_with_what_does(published: Checkout, argume
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("file/x", "{0}/file is there, and is no folder, so name another path"),
-        ("link/x", "{0}/link is a symbolic link that leads nowhere, so name another path"),
-        ("/proc/x", "No such file or directory: it is not in /proc, and cannot be made there, so name another path"),
+        ("file/x", "{0}/file is there, and is no folder: move it away, or name another path"),
+        ("link/x", "{0}/link is a symbolic link that leads nowhere: move it away, or name another path"),
+        (
+            "/proc/x",
+            "No such file or directory: it is not in /proc, and cannot be made there: name another path, here or in the setting",
+        ),
     ],
 )
 def test_a_path_that_cannot_be_made_is_told_with_what_is_in_the_way(
@@ -351,6 +354,8 @@ def test_references_and_versions_are_read_with_and_without_v() -> None:
     assert parse_reference("digits@v1.2.3") == parse_reference("digits@1.2.3") == ("digits", "1.2.3")
     assert parse_reference("digits") == ("digits", None)
     assert parse_version("v1.2.3") == parse_version("1.2.3")
+    with pytest.raises(UserError, match="the version is empty, perhaps because a variable is not set"):
+        parse_reference("digits", "")
 
 
 def test_versions_that_have_no_order_are_refused() -> None:
@@ -848,6 +853,17 @@ def test_a_default_remote_that_is_not_there_is_told_with_what_chooses_one(publis
     )
     checkout.dvc("remote", "default", "store")
     assert checkout.run("list").returncode == 0
+
+
+@pytest.mark.parametrize("setting", ["version_aware", "worktree"])
+def test_a_remote_that_holds_files_under_their_names_is_told(published: Checkout, tmp_path: Path, setting: str) -> None:
+    checkout = published.copy_to(tmp_path)
+    checkout.dvc("remote", "modify", "--local", "store", setting, "true")
+    for command in (["get", "tiny"], ["diff", "tiny@1.0.0", "tiny@1.1.0"], ["list"]):
+        errors = checkout.run(*command).stderr
+        assert "is version_aware or a worktree, which holds files under their names; expected a plain one: take" in errors
+    checkout.dvc("remote", "modify", "--local", "--unset", "store", setting)
+    assert checkout.run("get", "tiny@1.0.0", "--to", str(tmp_path / "tiny")).returncode == 0
 
 
 @pytest.mark.parametrize(

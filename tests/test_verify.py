@@ -593,6 +593,13 @@ def test_what_other_tools_leave_is_passed_over(dataset_copy: Path, name: str) ->
         assert verify(dataset_copy, depth) == []
 
 
+def test_a_file_in_the_place_of_a_folder_is_named(dataset_copy: Path) -> None:
+    shutil.rmtree(dataset_copy / "test")
+    (dataset_copy / "test").write_text("x")
+    for depth in ("quick", "full"):
+        assert Problem(dataset_copy / "test", "extra", "a file that the manifest does not name") in verify(dataset_copy, depth)
+
+
 def test_git_and_dvc_pass_over_what_verification_passes_over() -> None:
     for name in (".gitignore", ".dvcignore"):
         assert set(LITTER) <= set((ROOT / name).read_text().splitlines())

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Read the pictures; return 1 if some were not."""
     model = load_model(arguments.model, repo=arguments.repo)
     top = arguments.top or (MOST_TEXTS if arguments.format == "jsonl" else 1)
-    num_errors = 0
+    num_read = num_errors = 0
     bar = tqdm(desc="predict", unit=" pictures", disable=sys.stdout.isatty() or None)
     with warnings.catch_warnings(), bar:
         # What Pillow finds odd about a picture.
@@ -89,7 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
                     num_errors += checked.error is not None
                     FORMATS[arguments.format](checked, top)
                 sys.stdout.flush()
+                num_read += len(batch)
                 bar.update(len(batch))
+    if not num_read:
+        print("no picture was named", file=sys.stderr)
     return 1 if num_errors else 0
 
 

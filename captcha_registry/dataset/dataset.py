@@ -100,9 +100,8 @@ class CaptchaDataset:
             # An empty list has no type that numbers could have.
             key = key if key.size else key.astype(np.int64)
             if key.ndim != 1 or key.dtype.kind not in "iub":
-                raise TypeError(
-                    f"samples are selected by whole numbers, a slice or a mask, not by {type(found).__name__} of {key.dtype}"
-                )
+                of = f" of {key.dtype}" if key.ndim else ""
+                raise TypeError(f"samples are selected by whole numbers, a slice or a mask, not by {type(found).__name__}{of}")
         return self._of(self.index.take(np.arange(len(self))[key]))
 
     def __iter__(self) -> Iterator[DecodedSample]:
@@ -116,7 +115,7 @@ class CaptchaDataset:
         """
         splits = self.index["split"]
         known = {value.as_py(): value for value in pc.unique(splits) if value.is_valid}
-        if name not in known:
+        if name not in list(known):
             raise UserError(
                 f"{self.manifest.name} has no split {name!r}; expected {' or '.join(known) or 'none, it is not split'}"
             )

@@ -223,7 +223,8 @@ def _count_index_rows(path: Path, entry: FileEntry) -> Iterator[Problem]:
 def list_extra_paths(root: Path, manifest: Manifest) -> list[str]:
     """List the files, links, empty and unreadable folders that a dataset's manifest does not name, as paths inside it."""
     known = {*manifest.entries, *COMPANIONS}
-    known |= {parent.as_posix() for path in manifest.entries for parent in Path(path).parents}
+    folders = {parent for path in manifest.entries for parent in Path(path).parents}
+    known |= {folder.as_posix() for folder in folders if not (root / folder).is_file()}
     found: list[Path] = []
     unreadable: list[OSError] = []
     for folder, subfolders, names in os.walk(root, onerror=unreadable.append):

@@ -27,6 +27,7 @@ from captcha_registry.params import Section, text_like
 
 # So long a cluster may be without any worker, at the start and later.
 WORKERS_TIMEOUT_SECONDS = 30
+MOST_WORKERS = 1_000
 # Drawn sooner than worker processes start.
 FEW_SAMPLES = 1_000
 _PAUSE_SECONDS = 1
@@ -90,8 +91,8 @@ def local_processes(num_workers: int, *, niceness: int = 0) -> Iterator[Executor
     Raises:
         UserError: there is no worker, or one was killed, most often for lack of memory.
     """
-    if num_workers < 1:
-        raise UserError(f"--workers is {num_workers}; expected at least 1, or leave it out for one per core")
+    if not 1 <= num_workers <= MOST_WORKERS:
+        raise UserError(f"--workers is {num_workers}; expected 1 to {MOST_WORKERS:,}, or leave it out for one per core")
     with (
         tempfile.TemporaryDirectory(prefix="captcha-registry-", ignore_cleanup_errors=True) as scratch,
         _open_pool(num_workers, scratch, niceness) as executor,

@@ -12,7 +12,7 @@ from uuid import uuid4
 from dvc.repo import Repo
 from dvc.repo.index import Index
 from dvc.stage import Stage
-from dvc_data.index import DataIndexDirError, DataIndexEntry, StorageInfo
+from dvc_data.index import DataIndexDirError, DataIndexEntry, FileStorage, StorageInfo
 from dvc_objects.fs.base import FileSystem
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
@@ -158,7 +158,13 @@ def find_tracked_files(repo: Repo, revision: str, folder: str, where: str) -> di
     prefix = tuple(folder.split("/"))
     with open_revision(repo, revision):
         index = Index(repo, stages=_find_stages(repo, folder, where)).data["repo"]
-        kept_file_systems.update(storage.remote.fs for storage in index.storage_map.values() if storage.remote)
+        remotes = [storage.remote for storage in index.storage_map.values() if storage.remote]
+        kept_file_systems.update(remote.fs for remote in remotes)
+        if named := [remote.path for remote in remotes if isinstance(remote, FileStorage)]:
+            raise UserError(
+                f"{where}: DVC's settings say that its remote {named[0]} is version_aware or a worktree, which holds files under "
+                "their names; expected a plain one: take that out with `dvc remote modify --unset`"
+            )
         try:
             entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
         except DataIndexDirError as error:
@@ -315,7 +321,7 @@ def read_published_manifest(published: Published, sources: Mapping[str, RemoteFi
         UserError: there is none, it is not the one that was published, or it names files that were not.
     """
     if MANIFEST_NAME not in sources:
-        raise UserError(f"{published} is not a dataset: it has no {MANIFEST_NAME}")
+        raise UserError(f"{published} is not a dataset: it has no {MANIFEST_NAME}; `load_model` opens a model")
     content = sources[MANIFEST_NAME].read_verified()
     manifest = parse_manifest(content, sources[MANIFEST_NAME].name)
     if lacking := [path for path in manifest.entries if path not in sources]:

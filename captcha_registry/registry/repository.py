@@ -94,7 +94,7 @@ def make_tag(name: str, version: Version) -> str:
 def explain_no_default_branch(branches: Sequence[str]) -> str:
     """Say what is wrong with a repository whose HEAD names none of its branches, and who can put it right."""
     if not branches:
-        return "it is empty, nothing was pushed to it yet"
+        return "it is empty, nothing was pushed to it yet, or what answers there is no Git host"
     return (
         f"its HEAD names a branch that is not there, so nobody can clone it; there are {', '.join(branches)}: its owner "
         f"has to push that branch, or to choose one of these in the host's settings, or in a bare repository "
@@ -111,6 +111,8 @@ def parse_reference(reference: str, apart: str | None = None) -> tuple[str, str 
     if "://" in reference or not (match := REFERENCE.fullmatch(reference)):
         raise UserError(f"{reference!r} names no version; expected NAME or NAME@VERSION, such as digits@1.0.0")
     behind = match["version"]
+    if apart == "":
+        raise UserError("the version is empty, perhaps because a variable is not set; expected one such as 1.0.0, or none")
     if behind and apart and parse_version(behind) != parse_version(apart):
         raise UserError(f"two versions are given, {behind} and {apart}: leave one out")
     return match["name"], behind or apart
