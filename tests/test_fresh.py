@@ -177,6 +177,7 @@ def test_a_training_without_the_drawing_packages_names_what_is_missing(
         assert loaded.num_steps == 4
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option is set")
 def test_a_training_stopped_in_mid_epoch_goes_on_as_if_it_had_not_been(

@@ -284,6 +284,7 @@ def test_a_wrong_param_stops_the_pipeline_before_anything_is_drawn(project: Path
     assert run(project, "git", "status", "--porcelain") == ""
 
 
+@pytest.mark.thorough
 def test_after_tidying_and_another_constant_runs_what_imports_the_constant(project: Path) -> None:
     for file in ("captcha_registry/workspace.py", "captcha_registry/recognition/training.py", "stages/train.py"):
         (project / file).write_text(tidy((project / file).read_text(encoding="utf-8")), encoding="utf-8")

@@ -139,6 +139,7 @@ def flip_a_byte(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
+@pytest.mark.thorough
 def test_a_killed_run_to_s3_is_taken_up_where_it_stopped(
     bucket: Bucket, distributed_project: Callable[[str], Project], expected_there: dict[str, str], tmp_path: Path
 ) -> None:

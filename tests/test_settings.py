@@ -167,7 +167,7 @@ print(len({b"".join(gradient.numpy().tobytes() for gradient in find_gradients())
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_large_batch_has_the_same_gradients_every_time() -> None:
     assert finish(start(FIND_GRADIENTS)) == "1\n"
 

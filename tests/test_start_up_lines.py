@@ -111,6 +111,7 @@ list(tf.data.Dataset.range(10).cache().take(1))
 """
 
 
+@pytest.mark.thorough
 def test_reading_and_training_say_nothing_of_tensorflow_but_its_warnings(tiny_dataset: CaptchaDataset) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     done = subprocess.run(
