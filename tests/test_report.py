@@ -311,7 +311,7 @@ def test_a_model_that_was_not_evaluated_is_named(report_project: ReportProject, 
             "loss,exact_match,val_loss,val_exact_match\n1,2,3\n",
             "history.csv lacks epochs with a number for each of loss, ",
         ),
-        ("params.yaml", "models:\n", "params.yaml: models is None; expected names with their settings, or {} for none"),
+        ("params.yaml", "models:\n", "params.yaml: models is empty; expected names with their settings, or {} for none"),
     ],
 )
 def test_a_file_that_somebody_damaged_is_named_with_what_restores_it(
