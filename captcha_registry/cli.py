@@ -15,7 +15,7 @@ from importlib import import_module
 from types import TracebackType
 
 from captcha_registry import __version__
-from captcha_registry.errors import CommandLine, UserError, hide_secrets, prepare_process, printable, report_errors
+from captcha_registry.errors import CommandLine, StoppedError, UserError, hide_secrets, prepare_process, printable, report_errors
 from captcha_registry.nearest import suggest
 from captcha_registry.obstacles import explain_obstacles
 
@@ -115,10 +115,17 @@ def show_traceback(_kind: type[BaseException], error: BaseException, _trace: Tra
     print(hide_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
+def pass_over_stop(error: "sys.UnraisableHookArgs") -> None:
+    """Tell what Python cannot raise, but a stop that came while an object was deleted: it is raised once more elsewhere."""
+    if not isinstance(error.exc_value, StoppedError):
+        sys.__unraisablehook__(error)
+
+
 def main(command_line: Sequence[str] | None = None) -> None:
     """Run the command that the process was started with, or another."""
     if command_line is None:
         sys.excepthook = show_traceback
+        sys.unraisablehook = pass_over_stop
         prepare_process()
         _see_exit_codes()
     with report_errors(), _fit_errors(), explain_obstacles():

@@ -29,7 +29,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.parquet import parse_rows
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import CommandLine, UserError, report_errors
+from captcha_registry.errors import CommandLine, StoppedError, UserError, report_errors
 
 # Of every command a call that prints something, in the checkout of `published`; TMP is a folder of the call's own.
 COMMANDS = {
@@ -551,6 +551,20 @@ def test_a_long_error_breaks_between_words_on_a_terminal(columns: int, tmp_path:
 def test_help_and_commands_know_what_to_do_on_the_narrowest_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "1")
     assert cli.parse_arguments(["list"]).repo is None
+
+
+@pytest.mark.parametrize(("error", "is_told"), [(StoppedError(15), False), (ValueError("x"), True)])
+def test_a_stop_while_an_object_is_deleted_is_passed_over_as_it_comes_again(
+    error: BaseException, is_told: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Ending:
+        def __del__(self) -> None:
+            raise error
+
+    monkeypatch.setattr(sys, "unraisablehook", cli.pass_over_stop)
+    ending = Ending()
+    del ending
+    assert ("Exception ignored in" in capfd.readouterr().err) == is_told
 
 
 def test_a_command_that_is_to_be_copied_stays_in_one_piece() -> None:
