@@ -43,7 +43,8 @@ from captcha_registry import LoadedDataset
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.quiet_tensorflow import tf
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import UserError
 from captcha_registry.export import export_dataset
 from captcha_registry.registry.diff import DatasetVersion, diff_datasets
 from captcha_registry.registry.versions import read_folder

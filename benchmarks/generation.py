@@ -53,7 +53,7 @@ from tqdm import tqdm
 
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, read_manifest
 from captcha_registry.dataset.spec import DatasetSpec
-from captcha_registry.errors import report_errors
+from captcha_registry.ends import report_errors
 from captcha_registry.generation import png
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.executors import local_processes

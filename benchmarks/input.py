@@ -28,7 +28,7 @@ from timing import (
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
-from captcha_registry.errors import report_errors
+from captcha_registry.ends import report_errors
 from captcha_registry.params import read_params
 from captcha_registry.recognition.recipe import ModelParams, load_model_params
 

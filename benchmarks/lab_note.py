@@ -27,7 +27,8 @@ from timing import Way, measure_in_turn, parse_arguments, report_rounds, time_im
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.generating import assemble_dataset
 from captcha_registry.generation.shards import draw_shard

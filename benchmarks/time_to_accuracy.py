@@ -31,7 +31,8 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import UserError
 from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.generation.generating import assemble_dataset, describe_tools, draw_missing_shards, find_finished_shards

@@ -19,7 +19,8 @@ from typing import Any
 from timing import describe_machine, format_table, format_title, report_result
 
 from captcha_registry.dataset.manifest import Manifest, read_manifest
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import UserError
 from captcha_registry.workspace import link_or_copy
 
 DATASET = Path("data/digits")

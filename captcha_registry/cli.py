@@ -2,29 +2,22 @@
 
 import argparse
 import logging
-import os
-import re
 import shutil
 import signal
 import sys
 import textwrap
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
-from types import TracebackType
 
 from captcha_registry import __version__
-from captcha_registry.errors import CommandLine, StoppedError, UserError, hide_secrets, prepare_process, printable, report_errors
+from captcha_registry.ends import prepare_process, report_errors
+from captcha_registry.errors import CommandLine, hide_secrets, printable
 from captcha_registry.nearest import suggest
 from captcha_registry.obstacles import explain_obstacles
 
 COMMANDS = ("publish", "list", "show", "get", "diff", "export", "verify", "repair", "predict", "report")
 HELP_WIDTH = 100
 MIN_WIDTH = 11
-ERROR = "error:"
-# A path has one slash less than the URL that it was made from; what is asked of that is a secret all the same.
-ASKED = re.compile(r"\b(?P<place>(?!file:)[a-z][a-z0-9+.-]+:/[^\s'\"?#]*[?#])[^\s'\"`)]+", re.IGNORECASE)
 
 
 def make_parser(names: Sequence[str]) -> CommandLine:
@@ -80,55 +73,18 @@ def _make_printable(record: logging.LogRecord) -> bool:
     return True
 
 
-def break_at_words(text: str, width: int) -> str:
-    """Break lines that are longer than `width` between words; what stands between backticks, to be copied, stays together."""
-    lines = re.sub("`[^`\n]+`", lambda quoted: quoted[0].replace(" ", "\0"), text).split("\n")
-    parts = [
-        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if len(line) > width else line
-        for line in lines
-    ]
-    return "\n".join(parts).replace("\0", " ")
-
-
 def _see_exit_codes() -> None:
     """Have the kernel keep the exit codes of what is started: else a `git` that failed is taken for one that did its work."""
     if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-@contextmanager
-def _fit_errors() -> Iterator[None]:
-    """Let errors break between words on a terminal, which itself would break them anywhere; in a pipe they stay one line."""
-    try:
-        yield
-    except UserError as error:
-        said = ASKED.sub(r"\g<place>***", str(error))
-        try:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-        except OSError:
-            raise UserError(said) from None
-        raise UserError(break_at_words(f"{ERROR} {said}", width or HELP_WIDTH).removeprefix(ERROR).lstrip()) from error
-
-
-def show_traceback(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-    """Print the traceback of an error of ours as Python does, but for secrets: it is for a report to us."""
-    print(hide_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-
-
-def pass_over_stop(error: "sys.UnraisableHookArgs") -> None:
-    """Tell what Python cannot raise, but a stop that came while an object was deleted: it is raised once more elsewhere."""
-    if not isinstance(error.exc_value, StoppedError):
-        sys.__unraisablehook__(error)
-
-
 def main(command_line: Sequence[str] | None = None) -> None:
     """Run the command that the process was started with, or another."""
     if command_line is None:
-        sys.excepthook = show_traceback
-        sys.unraisablehook = pass_over_stop
         prepare_process()
         _see_exit_codes()
-    with report_errors(), _fit_errors(), explain_obstacles():
+    with report_errors(), explain_obstacles():
         arguments = parse_arguments(sys.argv[1:] if command_line is None else command_line)
         for handler in logging.getLogger("dvc").handlers:
             handler.addFilter(_make_printable)

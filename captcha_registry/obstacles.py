@@ -22,17 +22,18 @@ NO_MEMORY = (
     *("can't start new thread", "Failed to launch worker thread", "PosixThread", "cannot fork", "Cannot fork"),
     *("bad_alloc", "bad allocation", "Failed to allocate memory"),
 )
-# What `tempfile` says if no folder can be written to; how libraries of compiled code end; and where Python makes locks that
-# processes share.
+# What `tempfile` says if no folder can be written to; how libraries of compiled code end, and what numba says of its own; and
+# where Python makes locks that processes share.
 NO_TEMPORARY_DIR = "No usable temporary directory"
 LIBRARY = (".so", ".pyd")
+LOADING = "find/load shared object"
 SEMAPHORES = ("multiprocessing", "synchronize.py")
 
 
 @contextmanager
 def explain_obstacles() -> Iterator[None]:
     """Turn an error that comes of an obstacle into one that names it, and says what to do."""
-    with _name_lost_folder(), _explain_paths(), name_limits():
+    with _name_lost_folder(), _explain_paths():
         yield
 
 
@@ -80,26 +81,27 @@ def _find_obstacle(path: Path) -> str:
     return f"it is not in {there}, and cannot be made there: name another path, here or in the setting that this one is from"
 
 
-@contextmanager
-def name_limits() -> Iterator[None]:
-    """Say which limit of the machine was met, whatever else that led to: what meets one is often said to be something else."""
-    try:
-        yield
-    except Exception as error:
-        causes = list_causes(error)
-        said = " ".join(map(str, causes))
-        if any(isinstance(cause, MemoryError) for cause in causes) or any(words in said for words in NO_MEMORY):
-            raise MemoryError from error
-        if cure := _find_cure(error, said):
-            raise UserError(f"{error}: {cure}") from error
-        raise
+def name_limit(error: BaseException) -> BaseException:
+    """Return an error that says which limit of the machine was met, or else the error itself.
+
+    What meets a limit is often said to be something else.
+    """
+    if not isinstance(error, Exception):
+        return error
+    causes = list_causes(error)
+    said = " ".join(map(str, causes))
+    if any(isinstance(cause, MemoryError) for cause in causes) or any(words in said for words in NO_MEMORY):
+        return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    if cure := _find_cure(error, said):
+        return UserError(f"{error}: {cure}")
+    return error
 
 
 def _find_cure(error: Exception, said: str) -> str:
     """Tell what to do about an error of the machine that names no file; nothing if it is another error."""
     if NO_TEMPORARY_DIR in said:
         return "free some space, or set TMPDIR to a folder that can be written to"
-    if isinstance(error, ImportError) and str(error.path).endswith(LIBRARY):
+    if LOADING in said or (isinstance(error, ImportError) and str(error.path).endswith(LIBRARY)):
         return "a package is damaged, or memory is limited: install it again, or raise the limit (`ulimit -v`)"
     places = [Path(frame.f_code.co_filename).parts[-2:] for frame, _ in traceback.walk_tb(error.__traceback__)]
     # Such a lock takes a process, too.

@@ -21,7 +21,8 @@ from configobj import ConfigObj
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from captcha_registry.errors import UserError, prepare_process, report_errors
+from captcha_registry.ends import prepare_process, report_errors
+from captcha_registry.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 

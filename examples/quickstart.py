@@ -22,7 +22,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from demo import ROOT, add_remotes, change_params, copy_project, run  # noqa: E402 - from this folder
 
 from captcha_registry.dataset.spec import DatasetSpec  # noqa: E402 - in the order of their names
-from captcha_registry.errors import prepare_process, report_errors  # noqa: E402 - as above
+from captcha_registry.ends import prepare_process, report_errors  # noqa: E402 - as above
 from captcha_registry.recognition.card import CARD_NAME  # noqa: E402 - as above
 from captcha_registry.recognition.onnx_network import open_onnx, write_onnx  # noqa: E402 - as above
 from captcha_registry.recognition.pretrained import read_pretrained  # noqa: E402 - as above

@@ -8,7 +8,7 @@ import threading
 import time
 from importlib.util import find_spec
 
-from captcha_registry.errors import prepare_process
+from captcha_registry.ends import prepare_process
 
 _PAUSE_SECONDS = 0.2
 

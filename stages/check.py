@@ -19,12 +19,12 @@ from pathlib import Path
 
 from captcha_registry.dataset.manifest import read_manifest
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import CommandLine, UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import CommandLine, UserError
 from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.leftovers import Leftover, find_leftovers, remove_leftover
 from captcha_registry.meaning import hash_modules
 from captcha_registry.nearest import suggest
-from captcha_registry.obstacles import name_limits
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params, show_value
 from captcha_registry.recognition.recipe import TRAINING_PACKAGES, CnnParams, CrnnParams, ModelParams, load_model_params
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
@@ -272,7 +272,7 @@ if __name__ == "__main__":
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--remove", metavar="NAME", help="remove what is left of a dataset or model, and check nothing else")
     only.add_argument("--values", action="store_true", help="check the values in params.yaml, and write nothing")
-    with report_errors(), name_limits():
+    with report_errors():
         arguments = parser.parse_args()
         if arguments.values:
             check_values()

@@ -15,9 +15,9 @@ from captcha_registry.dataset.verify import Problem, advise_cure, verify_dataset
 from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.statistics import summarize_dataset
-from captcha_registry.errors import CommandLine, UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import CommandLine, UserError
 from captcha_registry.generation.executors import open_local
-from captcha_registry.obstacles import name_limits
 from captcha_registry.seeing.plots import save_contact_sheet
 from captcha_registry.workspace import write_atomically
 
@@ -66,5 +66,5 @@ def main(name: str) -> None:
 if __name__ == "__main__":
     parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `datasets` in params.yaml")
-    with report_errors(), name_limits():
+    with report_errors():
         main(parser.parse_args().name)

@@ -24,9 +24,9 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.explanations import EXPLANATIONS_NAME, write_explanations
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.readings import READINGS_NAME
-from captcha_registry.errors import CommandLine, UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import CommandLine, UserError
 from captcha_registry.machine import tell_of_kill
-from captcha_registry.obstacles import name_limits
 from captcha_registry.recognition.onnx_network import write_onnx
 from captcha_registry.seeing.plots import Steps, draw_errors, draw_steps, encode_sheet, open_captchas
 from captcha_registry.workspace import write_atomically
@@ -142,5 +142,5 @@ def main(name: str) -> None:
 if __name__ == "__main__":
     parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `models` in params.yaml")
-    with report_errors(), name_limits(), tell_of_kill("the evaluation"):
+    with report_errors(), tell_of_kill("the evaluation"):
         main(parser.parse_args().name)

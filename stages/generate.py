@@ -14,7 +14,8 @@ from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
 from captcha_registry.describing.statistics import summarize_manifest
-from captcha_registry.errors import CommandLine, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import CommandLine
 from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import FEW_SAMPLES, DrawingParams, open_executor
 from captcha_registry.generation.generating import (
@@ -25,7 +26,6 @@ from captcha_registry.generation.generating import (
 )
 from captcha_registry.generation.legibility import check_legibility
 from captcha_registry.generation.remote import draw_remote_dataset, require_url
-from captcha_registry.obstacles import name_limits
 from captcha_registry.params import load_section, name_section
 from captcha_registry.workspace import fingerprint, open_work_dir
 
@@ -77,6 +77,6 @@ if __name__ == "__main__":
         help=f"local processes (default: one a core, as memory allows; none for up to {FEW_SAMPLES:,} samples)",
     )
     parser.add_argument("--to", metavar="URL", help="where fsspec shall put it, such as s3://bucket/digits")
-    with report_errors(), name_limits():
+    with report_errors():
         arguments = parser.parse_args()
         main(arguments.name, arguments.workers, arguments.to)

@@ -7,8 +7,8 @@ that also says what changed.
 import argparse
 import time
 
-from captcha_registry.errors import CommandLine, report_errors
-from captcha_registry.obstacles import name_limits
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import CommandLine
 from captcha_registry.seeing.metrics import REPORT_PATH
 from captcha_registry.seeing.report import compose_report, render_html
 from captcha_registry.seeing.results import load_results
@@ -26,6 +26,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with report_errors(), name_limits():
+    with report_errors():
         CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
         main()

@@ -13,9 +13,9 @@ from captcha_registry.dataset.folder import open_folder
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.spec import SplitRule
-from captcha_registry.errors import CommandLine, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import CommandLine
 from captcha_registry.generation.splitting import SPLITS, describe_sides, split_dataset
-from captcha_registry.obstacles import name_limits
 from captcha_registry.params import load_section
 from captcha_registry.workspace import lock_work
 
@@ -58,5 +58,5 @@ def main(name: str) -> None:
 if __name__ == "__main__":
     parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `datasets` in params.yaml")
-    with report_errors(), name_limits():
+    with report_errors():
         main(parser.parse_args().name)

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from captcha_registry.dataset.folder import open_folder
-from captcha_registry.errors import CommandLine, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import CommandLine
 from captcha_registry.machine import tell_of_kill
 from captcha_registry.meaning import hash_modules
-from captcha_registry.obstacles import name_limits
 from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.workspace import fingerprint, open_work_dir, tool_versions
 
@@ -53,5 +53,5 @@ def main(name: str) -> None:
 if __name__ == "__main__":
     parser = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a key below `models` in params.yaml")
-    with report_errors(), name_limits(), tell_of_kill("the training"):
+    with report_errors(), tell_of_kill("the training"):
         main(parser.parse_args().name)

@@ -29,7 +29,8 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.parquet import parse_rows
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import CommandLine, StoppedError, UserError, report_errors
+from captcha_registry.ends import StoppedError, break_at_words, pass_over_stop, report_errors
+from captcha_registry.errors import CommandLine, UserError
 
 # Of every command a call that prints something, in the checkout of `published`; TMP is a folder of the call's own.
 COMMANDS = {
@@ -276,7 +277,7 @@ def test_ctrl_c_during_the_imports_is_one_line(project: Project, command: list[s
 
 STALLED = """
 import sys, time
-from captcha_registry.errors import prepare_process, report_errors
+from captcha_registry.ends import prepare_process, report_errors
 from captcha_registry.registry.fetching import fetch_all
 prepare_process()
 with report_errors():
@@ -321,10 +322,27 @@ def test_the_variable_that_names_an_unusable_folder_is_named(
     assert capsys.readouterr().err == f"error: /nowhere/repo: {os.strerror(number)}: {advice}\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "first", "last"),
+    [
+        (OSError("Could not find/load shared object file 'x.so'"), 2, "error: ", "again, or raise the limit (`ulimit -v`)"),
+        (MemoryError(), 2, "error: Cannot allocate memory", "and run the same command again"),
+        (ValueError("https://me:s3cret@host/x"), 1, "Traceback (most recent call last):", "ValueError: https://***@host/x"),
+    ],
+)
+def test_an_error_while_a_stage_is_imported_ends_as_a_later_one(error: Exception, code: int, first: str, last: str) -> None:
+    script = f"from captcha_registry.ends import prepare_process; prepare_process(); print('out'); raise {error!r}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, lines[0][: len(first)], lines[-1][-len(last) :]) == (code, "out\n", first, last)
+    assert "s3cret" not in done.stderr
+    assert code == 1 or len(lines) == 1
+
+
 def test_a_warning_ends_neither_a_process_nor_what_it_starts() -> None:
     warn = "import warnings; warnings.warn('careful', stacklevel=1)"
     start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {warn!r}], check=True)"
-    script = f"from captcha_registry.errors import prepare_process; prepare_process(); {warn}; {start}"
+    script = f"from captcha_registry.ends import prepare_process; prepare_process(); {warn}; {start}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         env=os.environ | {"PYTHONWARNINGS": "error"},
@@ -561,14 +579,14 @@ def test_a_stop_while_an_object_is_deleted_is_passed_over_as_it_comes_again(
         def __del__(self) -> None:
             raise error
 
-    monkeypatch.setattr(sys, "unraisablehook", cli.pass_over_stop)
+    monkeypatch.setattr(sys, "unraisablehook", pass_over_stop)
     ending = Ending()
     del ending
     assert ("Exception ignored in" in capfd.readouterr().err) == is_told
 
 
 def test_a_command_that_is_to_be_copied_stays_in_one_piece() -> None:
-    broken = cli.break_at_words("error: a/b is missing: run `dvc pull --allow-missing`, or ask\n    its owner", 30)
+    broken = break_at_words("error: a/b is missing: run `dvc pull --allow-missing`, or ask\n    its owner", 30)
     assert broken == "error: a/b is missing: run\n`dvc pull --allow-missing`, or\nask\n    its owner"
 
 

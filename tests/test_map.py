@@ -15,7 +15,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 FLOORS = (
     {"errors", "meaning", "nearest"},
     {"extras", "machine", "obstacles", "params"},
-    {"cache"},
+    {"cache", "ends"},
     {"workspace"},
     {"leftovers", "places"},
     {"dataset"},

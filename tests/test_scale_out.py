@@ -28,7 +28,8 @@ from servers import BUCKET, Bucket, Servers, answers, free_port
 
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.errors import CommandLine, UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import CommandLine, UserError
 from captcha_registry.generation import executors, remote
 from captcha_registry.generation.drawing import Drawer
 from captcha_registry.generation.executors import DrawingParams, _run_checked, open_executor

@@ -30,7 +30,7 @@ STOPPED = "stopped by SIGTERM; run the same command again to go on\n"
 
 START = """
 import os
-from captcha_registry.errors import prepare_process
+from captcha_registry.ends import prepare_process
 prepare_process()
 before = os.fstat(2)[:7]
 import captcha_registry.dataset.quiet_tensorflow

@@ -27,10 +27,10 @@ from ruamel.yaml import YAML
 from servers import free_port
 
 import captcha_registry
-from captcha_registry.cli import show_traceback
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import SCHEMA, read_index
 from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.ends import show_error
 from captcha_registry.errors import UserError
 from captcha_registry.recognition.card import ModelCard
 from captcha_registry.recognition.frameworks import keras
@@ -456,6 +456,7 @@ def test_no_command_of_a_pipeline_is_run(hostile: Checkout, tmp_path: Path) -> N
         ("me:s3cret@host/x.git: no", "me:***@host/x.git: no"),
         ("me:s3@cret@host/x and me:s3cret@[::1]/x", "me:***@host/x and me:***@[::1]/x"),
         *((text, text) for text in ("digits:tiny@v1.0.0", "C:me@corp", "dvc.yaml:train@cnn", "mailto:me@host", "a:b@sha256:c")),
+        ("s3:/bucket/x?sig=s3cret: no such file, C:/x#1", "s3:/bucket/x?*** no such file, C:/x#1"),
         ("https://host/x%3Fsig=s3cret", "https://host/x%3F***"),
         ("https://host/x%3Fy/z: no", "https://host/x%3Fy/z: no"),
         ("error: tiny@1.0.0 at 12:30 is not tiny@1.0.0:", "error: tiny@1.0.0 at 12:30 is not tiny@1.0.0:"),
@@ -471,7 +472,7 @@ def test_an_error_never_holds_a_secret(text: str, expected: str) -> None:
 def test_the_traceback_of_an_error_of_ours_holds_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="s3cret") as raised:
         int("https://me:s3cret@host/x")
-    show_traceback(raised.type, raised.value, raised.tb)
+    show_error(raised.type, raised.value, raised.tb)
     said = capsys.readouterr().err
     assert said.startswith("Traceback (most recent call last):\n")
     assert said.endswith("ValueError: invalid literal for int() with base 10: 'https://***@host/x'\n")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import UserError
 from captcha_registry.workspace import (
     fingerprint,
     link_or_copy,

@@ -6,7 +6,8 @@ Reads the metrics of what params.yaml names, and what Git says of them; says whe
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from captcha_registry.errors import UserError, report_errors
+from captcha_registry.ends import report_errors
+from captcha_registry.errors import UserError
 from captcha_registry.params import PARAMS_PATH
 from captcha_registry.recognition.card import read_card
 from captcha_registry.registry.git import run_git

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree, rmtree
 
-from captcha_registry.errors import prepare_process, report_errors
+from captcha_registry.ends import prepare_process, report_errors
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
