@@ -88,6 +88,11 @@ def test_a_number_of_threads_that_numba_refuses_is_passed_over_and_another_left_
     assert [finish(process).strip() for process in processes] == ["None", "1"]
 
 
+def test_what_draws_is_compiled_whatever_the_environment_says() -> None:
+    code = "from captcha_registry.generation.pixels import smooth; print(type(smooth).__module__)"
+    assert finish(start(code, NUMBA_DISABLE_JIT="1")) == "numba.core.registry\n"
+
+
 @pytest.mark.parametrize(("package", "module"), [("keras", "frameworks.py"), ("tensorflow", "quiet_tensorflow.py")])
 def test_one_module_imports_a_framework_and_the_others_take_it_from_there(package: str, module: str) -> None:
     # Of a card, which is text, the import is another's.

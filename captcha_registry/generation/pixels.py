@@ -25,6 +25,8 @@ from captcha_registry.machine import own_temporary_dir, settle_user
 with suppress(ValueError):
     if int(os.environ.get("NUMBA_NUM_THREADS", "1")) < 1:
         del os.environ["NUMBA_NUM_THREADS"]
+# Uncompiled, a picture takes a hundred times as long. Numba, with this set while it is imported, compiles nothing later.
+os.environ.pop("NUMBA_DISABLE_JIT", None)
 
 from numba import config, njit
 
