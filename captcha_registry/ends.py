@@ -135,12 +135,13 @@ def report_errors() -> Iterator[None]:
         with _raise_on_signals(signals):
             yield
     except BaseException as error:  # noqa: BLE001 - what is not known is raised again
-        is_ours = _ignore_more_signals() if signals else False
+        if signals:
+            _ignore_more_signals()
         # Whatever comes after a signal comes of it.
         code = _report(StoppedError(signals[0]) if signals else error)
-        if is_ours:
+        if sys.excepthook is show_error and (signals or not isinstance(error, SystemExit)):
             _finish_output(code)
-            # The interpreter would wait for threads, and these perhaps for a server.
+            # The interpreter would wait for threads, and these perhaps for a server, and TensorFlow warn of its own end.
             atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to do only this
             os._exit(code)
     code = _finish_output(code)
@@ -192,12 +193,11 @@ def _is_cleaning_up() -> bool:
     return error is not None
 
 
-def _ignore_more_signals() -> bool:
-    """Let the end of a process of ours be as it was told, whatever comes meanwhile; tell whether it is one of ours."""
-    numbers = [number for number in _ENDING_SIGNALS if signal.getsignal(number) is _end_at_once]
-    for number in numbers:
-        signal.signal(number, signal.SIG_IGN)
-    return bool(numbers)
+def _ignore_more_signals() -> None:
+    """Let the end of a process of ours be as it was told, whatever comes meanwhile."""
+    for number in _ENDING_SIGNALS:
+        if signal.getsignal(number) is _end_at_once:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:

@@ -294,6 +294,14 @@ def test_a_server_that_does_not_answer_does_not_keep_from_ending() -> None:
     assert (process.returncode, errors) == (143, "stopped by SIGTERM; run the same command again to go on\n")
 
 
+def test_an_error_is_the_last_that_a_process_says_or_waits_for() -> None:
+    begin = "import threading, time; from captcha_registry.ends import prepare_process, report_errors; prepare_process()"
+    wait = "threading.Thread(target=time.sleep, args=(1_000,)).start(); raise FileNotFoundError(2, 'No such file', 'x')"
+    script = f"{begin}\nwith report_errors():\n    print('at work'); {wait}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "at work\n", "error: x: No such file\n")
+
+
 def test_the_alarm_of_who_calls_the_library_stays_theirs(capsys: pytest.CaptureFixture[str]) -> None:
     rings: list[int] = []
     before = signal.signal(signal.SIGALRM, lambda number, _frame: rings.append(number))
