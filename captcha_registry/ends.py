@@ -10,6 +10,7 @@
 
 import atexit
 import io
+import multiprocessing
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from captcha_registry.errors import AGAIN, FULL_DISK, LIMITS, STDOUT, UserError, find_remedy, hide_secrets, printable
 from captcha_registry.obstacles import name_limit
@@ -107,17 +108,15 @@ def _warn_only() -> None:
         os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
 
 
-def show_error(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+def show_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """End as `report_errors` does with an error from outside of it, as while modules are imported.
 
     The traceback of an error of ours is as Python prints it, but for secrets: it is for a report to us.
     """
-    try:
-        code = _report(error)
-    except BaseException:  # noqa: BLE001 - the same error, which is told here
-        print(hide_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    else:
-        os._exit(_finish_output(code) or code)
+    code = _report(error)
+    if code is None:
+        print(hide_secrets("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+    _end(1 if code is None else code)
 
 
 def pass_over_stop(error: "sys.UnraisableHookArgs") -> None:
@@ -134,16 +133,16 @@ def report_errors() -> Iterator[None]:
     try:
         with _raise_on_signals(signals):
             yield
-    except BaseException as error:  # noqa: BLE001 - what is not known is raised again
-        if signals:
-            _ignore_more_signals()
+    except BaseException as error:
         # Whatever comes after a signal comes of it.
         code = _report(StoppedError(signals[0]) if signals else error)
-        if sys.excepthook is show_error and (signals or not isinstance(error, SystemExit)):
-            _finish_output(code)
-            # The interpreter would wait for threads, and these perhaps for a server, and TensorFlow warn of its own end.
-            atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to do only this
-            os._exit(code)
+        if code is None:
+            raise
+        is_ours = sys.excepthook is show_error and threading.current_thread() is threading.main_thread()
+        if is_ours and (signals or not isinstance(error, SystemExit)):
+            # What is held there may have to be cleaned up.
+            traceback.clear_frames(error.__traceback__)
+            _end(code)
     code = _finish_output(code)
     if code is not None:
         sys.exit(code)
@@ -193,11 +192,16 @@ def _is_cleaning_up() -> bool:
     return error is not None
 
 
-def _ignore_more_signals() -> None:
-    """Let the end of a process of ours be as it was told, whatever comes meanwhile."""
+def _end(code: int) -> NoReturn:
+    """End the process, which has said its last word: wait for no thread, as it may wait for a server, or for a process."""
     for number in _ENDING_SIGNALS:
         if signal.getsignal(number) is _end_at_once:
             signal.signal(number, signal.SIG_IGN)
+    _finish_output(code)
+    for process in multiprocessing.active_children():
+        process.kill()
+    atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to do only this
+    os._exit(code)
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:
@@ -213,38 +217,44 @@ def _describe_stop(number: int) -> str:
     return f"stopped{by}; run the same command again to go on"
 
 
-def _report(error: BaseException) -> int:
-    """Say what ended the work; return the exit code. What is no matter of the user's is raised again."""
+def _report(error: BaseException) -> int | None:
+    """Say what ended the work; return the exit code, or nothing for an error of ours."""
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         return error.code or 0
-    error = name_limit(error)
     if isinstance(error, KeyboardInterrupt):
         number = error.number if isinstance(error, StoppedError) else signal.SIGINT
         _say(_describe_stop(number))
         return 128 + number
-    if isinstance(error, UserError):
-        _say(f"error: {error}")
-        return 2
     if isinstance(error, BrokenPipeError) and error.filename == STDOUT:
         return _BROKEN_PIPE_CODE
+    line = _describe_error(name_limit(error))
+    if line is None:
+        return None
+    _say(f"error: {line}")
+    return 2
+
+
+def _describe_error(error: BaseException) -> str | None:
+    """Say what a person can fix, or nothing if it is no matter of theirs."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, sqlite3.Error):
         # It names no file.
         kind = getattr(error, "sqlite_errorname", "")
         cure = next((cure for name, cure in _DATABASE_CURES.items() if kind.startswith(name)), _DATABASE_CURES["SQLITE_FULL"])
-        _say(f"error: the database in which DVC notes the hashes of files: {error}: {cure}")
-        return 2
+        return f"the database in which DVC notes the hashes of files: {error}: {cure}"
     # Most that have no file are no matter of the machine.
     if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL_DISK or error.errno in LIMITS):
         where = "" if isinstance(error.filename, int | None) or error.errno in LIMITS else f"{os.fsdecode(error.filename)}: "
-        _say(f"error: {where}{error.strerror or error}{find_remedy(error)}")
-        return 2
-    raise error
+        return f"{where}{error.strerror or error}{find_remedy(error)}"
+    return None
 
 
 def _say(line: str) -> None:
     """Print a line on stderr, if somebody listens there; a terminal, which would break it anywhere, gets it between words."""
     line = hide_secrets(printable(line))
-    with suppress(OSError):
+    # An output of somebody else's may have no number, or be closed.
+    with suppress(OSError, AttributeError, ValueError):
         line = break_at_words(line, os.get_terminal_size(sys.stderr.fileno()).columns or _WIDTH)
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
@@ -265,7 +275,11 @@ def _finish_output(code: int | None) -> int | None:
     error = _flush(sys.stdout, 1)
     _flush(sys.stderr, 2)
     # What went wrong before says more, but a finding that nobody got is none.
-    return _report(error) if error and code in {None, 0, 1} else code
+    if not error or code not in {None, 0, 1}:
+        return code
+    if (code := _report(error)) is None:
+        raise error
+    return code
 
 
 def _flush(stream: TextIO, descriptor: int) -> OSError | None:

@@ -101,7 +101,7 @@ def _find_cure(error: Exception, said: str) -> str:
     """Tell what to do about an error of the machine that names no file; nothing if it is another error."""
     if NO_TEMPORARY_DIR in said:
         return "free some space, or set TMPDIR to a folder that can be written to"
-    if LOADING in said or (isinstance(error, ImportError) and str(error.path).endswith(LIBRARY)):
+    if LOADING in str(error) or (isinstance(error, ImportError) and str(error.path).endswith(LIBRARY)):
         return "a package is damaged, or memory is limited: install it again, or raise the limit (`ulimit -v`)"
     places = [Path(frame.f_code.co_filename).parts[-2:] for frame, _ in traceback.walk_tb(error.__traceback__)]
     # Such a lock takes a process, too.

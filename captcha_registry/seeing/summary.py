@@ -6,7 +6,7 @@ Reads the metrics of what params.yaml names, and what Git says of them; says whe
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from captcha_registry.ends import report_errors
+from captcha_registry.ends import prepare_process, report_errors
 from captcha_registry.errors import UserError
 from captcha_registry.params import PARAMS_PATH
 from captcha_registry.recognition.card import read_card
@@ -87,5 +87,6 @@ def _say_what_to_commit(root: Path) -> str:
 
 
 if __name__ == "__main__":
+    prepare_process()
     with report_errors():
         main(Path())
