@@ -74,6 +74,8 @@ def prepare_process() -> None:
     """Make a process that has just started ready for any end; comes before the seconds of imports, as signals do not wait."""
     sys.excepthook = show_error
     sys.unraisablehook = pass_over_stop
+    # As the last of the exit functions: what takes time comes before it, and is stopped as ever.
+    atexit.register(_ignore_signals)
     for number in _ENDING_SIGNALS:
         # What is ignored, as `nohup` has it, stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -194,14 +196,19 @@ def _is_cleaning_up() -> bool:
 
 def _end(code: int) -> NoReturn:
     """End the process, which has said its last word: wait for no thread, as it may wait for a server, or for a process."""
-    for number in _ENDING_SIGNALS:
-        if signal.getsignal(number) is _end_at_once:
-            signal.signal(number, signal.SIG_IGN)
+    _ignore_signals()
     _finish_output(code)
     for process in multiprocessing.active_children():
         process.kill()
     atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to do only this
     os._exit(code)
+
+
+def _ignore_signals() -> None:
+    """Let nothing change the end of a process whose work is over."""
+    for number in _ENDING_SIGNALS:
+        if signal.getsignal(number) is _end_at_once:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:

@@ -58,7 +58,7 @@ class UserError(Exception):
     """Something in the input, the parameters or the machine that its owner has to change; it never holds a secret."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(hide_secrets(message))
+        super().__init__(hide_secrets(message).rstrip())
 
 
 def hide_secrets(text: str) -> str:

@@ -339,6 +339,15 @@ def test_an_error_is_the_last_that_a_process_says_and_it_waits_for_nothing(whose
     assert done.stdout == ("at work\nclosed\n" if (whose, when) == ("theirs", "later") else "at work\n")
 
 
+def test_a_signal_after_the_work_changes_nothing() -> None:
+    # As TensorFlow does where Python ends, when handlers of signals are no more.
+    begin = "import os, signal, sys; from captcha_registry.ends import prepare_process, report_errors; prepare_process()"
+    late = "class Late:\n    def __del__(self): os.kill(os.getpid(), signal.SIGTERM)\n"
+    script = f"{begin}\n{late}\nsys.late = Late()\nwith report_errors():\n    print('done')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
 def test_a_thread_whose_error_is_told_ends_alone(capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         with pytest.raises(SystemExit), report_errors():

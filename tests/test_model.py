@@ -2,6 +2,7 @@
 
 import glob
 import re
+import shutil
 from contextlib import chdir
 from dataclasses import replace
 from io import BytesIO
@@ -242,6 +243,26 @@ def test_what_is_no_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
         captcha_registry.load_readings(tmp_path)
     with pytest.raises(UserError, match=r"the model alnum, which comes with the package, has no readings"):
         captcha_registry.load_readings("alnum")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"crnn"', '"cnn"', r"model\.keras is refused: it maps .* to \[6, 13\]; model\.json has .* to \[.*, 12\]"),
+        ('"0123456789AB"', '"0123456789A"', r"it maps .* to \[6, 13\]; model\.json has .* to \[6, 12\]"),
+        ('"width": ', '"width": 1', r"it maps \[32, 48, 3\] to .*; model\.json has \[32, 148, 3\]"),
+        ('"crnn"', '"rnn"', r"model\.json is not a valid model card; .* fetch it again: family is 'rnn'; expected"),
+        ("}", "", r"model\.json is not a valid model card; .* fetch it again: Invalid JSON: EOF"),
+    ],
+)
+def test_a_card_that_is_another_networks_is_refused(model_folder: Path, old: str, new: str, message: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    card = (folder / "model.json").read_text()
+    assert old in card
+    (folder / "model.json").write_text(card.replace(old, new))
+    with pytest.raises(UserError, match=message) as raised:
+        trained.load_model(folder)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_network_is_traced_twice_for_batches_of_all_sizes(model_folder: Path, tiny_dataset: CaptchaDataset) -> None:

@@ -134,6 +134,18 @@ def test_what_are_no_readings_is_refused(tiny_dataset: CaptchaDataset, rows: pa.
         read_readings(path)
 
 
+@pytest.mark.parametrize("name", ["confidence", "characters", "confidences"])
+@pytest.mark.parametrize("wrong", [-0.5, 1.5, float("nan"), float("inf"), None])
+def test_a_confidence_that_is_none_is_refused(rows: pa.Table, name: str, wrong: float | None, tmp_path: Path) -> None:
+    values = rows[name].to_pylist()
+    values[3] = wrong if name == "confidence" else [wrong, *values[3][1:]]
+    path = tmp_path / "readings.parquet"
+    column = pa.array(values, rows.schema.field(name).type)
+    pq.write_table(rows.set_column(rows.schema.get_field_index(name), name, column), path)
+    with pytest.raises(UserError, match=f"damaged: not all of its {name} are from 0|expected one of them to be .*{name}"):
+        read_readings(path)
+
+
 @st.composite
 def logits_of_a_few_texts(draw: st.DrawFn) -> npt.NDArray[np.float32]:
     """Logits of 1 to 3 texts, 1 to 5 steps or positions and 2 to 4 classes."""

@@ -29,7 +29,7 @@ from captcha_registry.dataset.readings import SCHEMA, describe_samples
 from captcha_registry.recognition.card import ModelCard
 from captcha_registry.seeing import report as report_module
 from captcha_registry.seeing.change_section import write_p
-from captcha_registry.seeing.charts import PALETTE, SHAPES
+from captcha_registry.seeing.charts import MONOSPACE, PALETTE, SANS, SHAPES
 from captcha_registry.seeing.comparing import mcnemar
 from captcha_registry.seeing.document import GAP, Code, Paragraph, Section, Table, align
 from captcha_registry.seeing.health_section import find_ink
@@ -38,7 +38,7 @@ from captcha_registry.seeing.report import MARKER, Report, compose_report, rende
 from captcha_registry.seeing.results import load_results
 from captcha_registry.seeing.revision import find_changes
 from captcha_registry.seeing.sections import find_answerable, percent
-from captcha_registry.seeing.svg import DARK_PALETTE
+from captcha_registry.seeing.svg import CONFIG, DARK_PALETTE, NO_FONT
 
 ANCHORS = ["results", "changes", "errors", "pairs", "confusion", "calibration", "slices", "learning", "health", "way"]
 # What is read wrong, by the number of the sample in the test split.
@@ -299,6 +299,7 @@ def test_a_model_that_was_not_evaluated_is_named(report_project: ReportProject, 
     ("path", "content", "message"),
     [
         ("metrics/reader.json", "{", "metrics/reader.json is not valid JSON (.*): run `dvc repro`, or take the committed one"),
+        ("metrics/reader.json", '{"cer": NaN}', r"metrics/reader.json is not valid JSON \(NaN is no number\): run `dvc repro`"),
         ("metrics/reader.json", "[]", "metrics/reader.json holds a list; expected an object"),
         ("metrics/reader.json", '{"a": 1}', "metrics/reader.json has no character_accuracy; it holds a: run `dvc repro`"),
         (
@@ -497,6 +498,27 @@ def test_charts_take_all_colours_from_the_page(html: Path) -> None:
     charts = re.findall(r'<svg role="img".*?</svg>', html.read_text(), re.DOTALL)
     colours = {colour for chart in charts for colour in re.findall(r'(?:fill|stroke)="([^"]+)"', chart)}
     assert colours == {"none", "currentColor", "var(--line)", "var(--series-1)"}
+
+
+def test_charts_take_the_same_room_whatever_fonts_a_machine_has(html: Path) -> None:
+    def find_fonts(settings: object) -> set[object]:
+        parts = settings.values() if isinstance(settings, dict) else []
+        named = (
+            {value for name, value in settings.items() if name.lower().endswith("font")} if isinstance(settings, dict) else set()
+        )
+        return named.union(*map(find_fonts, parts))
+
+    # Of these, the first comes with what draws, and the second is no font.
+    assert find_fonts(CONFIG) == {SANS, NO_FONT}
+    assert set(re.findall(r'font-family="([^"]+)"', html.read_text())) == {SANS, MONOSPACE}
+
+
+def test_a_limit_on_addresses_is_named_where_it_would_end_the_process() -> None:
+    code = "from captcha_registry.seeing.svg import start_vega; start_vega()"
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n{code}"
+    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=False)
+    assert "UserError: the report's charts are drawn by V8" in done.stderr
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.peers

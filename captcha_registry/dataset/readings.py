@@ -40,6 +40,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+# By so much may a sum of probabilities exceed 1.
+ROUNDING = 1e-5
+
 # What is not joined: the index has it.
 KEYS = ("id", "label")
 
@@ -58,9 +61,20 @@ def read_readings(path: Path) -> pa.Table:
         path: the file, or the folder of the model.
 
     Raises:
-        UserError: the file is missing, is no Parquet, or lacks a column of `SCHEMA`.
+        UserError: the file is missing, is no Parquet, lacks a column of `SCHEMA`, or holds confidences that are none.
     """
-    return read_rows(path / READINGS_NAME if path.is_dir() else path, SCHEMA)
+    path = path / READINGS_NAME if path.is_dir() else path
+    rows = read_rows(path, SCHEMA)
+    for name in ("confidence", "characters", "confidences"):
+        values = rows[name] if name == "confidence" else pc.list_flatten(rows[name])
+        # NaN is in no range.
+        in_range = pc.and_(pc.greater_equal(values, 0), pc.less_equal(values, 1 + ROUNDING))
+        if not pc.all(in_range, skip_nulls=False, min_count=0).as_py():
+            raise UserError(
+                f"{path} is damaged: not all of its {name} are from 0 to 1; restore it, with `dvc checkout` if DVC has it, or "
+                "fetch it again"
+            )
+    return rows
 
 
 def join_readings(index: pa.Table, readings: pa.Table, manifest: Manifest) -> pa.Table:

@@ -1,12 +1,14 @@
 """What has to be known of a trained model to read with it: `model.json`, which needs no framework."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
 from captcha_registry.dataset.spec import DatasetSpec
 from captcha_registry.errors import MAKE_OR_PULL, UserError
-from captcha_registry.params import Section
+from captcha_registry.params import Section, explain_errors
 
 CARD_NAME, NETWORK_NAME, HISTORY_NAME = "model.json", "model.keras", "history.csv"
 
@@ -20,7 +22,7 @@ class ModelCard(Section):
         num_threads: for one operation; another number adds up in another order, and comes to other weights.
     """
 
-    family: str
+    family: Literal["cnn", "crnn"]
     preset: str
     dataset: str
     spec: DatasetSpec
@@ -42,9 +44,23 @@ def read_card(folder: Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json(read_part(path))
     except ValidationError as error:
+        problems = "; ".join(explain_errors(error, ModelCard))
         raise UserError(
-            f"{path} is not a valid model card; restore it, with `dvc checkout` if DVC has it, or fetch it again: {error}"
+            f"{path} is not a valid model card; restore it, with `dvc checkout` if DVC has it, or fetch it again: {problems}"
         ) from error
+
+
+def require_shapes(card: ModelCard, taken: Sequence[int], given: Sequence[int]) -> None:
+    """Make sure that a network takes the pictures, and gives the logits, that its card speaks of; shapes without the batch.
+
+    Raises:
+        ValueError: it does not, so that the card is another network's.
+    """
+    spec = card.spec
+    steps, classes = (spec.length, len(spec.alphabet)) if card.family == "cnn" else (given[0], len(spec.alphabet) + 1)
+    found, expected = ([list(taken), list(given)], [[spec.height, spec.width, 3], [steps, classes]])
+    if found != expected:
+        raise ValueError(f"it maps {found[0]} to {found[1]}; {CARD_NAME} has {expected[0]} to {expected[1]}")
 
 
 def read_part(path: Path) -> bytes:

@@ -9,12 +9,14 @@ import numpy as np
 from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
 from captcha_registry.machine import count_usable_cores
-from captcha_registry.recognition.card import CARD_NAME, ModelCard
+from captcha_registry.recognition.card import CARD_NAME, ModelCard, require_shapes
 from captcha_registry.recognition.model import CaptchaModel, Images, Logits
 from captcha_registry.workspace import write_atomically
 
 # What `evaluate` calls such a file, in the folder of the model.
 ONNX_NAME = "model.onnx"
+# Of its pictures and logits.
+TYPES = ["tensor(uint8)", "tensor(float)"]
 # Lies beside such a file, as `sha256sum` writes and checks it.
 CHECKSUMS = "SHA256SUMS"
 
@@ -63,7 +65,10 @@ def open_onnx(content: bytes, name: str) -> CaptchaModel:
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         card = ModelCard.model_validate_json(session.get_modelmeta().custom_metadata_map[CARD_NAME])
-        _require_shapes([[node.type, *node.shape[1:]] for node in (*session.get_inputs(), *session.get_outputs())], card)
+        (taken,), (given,) = session.get_inputs(), session.get_outputs()
+        require_shapes(card, taken.shape[1:], given.shape[1:])
+        if (types := [taken.type, given.type]) != TYPES:
+            raise ValueError(f"it maps {types[0]} to {types[1]}; expected {' to '.join(TYPES)}")  # noqa: TRY301 - as the others
     # Errors of onnxruntime have no ancestor of their own; they say what is wrong with the file.
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
@@ -77,11 +82,3 @@ def open_onnx(content: bytes, name: str) -> CaptchaModel:
         return np.asarray(logits)
 
     return CaptchaModel(name, card, find_logits)
-
-
-def _require_shapes(found: list[list[object]], card: ModelCard) -> None:
-    """Make sure that a network takes and gives what its card says."""
-    classes = len(card.spec.alphabet) + {"cnn": 0, "crnn": 1}[card.family]
-    expected = [["tensor(uint8)", card.spec.height, card.spec.width, 3], ["tensor(float)", found[-1][1], classes]]
-    if found != expected:
-        raise ValueError(f"it maps {found[0]} to {found[1:]}; expected {expected[0]} to {expected[1:]}")

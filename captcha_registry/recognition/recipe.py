@@ -98,7 +98,7 @@ class ModelParams(Section):
     # What the recipes of the family are where a model does not say otherwise.
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    family: str
+    family: Literal["cnn", "crnn"]
     dataset: str
     preset: Literal["fast", "lab"] = "fast"
     validation_size: float = Field(default=0.05, gt=0, lt=1)

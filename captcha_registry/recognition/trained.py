@@ -12,7 +12,15 @@ import pandas as pd
 
 from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.errors import UserError
-from captcha_registry.recognition.card import CARD_NAME, HISTORY_NAME, NETWORK_NAME, ModelCard, read_card, read_part
+from captcha_registry.recognition.card import (
+    CARD_NAME,
+    HISTORY_NAME,
+    NETWORK_NAME,
+    ModelCard,
+    read_card,
+    read_part,
+    require_shapes,
+)
 from captcha_registry.recognition.frameworks import choose_precision, keras, tf
 from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.workspace import write_atomically
@@ -72,20 +80,22 @@ def load_model(folder: Path) -> tuple[keras.Model, ModelCard]:
             f"{folder / NETWORK_NAME} has the SHA-256 {sha256}; the card says {card.model_sha256}: do not load it, "
             "and restore it, with `dvc checkout` if DVC has it, or move it away and fetch it again"
         )
-    return _load_network(content, folder / NETWORK_NAME), card
+    return _load_network(content, folder / NETWORK_NAME, card), card
 
 
-def _load_network(content: bytes, where: Path) -> keras.Model:
+def _load_network(content: bytes, where: Path, card: ModelCard) -> keras.Model:
     """Load a network from the very bytes that were checked: the file of that name may be another by now."""
     with TemporaryDirectory() as unpacked:
         path = Path(unpacked) / NETWORK_NAME
         path.write_bytes(content)
         try:
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
+            network = keras.saving.load_model(path, compile=False, safe_mode=True)
+            require_shapes(card, network.input_shape[1:], network.output_shape[1:])
         # Keras raises ValueError for layers that carry code, such as Lambda; the others occur in it for what is not a model.
         except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError, BadZipFile) as error:
             problem = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"{where} is refused: {problem}") from error
+    return network
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -26,7 +26,8 @@ GREY = "#595959"
 FAINT = "#e6e6e6"
 # One hue, from light to dark, for shares.
 SEQUENCE = ("#deebf7", "#08306b")
-SANS = "system-ui, 'DejaVu Sans', sans-serif"
+# The first comes with what draws the report, and is as wide as the second: text takes the same room whatever fonts are there.
+SANS = "'Liberation Sans', Arial, sans-serif"
 # 0 and O, 1 and I differ.
 MONOSPACE = "ui-monospace, 'DejaVu Sans Mono', Consolas, monospace"
 

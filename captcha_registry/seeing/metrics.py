@@ -4,7 +4,7 @@ import csv
 import json
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from captcha_registry.errors import UserError
 from captcha_registry.params import read_params, show_value
@@ -49,12 +49,17 @@ def read_metrics(path: Path) -> Metrics:
         UserError: the file is missing, or holds no JSON object.
     """
     try:
-        content = json.loads(read_part(path))
+        content = json.loads(read_part(path), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): {_CURE.format(path=path)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}; expected an object: {_CURE.format(path=path)}")
     return Metrics(path, content)
+
+
+def _refuse(constant: str) -> NoReturn:
+    """Refuse NaN and infinity, which JSON does not have, and no metric is."""
+    raise ValueError(f"{constant} is no number")
 
 
 def read_epochs(path: Path) -> list[dict[str, str]]:
