@@ -672,8 +672,9 @@ def test_the_model_that_is_loaded_is_the_one_that_was_checked(
     tiny_spec: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = keras.Input((32, 48, 3))
-    save(tmp_path / "model", tiny_spec, keras.Model(pixels, keras.layers.Flatten(name="checked")(pixels)))
-    save(tmp_path / "other", tiny_spec, keras.Model(pixels, keras.layers.Flatten(name="other")(pixels)))
+    logits = keras.layers.Dense(36)(keras.layers.Flatten()(pixels))
+    save(tmp_path / "model", tiny_spec, keras.Model(pixels, keras.layers.Reshape((3, 12), name="checked")(logits)))
+    save(tmp_path / "other", tiny_spec, keras.Model(pixels, keras.layers.Reshape((3, 12), name="other")(logits)))
     load = keras.saving.load_model
 
     def swap(*arguments: object, **options: object) -> keras.Model:
