@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -154,6 +155,15 @@ def as_another_user() -> Iterator[None]:
         yield
     finally:
         os.seteuid(user)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heed_signals() -> None:
+    """Have what tests start heed Ctrl-C and a closed terminal, also where `&` or `nohup` makes these tests ignore them."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            # A program that is started ignores what its starter ignores, but not what its starter handles.
+            signal.signal(number, handler)
 
 
 @pytest.fixture

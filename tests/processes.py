@@ -86,8 +86,6 @@ def _become(command: list[str], folder: str, environment: dict[str, str], output
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None
-    # A shell that runs pytest in the background has it ignore Ctrl-C, and this process would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     # What is tracked for the tests would be kept until their end.
     tracker = resource_tracker._resource_tracker  # noqa: SLF001 - as `multiprocessing` itself does in a new process
     tracker._fd = tracker._pid = None  # type: ignore[attr-defined]  # noqa: SLF001

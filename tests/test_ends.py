@@ -185,7 +185,6 @@ def start(project: Project, command: list[str]) -> Process:
 
 def start_fresh(project: Project, command: list[str], *prefix: str) -> subprocess.Popen[str]:
     """Start a command with all its imports, in a process group of its own, perhaps by another program."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [*prefix, sys.executable, "-m", *command],
         cwd=project.root,
