@@ -127,6 +127,12 @@ def pass_over_stop(error: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(error)
 
 
+def _silence_deletions() -> None:
+    """Let no object that is deleted say more: if it is half made, that comes of what ends the work."""
+    if sys.unraisablehook is pass_over_stop:
+        sys.unraisablehook = lambda _: None
+
+
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Turn an error that a person can fix into one line on stderr and an exit code, as the table of this module has it."""
@@ -142,6 +148,7 @@ def report_errors() -> Iterator[None]:
             raise
         is_ours = sys.excepthook is show_error and threading.current_thread() is threading.main_thread()
         if is_ours and (signals or not isinstance(error, SystemExit)):
+            _silence_deletions()
             # What is held there may have to be cleaned up.
             traceback.clear_frames(error.__traceback__)
             _end(code)
@@ -163,6 +170,7 @@ def _raise_on_signals(received: list[int]) -> Iterator[None]:
         nonlocal deadline
         if not received:
             received.append(number)
+            _silence_deletions()
             deadline = time.monotonic() + _CLEANING_SECONDS
             # Code in C may swallow the error, as PyArrow does while it imports pandas: then it is raised again.
             before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop) or signal.SIG_DFL

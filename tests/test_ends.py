@@ -647,6 +647,37 @@ def test_a_stop_while_an_object_is_deleted_is_passed_over_as_it_comes_again(
     assert ("Exception ignored in" in capfd.readouterr().err) == is_told
 
 
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        pytest.param(
+            "signal.raise_signal(signal.SIGTERM)", 143, "stopped by SIGTERM; run the same command again to go on\n", id="stop"
+        ),
+        pytest.param("raise UserError('no such dataset')", 2, "error: no such dataset\n", id="error"),
+    ],
+)
+def test_an_object_that_an_end_leaves_half_made_says_nothing(end: str, code: int, said: str) -> None:
+    script = f"""
+import signal
+from captcha_registry.ends import prepare_process, report_errors
+from captcha_registry.errors import UserError
+
+class Bar:
+    def __init__(self):
+        {end}
+        self.file = None
+
+    def __del__(self):
+        self.file.close()
+
+prepare_process()
+with report_errors():
+    Bar()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+
+
 def test_a_command_that_is_to_be_copied_stays_in_one_piece() -> None:
     broken = break_at_words("error: a/b is missing: run `dvc pull --allow-missing`, or ask\n    its owner", 30)
     assert broken == "error: a/b is missing: run\n`dvc pull --allow-missing`, or\nask\n    its owner"
