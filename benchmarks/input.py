@@ -29,6 +29,7 @@ from timing import (
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.ends import report_errors
+from captcha_registry.machine import keep_freed_memory
 from captcha_registry.params import read_params
 from captcha_registry.recognition.recipe import ModelParams, load_model_params
 
@@ -80,6 +81,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 if __name__ == "__main__":
     with report_errors():
         chosen = parse_arguments(__doc__ or "", default_samples=DEFAULT_SAMPLES, min_samples=MIN_SAMPLES)
+        keep_freed_memory()
         from captcha_registry.recognition.training import order_operations
 
         order_operations()

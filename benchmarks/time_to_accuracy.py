@@ -37,7 +37,7 @@ from captcha_registry.generation.drawing import Drawer, hash_fonts
 from captcha_registry.generation.executors import local_processes
 from captcha_registry.generation.generating import assemble_dataset, describe_tools, draw_missing_shards, find_finished_shards
 from captcha_registry.generation.splitting import split_dataset
-from captcha_registry.machine import count_workers, own_temporary_dir
+from captcha_registry.machine import count_workers, keep_freed_memory, own_temporary_dir
 from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, read_params
 from captcha_registry.recognition.recipe import ModelParams, load_model_params
 from captcha_registry.workspace import fingerprint
@@ -171,6 +171,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     with report_errors():
         chosen = parse()
+        keep_freed_memory()
         from captcha_registry.recognition.training import order_operations
 
         order_operations()

@@ -7,6 +7,7 @@ lock, in a cache that cannot be written to as well.
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,18 +88,26 @@ def hold_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         UserError: another process has held it for longer than anything takes.
     """
     try:
-        lock = _acquire_lock(path, _LONGEST_WAIT_SECONDS if wait else 0)
-    except Timeout as error:
+        lock = _acquire_lock(path, 0)
+    except Timeout:
         if not wait:
             raise
-        hours = _LONGEST_WAIT_SECONDS // 3600
-        raise UserError(
-            f"another process has held {error.lock_file} for {hours} hours: end it, or delete this file if there is none"
-        ) from None
+        print("another process fetches the same: waiting for it to end", file=sys.stderr, flush=True)
+        lock = _wait_for_lock(path)
     try:
         yield
     finally:
         lock.release()
+
+
+def _wait_for_lock(path: Path) -> BaseFileLock:
+    try:
+        return _acquire_lock(path, _LONGEST_WAIT_SECONDS)
+    except Timeout as error:
+        hours = _LONGEST_WAIT_SECONDS // 3600
+        raise UserError(
+            f"another process has held {error.lock_file} for {hours} hours: end it, or delete this file if there is none"
+        ) from None
 
 
 def _acquire_lock(path: Path, wait_seconds: float) -> BaseFileLock:

@@ -13,6 +13,7 @@ import io
 import multiprocessing
 import os
 import re
+import select
 import signal
 import sqlite3
 import sys
@@ -62,18 +63,20 @@ class _NamedOutput(io.FileIO):
     """Standard output, whose errors say so: Python's name no file."""
 
     def write(self, content: Any, /) -> int | None:  # type: ignore[override]
-        """Write some bytes."""
+        """Write some bytes; wait for a pipe that does not wait itself, as some programs hand on."""
         try:
-            return super().write(content)
+            while (written := super().write(content)) is None:
+                select.select([], [self], [])
         except OSError as error:
             error.filename = STDOUT
             raise
+        return written
 
 
 def prepare_process() -> None:
     """Make a process that has just started ready for any end; comes before the seconds of imports, as signals do not wait."""
     sys.excepthook = show_error
-    sys.unraisablehook = pass_over_stop
+    sys.unraisablehook = show_unraisable
     # As the last of the exit functions: what takes time comes before it, and is stopped as ever.
     atexit.register(_ignore_signals)
     for number in _ENDING_SIGNALS:
@@ -121,15 +124,16 @@ def show_error(kind: type[BaseException], error: BaseException, trace: Traceback
     _end(1 if code is None else code)
 
 
-def pass_over_stop(error: "sys.UnraisableHookArgs") -> None:
-    """Tell what Python cannot raise, but a stop that came while an object was deleted: it is raised once more elsewhere."""
-    if not isinstance(error.exc_value, StoppedError):
+def show_unraisable(error: "sys.UnraisableHookArgs") -> None:
+    """Tell what Python cannot raise, but an attribute that `__del__` misses: an error left its object half made."""
+    is_deletion = getattr(error.object, "__name__", "") == "__del__"
+    if not (is_deletion and isinstance(error.exc_value, AttributeError)):
         sys.__unraisablehook__(error)
 
 
-def _silence_deletions() -> None:
-    """Let no object that is deleted say more: if it is half made, that comes of what ends the work."""
-    if sys.unraisablehook is pass_over_stop:
+def _silence_unraisable() -> None:
+    """Tell nothing more that Python cannot raise: a signal has come, and it comes of that."""
+    if sys.unraisablehook is show_unraisable:
         sys.unraisablehook = lambda _: None
 
 
@@ -148,7 +152,6 @@ def report_errors() -> Iterator[None]:
             raise
         is_ours = sys.excepthook is show_error and threading.current_thread() is threading.main_thread()
         if is_ours and (signals or not isinstance(error, SystemExit)):
-            _silence_deletions()
             # What is held there may have to be cleaned up.
             traceback.clear_frames(error.__traceback__)
             _end(code)
@@ -170,7 +173,7 @@ def _raise_on_signals(received: list[int]) -> Iterator[None]:
         nonlocal deadline
         if not received:
             received.append(number)
-            _silence_deletions()
+            _silence_unraisable()
             deadline = time.monotonic() + _CLEANING_SECONDS
             # Code in C may swallow the error, as PyArrow does while it imports pandas: then it is raised again.
             before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop) or signal.SIG_DFL

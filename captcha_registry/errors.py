@@ -39,7 +39,9 @@ MAKE_OR_PULL = "run `dvc repro`, or `dvc pull --allow-missing` if a DVC remote h
 # User and password of an address; a password may hold any character, and a token may stand in the place of the user. Whoever
 # mistypes the address may leave out a slash, or have one too many.
 _LOGIN = re.compile(
-    r"\b(?P<scheme>https?:///|[a-z][a-z0-9+.-]+:/{1,2})(?P<login>[^\s/]*|[^\s/:@]*:(?!\d+/)\S*)@",
+    r"\b(?P<scheme>https?:///|[a-z][a-z0-9+.-]+:/{1,2})"
+    # To the last @ with a host and a slash behind it, as that of x@1.0.0 is another; else to the last before a slash, or at all.
+    r"(?P<login>[^\s/:@]*:(?!\d+/)\S*(?=@[^\s/@]+/)|[^\s/]*|[^\s/:@]*:(?!\d+/)\S*)@",
     re.IGNORECASE,
 )
 # The same where the scheme was left out, which Git takes for a host and a path; `image:tag@sha256:...` is none.
@@ -74,7 +76,8 @@ def hide_secrets(text: str) -> str:
 def hide_login(text: str, url: str) -> str:
     """Leave out of a text what is secret in the login of a URL, as libraries take addresses apart in their messages."""
     for match in _LOGIN.finditer(url):
-        secret = match["login"].rpartition(":")[2] if hide_secrets(match[0]) != match[0] else ""
+        user, colon, password = match["login"].partition(":")
+        secret = (password if colon else user) if hide_secrets(match[0]) != match[0] else ""
         for form in {secret, unquote(secret)} - {""}:
             text = text.replace(form, "***")
     return text
@@ -115,6 +118,11 @@ def printable(text: object) -> str:
     """
     encoded = _NO_BYTES.sub("", str(text)).encode("utf-8", "surrogateescape")
     return "".join(c for c in encoded.decode("utf-8", "backslashreplace") if c.isprintable() or c in "\n\t")
+
+
+def show_path(path: object) -> str:
+    """Write a path in one line, without what could steer a terminal."""
+    return printable(path).replace("\n", "\\n")
 
 
 def find_remedy(error: OSError) -> str:

@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from captcha_registry.cache import find_lock, hold_lock
 from captcha_registry.dataset.dataset import IMAGE_TYPE, CaptchaDataset
-from captcha_registry.dataset.manifest import write_fetched_splits, write_manifest
+from captcha_registry.dataset.manifest import MANIFEST_NAME, write_fetched_splits, write_manifest
 from captcha_registry.dataset.records import Sample
 from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
@@ -43,7 +43,7 @@ from captcha_registry.errors import UserError
 from captcha_registry.extras import needs
 from captcha_registry.recognition.card import NETWORK_NAME
 from captcha_registry.recognition.onnx_network import ONNX_NAME
-from captcha_registry.workspace import name_full_disk, write_atomically
+from captcha_registry.workspace import name_full_disk, remove, write_atomically
 
 Format = Literal["tfrecord", "webdataset", "huggingface", "images", "numpy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -82,8 +82,11 @@ def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path)
         UserError: the folder exists already, another export is making it, or a sample is not what manifest and index say.
     """
     _require_free_name(target)
-    if dataset.root and target.resolve().is_relative_to(dataset.root.resolve()):
-        raise UserError(f"{target} lies in the dataset itself, where it would be taken for damage: name another place with --to")
+    if around := [folder for folder in target.resolve().parents if (folder / MANIFEST_NAME).is_file()]:
+        dataset_there = "itself" if dataset.root and dataset.root.resolve() == around[0] else around[0]
+        raise UserError(
+            f"{target} lies in the dataset {dataset_there}, where it would be taken for damage: name another place with --to"
+        )
     _require_exportable(dataset, export_format)
     dataset.make_local()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,9 +134,9 @@ def _require_free_name(target: Path) -> None:
 def _export(dataset: CaptchaDataset, export_format: Format, target: Path) -> Exported:
     """Write a dataset beside its place, and put it there when it is complete."""
     unfinished = target.with_name(f".{target.name}.unfinished")
-    if unfinished.exists():
+    if unfinished.is_dir():
         # A killed run left it.
-        shutil.rmtree(unfinished)
+        remove(unfinished)
     try:
         unfinished.mkdir()
         with tqdm(total=len(dataset), desc=f"export {dataset.manifest.name}", unit="sample", disable=None) as bar:
@@ -237,7 +240,8 @@ def _write_huggingface(folder: Path, split: str, dataset: CaptchaDataset, advanc
 
 def _write_images(folder: Path, split: str, dataset: CaptchaDataset, advance: Advance) -> None:
     (folder / split).mkdir()
-    with pq.ParquetWriter(folder / split / "metadata.parquet", _METADATA_SCHEMA) as writer:
+    # Not by its path, which Arrow may take for a URL.
+    with (folder / split / "metadata.parquet").open("wb") as file, pq.ParquetWriter(file, _METADATA_SCHEMA) as writer:
         for rows in dataset.read_tables():
             names = [f"{number:09}.png" for number in rows["id"].to_pylist()]
             for name, image in zip(names, rows["image"].to_pylist(), strict=True):

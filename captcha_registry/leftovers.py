@@ -5,7 +5,6 @@ outputs were theirs, so that nothing is removed which somebody else put beside t
 """
 
 import os
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from captcha_registry.errors import UserError
-from captcha_registry.workspace import write_atomically
+from captcha_registry.workspace import remove, write_atomically
 
 LOCK_PATH, PIPELINE_PATH = Path("dvc.lock"), Path("dvc.yaml")
 
@@ -120,7 +119,7 @@ def _list_plotted(plot: object) -> list[str]:
 def remove_leftover(leftover: Leftover) -> None:
     """Remove what is left of a name; what others put beside its outputs stays."""
     for out in map(Path, leftover.outs):
-        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+        remove(out)
         _forget_ignored(out)
     if leftover.stages:
         with modify_yaml(LOCK_PATH) as lock:

@@ -107,4 +107,8 @@ def _find_cure(error: Exception, said: str) -> str:
     # Such a lock takes a process, too.
     if isinstance(error, OSError) and error.errno != errno.EAGAIN and error.filename is None and SEMAPHORES in places:
         return "worker processes share locks in /dev/shm: make that writable; a container gets it with `--tmpfs /dev/shm`"
+    if isinstance(error, ValueError) and ("fsspec", "config.py") in places:
+        return "this is in a file in ~/.config/fsspec, or where FSSPEC_CONFIG_DIR leads: correct it, or set FSSPEC_CONFIG_DIR"
+    if isinstance(error, ValueError) and ("tqdm", "utils.py") in places:
+        return "a variable whose name begins with TQDM_ has this value, which does not fit: unset it"
     return ""

@@ -4,7 +4,8 @@ The file is read as YAML 1.2, as DVC reads it, so that both see the same value i
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -19,6 +20,12 @@ from captcha_registry.nearest import suggest
 
 PARAMS_PATH = Path("params.yaml")
 YAML_SET = "tag:yaml.org,2002:set"
+
+# No more than GTO, which reads the tags of versions, takes for a name.
+NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?")
+RESERVED_NAMES = {"generated", "tools"}
+# What no file or folder can be called on Windows.
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 
 # What pydantic's words for a wrong type mean to someone who writes YAML.
 EXPECTED_TYPES = {
@@ -78,6 +85,28 @@ def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise ParamsError(f"{path} holds {found}; expected sections such as `datasets:`")
     return content
+
+
+def check_names(names: Iterable[object]) -> None:
+    """Refuse names of datasets and models that would not do for their folders and metrics files, or for tags of versions.
+
+    Raises:
+        ParamsError: says which, and what is allowed.
+    """
+    for name, times in Counter(names).items():
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise ParamsError(
+                f"{PARAMS_PATH}: the name {name!r} is not allowed; expected text of a-z, 0-9, - and _, with a letter or digit at "
+                "both ends, of at most 64 characters"
+            )
+        if name in RESERVED_NAMES:
+            raise ParamsError(f"{PARAMS_PATH}: the name {name!r} is taken by data/{name}: choose another")
+        if name in DEVICES:
+            raise ParamsError(
+                f"{PARAMS_PATH}: the name {name!r} is that of a device on Windows, where nobody could fetch it: choose another"
+            )
+        if times > 1:
+            raise ParamsError(f"{PARAMS_PATH}: a dataset and a model are both called {name!r}: rename one, they share metrics/")
 
 
 def load_section(model: type[AnySection], key: str, path: Path = PARAMS_PATH) -> AnySection:

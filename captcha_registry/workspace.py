@@ -119,8 +119,9 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        # Python names no file whose bytes it could not write.
-        error.filename = error.filename or str(path)
+        # Python names no file whose bytes it could not write, and of two names it has the temporary one first.
+        if error.filename is None or error.filename2 is not None:
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -141,15 +142,23 @@ def link_or_copy(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        _copy_completely(source, target)
+        copy_completely(source, target)
 
 
-def _copy_completely(source: Path, target: Path) -> None:
+def copy_completely(source: Path, target: Path) -> None:
     """Copy a file, completely or not at all; what makes that fail makes a link fail, too."""
     with source.open("rb") as original, open_atomically(target) as copy:
         shutil.copyfileobj(original, copy)
     with suppress(OSError):
         shutil.copymode(source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder or a link, but not what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _format_bytes(count: int) -> str:

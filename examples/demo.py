@@ -11,18 +11,21 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
 from configobj import ConfigObj
+from filelock import Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from captcha_registry.cache import find_lock, hold_lock
 from captcha_registry.ends import prepare_process, report_errors
 from captcha_registry.errors import UserError
+from captcha_registry.workspace import remove
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,15 +89,30 @@ def list_files() -> list[str]:
         return run([*command, "--exclude-per-directory=.gitignore"], ROOT).split("\0")[:-1]
 
 
+@contextmanager
+def claim(place: Path) -> Iterator[None]:
+    """Empty a folder, which may be a link to one on a larger disk, and keep other runs out of it until the block ends.
+
+    Raises:
+        UserError: another run is at work there.
+    """
+    try:
+        with hold_lock(find_lock("example", place), wait=False):
+            place.mkdir(parents=True, exist_ok=True)
+            for path in place.iterdir():
+                remove(path)
+            yield
+    except Timeout:
+        raise UserError(f"another run is at work in {place}: wait for it to end, or stop it") from None
+
+
 def copy_project(target: Path, params: Mapping[str, object]) -> None:
     """Copy the project's files into a new Git and DVC repository, with other parameters.
 
     Args:
-        target: a folder; what is there is deleted.
+        target: a folder that is empty or not there yet.
         params: dotted keys of params.yaml with their new values.
     """
-    if target.exists():
-        shutil.rmtree(target)
     for name in list_files():
         # Results and their lock belong to the full scale.
         if name.split("/")[0] not in {"data", "dvc.lock", "metrics", "models"}:
@@ -154,8 +172,9 @@ def main() -> None:
     """Run the demo and say where its results are."""
     started = time.perf_counter()
     target = ROOT / ".work" / "demo"
-    copy_project(target, DEMO_PARAMS)
-    run(["dvc", "repro"], target)
+    with claim(target):
+        copy_project(target, DEMO_PARAMS)
+        run(["dvc", "repro"], target)
     seconds, num_samples = time.perf_counter() - started, DEMO_PARAMS["datasets.alnum.count"]
     print(f"\nDone in {seconds:.0f} s, with {num_samples:,} samples of each dataset; `make repro` draws and trains more.")
     for model, dataset in (("cnn", "digits"), ("crnn", "alnum")):

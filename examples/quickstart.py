@@ -14,12 +14,11 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import chdir
 from pathlib import Path
-from shutil import rmtree
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from demo import ROOT, add_remotes, change_params, copy_project, run  # noqa: E402 - from this folder
+from demo import ROOT, add_remotes, change_params, claim, copy_project, run  # noqa: E402 - from this folder
 
 from captcha_registry.dataset.spec import DatasetSpec  # noqa: E402 - in the order of their names
 from captcha_registry.ends import prepare_process, report_errors  # noqa: E402 - as above
@@ -131,21 +130,20 @@ def main(place: Path = PLACE, versions: Mapping[str, int] = VERSIONS) -> None:
     """Publish the registry and say how to try it."""
     started = time.perf_counter()
     publisher = place / "publisher"
-    if place.exists():
-        rmtree(place)
     first, *_ = versions.values()
     shard_size = first // NUM_SHARDS
-    copy_project(publisher, choose_params(first, shard_size) | {"models": {}})
-    add_remotes(publisher, place)
-    with chdir(publisher):
-        make_models()
-        names = (*DATASETS, *MODELS)
-        for version, count in versions.items():
-            change_params(Path("params.yaml"), choose_params(count, shard_size))
-            make_datasets()
-            publish(version, names)
-            # The models stay as they are.
-            names = DATASETS
+    with claim(place):
+        copy_project(publisher, choose_params(first, shard_size) | {"models": {}})
+        add_remotes(publisher, place)
+        with chdir(publisher):
+            make_models()
+            names = (*DATASETS, *MODELS)
+            for version, count in versions.items():
+                change_params(Path("params.yaml"), choose_params(count, shard_size))
+                make_datasets()
+                publish(version, names)
+                # The models stay as they are.
+                names = DATASETS
     print(compose_ending(place, time.perf_counter() - started))
 
 

@@ -11,9 +11,8 @@ the values in params.yaml alone, in a second: DVC takes its stages from their na
 
 import argparse
 import json
-import re
 import sys
-from collections import ChainMap, Counter
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -25,16 +24,11 @@ from captcha_registry.generation.executors import DrawingParams
 from captcha_registry.leftovers import Leftover, find_leftovers, remove_leftover
 from captcha_registry.meaning import hash_modules
 from captcha_registry.nearest import suggest
-from captcha_registry.params import PARAMS_PATH, ParamsError, load_section, name_section, read_params, show_value
+from captcha_registry.params import PARAMS_PATH, ParamsError, check_names, load_section, name_section, read_params, show_value
 from captcha_registry.recognition.recipe import TRAINING_PACKAGES, CnnParams, CrnnParams, ModelParams, load_model_params
 from captcha_registry.workspace import require_free_space, tool_versions, write_atomically
 
 SECTIONS = {"datasets", "drawing", "split", "models"}
-# No more than GTO, which reads the tags of versions, takes for a name.
-NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?")
-RESERVED_NAMES = {"generated", "tools"}
-# What no file or folder can be called on Windows.
-DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 TOOLS_DIR = Path("data/tools")
 
 # The smallest pictures, width and height, that networks of the preset `lab` take; those of `fast` pad what is too small.
@@ -50,24 +44,6 @@ SPLIT_PACKAGES = ("numpy", "pyarrow", "scikit-learn")
 DESCRIBE_PACKAGES = ("numpy", "pillow", "pyarrow", "zlib-ng")
 EVALUATE_PACKAGES = (*TRAINING_PACKAGES, "captcha", "numba", "onnx", "pandas", "pillow", "pyarrow", "rapidfuzz")
 REPORT_PACKAGES = ("captcha", "jinja2", "numba", "numpy", "pandas", "pillow", "pyarrow", "rapidfuzz", "vl-convert-python")
-
-
-def check_names(names: Iterable[object]) -> None:
-    """Refuse names of datasets and models that would not do for their folders and metrics files, or for tags of versions."""
-    for name, times in Counter(names).items():
-        if not (isinstance(name, str) and NAME.fullmatch(name)):
-            raise ParamsError(
-                f"{PARAMS_PATH}: the name {name!r} is not allowed; expected text of a-z, 0-9, - and _, with a letter or digit at "
-                "both ends, of at most 64 characters"
-            )
-        if name in RESERVED_NAMES:
-            raise ParamsError(f"{PARAMS_PATH}: the name {name!r} is taken by data/{name}: choose another")
-        if name in DEVICES:
-            raise ParamsError(
-                f"{PARAMS_PATH}: the name {name!r} is that of a device on Windows, where nobody could fetch it: choose another"
-            )
-        if times > 1:
-            raise ParamsError(f"{PARAMS_PATH}: a dataset and a model are both called {name!r}: rename one, they share metrics/")
 
 
 def is_drawn(name: str, spec: DatasetSpec) -> bool:

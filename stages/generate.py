@@ -5,6 +5,7 @@ are kept. With `--to URL` the dataset goes there instead, outside of DVC.
 """
 
 import argparse
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from captcha_registry.generation.generating import (
 )
 from captcha_registry.generation.legibility import check_legibility
 from captcha_registry.generation.remote import draw_remote_dataset, require_url
-from captcha_registry.params import load_section, name_section
+from captcha_registry.params import PARAMS_PATH, check_names, load_section, name_section
 from captcha_registry.workspace import fingerprint, open_work_dir
 
 
@@ -42,11 +43,12 @@ def main(name: str, num_workers: int | None = None, url: str | None = None) -> N
     if url is not None:
         require_url(url)
     spec = load_section(DatasetSpec, f"datasets.{name}")
+    check_names([name])
     params = load_section(DrawingParams, "drawing")
-    drawer = Drawer(spec)
     with name_section(f"datasets.{name}"):
+        drawer = Drawer(spec)
         drawer.check_fonts()
-        check_legibility(drawer)
+        warnings = check_legibility(drawer)
     # What draws to a URL decides nothing here: unfinished work outlasts a change to it.
     describe_code = partial(describe_tools, "generating" if url is None else "remote")
     work = fingerprint(spec.model_dump(), hash_fonts(spec.fonts, drawer.font_files), describe_code())
@@ -66,6 +68,9 @@ def main(name: str, num_workers: int | None = None, url: str | None = None) -> N
     seconds = time.perf_counter() - started
     kept = f" ({num_kept} were there already)" if num_kept else ""
     print(f"{name}: {spec.count:,} samples in {len(manifest.shards)} shards{kept}, {size_bytes / 1e6:,.0f} MB, {seconds:.0f} s")
+    # In the pipeline the stage `check` tells them.
+    for warning in warnings if url is not None else ():
+        print(f"warning: {PARAMS_PATH}: datasets.{name}: {warning}", file=sys.stderr)
 
 
 if __name__ == "__main__":

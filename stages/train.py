@@ -12,7 +12,7 @@ from pathlib import Path
 from captcha_registry.dataset.folder import open_folder
 from captcha_registry.ends import report_errors
 from captcha_registry.errors import CommandLine
-from captcha_registry.machine import tell_of_kill
+from captcha_registry.machine import keep_freed_memory, tell_of_kill
 from captcha_registry.meaning import hash_modules
 from captcha_registry.recognition.recipe import load_model_params
 from captcha_registry.workspace import fingerprint, open_work_dir, tool_versions
@@ -21,6 +21,7 @@ from captcha_registry.workspace import fingerprint, open_work_dir, tool_versions
 def main(name: str) -> None:
     """Train the model `name`."""
     started = time.perf_counter()
+    keep_freed_memory()
     # Not at the top: TensorFlow takes seconds, and the processes that draw import this file, too.
     from captcha_registry.recognition.frameworks import choose_precision  # noqa: PLC0415
     from captcha_registry.recognition.trained import save_model  # noqa: PLC0415

@@ -158,12 +158,12 @@ def as_another_user() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def heed_signals() -> None:
+def _heed_signals() -> None:
     """Have what tests start heed Ctrl-C and a closed terminal, also where `&` or `nohup` makes these tests ignore them."""
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+    for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             # A program that is started ignores what its starter ignores, but not what its starter handles.
-            signal.signal(number, handler)
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture

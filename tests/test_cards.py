@@ -81,6 +81,24 @@ def test_pictures_in_other_fonts_are_under_their_licence(tiny_dataset: CaptchaDa
     assert "Apache" not in card
 
 
+def test_letters_whose_cases_look_alike_are_a_limit(tiny_dataset: CaptchaDataset) -> None:
+    spec = tiny_dataset.manifest.spec
+    alphabets = (spec.alphabet, "abcABC", "abcABxz")
+    cards = [
+        write_dataset_card(tiny_dataset.manifest.model_copy(update={"spec": spec.model_copy(update={"alphabet": alphabet})}), {})
+        for alphabet in alphabets
+    ]
+    assert ["look almost the same: `c` and `C`.\n" in card for card in cards] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["no", "null", "2026", "07", "12_3", "1e3", "2026-11-27", "digits", "y", "nobody", "on-paper"])
+def test_hugging_face_reads_every_name_as_a_text(tiny_dataset: CaptchaDataset, trained: ModelCard, name: str) -> None:
+    card = write_dataset_card(tiny_dataset.manifest.model_copy(update={"name": name}), {})
+    assert DatasetCard(card).data.pretty_name == name
+    data = HubModelCard(write_model_card(name, trained.model_copy(update={"dataset": name}), METRICS)).data
+    assert (data.model_name, {result.dataset_name for result in data.eval_results}) == (name, {name})
+
+
 def test_every_column_and_fact_is_explained(tiny_dataset: CaptchaDataset) -> None:
     assert list(COLUMNS) == SCHEMA.names
     card = write_dataset_card(tiny_dataset.manifest, summarize_dataset(tiny_dataset))

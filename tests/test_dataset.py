@@ -88,6 +88,8 @@ def test_a_split_holds_its_own_samples_only(tiny: CaptchaDataset, tiny_dataset: 
 def test_a_split_that_is_not_there_is_refused(tiny: CaptchaDataset, generated_dataset: CaptchaDataset) -> None:
     with pytest.raises(UserError, match=r"tiny has no split 'validation'; expected (test or train|train or test)"):
         tiny.split("validation")
+    with pytest.raises(UserError, match="tiny has no split ''; expected"):
+        captcha_registry.load(generated_dataset.root, split="")
     with pytest.raises(UserError, match=r"tiny has no split \['test'\]; expected"):
         tiny.split(["test"])  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"tiny has no split 'test'; expected none, it is not split"):
@@ -273,6 +275,8 @@ def test_pictures_are_kept_in_the_home_that_a_tilde_stands_for(
     monkeypatch.chdir(tmp_path)
     tiny[:1].to_tf(batch_size=1, cache="~/kept")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    with pytest.raises(UserError, match="a path is empty, perhaps because a variable is not set"):
+        tiny[:1].to_tf(batch_size=1, cache="")
 
 
 @pytest.mark.parametrize("cache", CACHES)

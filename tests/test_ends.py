@@ -1,6 +1,7 @@
 """However a command or stage ends, it ends as other tools do: a line or none, an exit code, nothing half-written or left."""
 
 import errno
+import fcntl
 import itertools
 import json
 import os
@@ -31,7 +32,7 @@ from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.index import INDEX_NAME
 from captcha_registry.dataset.parquet import parse_rows
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.ends import StoppedError, break_at_words, pass_over_stop, report_errors, show_error
+from captcha_registry.ends import break_at_words, report_errors, show_error, show_unraisable
 from captcha_registry.errors import CommandLine, UserError
 
 # Of every command a call that prints something, in the checkout of `published`; TMP is a folder of the call's own.
@@ -338,6 +339,20 @@ def test_an_error_is_the_last_that_a_process_says_and_it_waits_for_nothing(whose
     assert done.stdout == ("at work\nclosed\n" if (whose, when) == ("theirs", "later") else "at work\n")
 
 
+def test_a_pipe_that_does_not_wait_gets_all_of_the_output() -> None:
+    """Node and some runners of CI hand on such pipes."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    script = "from captcha_registry.ends import *; prepare_process()\nwith report_errors(): print('x' * 1_000_000)"
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    wait_until(lambda: int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder) >= 65_536, "a full pipe")
+    with os.fdopen(reader, "rb") as output:
+        assert output.read() == b"x" * 1_000_000 + b"\n"
+    _, errors = process.communicate(timeout=HANG_SECONDS)
+    assert (process.returncode, errors) == (0, b"")
+
+
 def test_a_signal_after_the_work_changes_nothing() -> None:
     # As TensorFlow does where Python ends, when handlers of signals are no more.
     begin = "import os, signal, sys; from captcha_registry.ends import prepare_process, report_errors; prepare_process()"
@@ -507,6 +522,31 @@ def test_a_limit_is_named_whatever_it_led_to(
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        (
+            "FSSPEC_CONFIG_DIR",
+            "settings",
+            "Expecting property name .* this is in a file in ~/.config/fsspec, or where FSSPEC_CONFIG",
+        ),
+        ("TQDM_MININTERVAL", "abc", "could not convert string to float: 'abc': a variable whose name begins with TQDM_ has this"),
+    ],
+)
+def test_a_setting_that_a_library_cannot_read_is_told(
+    setting: str, value: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/conf.json").write_text('{"s3": {"anon": true},}')
+    monkeypatch.setenv(setting, value)
+    # Libraries read their settings when they are imported.
+    command = [sys.executable, "-m", "captcha_registry.cli", "list"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(f"error: {message}", done.stderr)
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("stage", sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py")))
 def test_a_stage_names_a_limit_as_commands_do(
     stage: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -633,32 +673,39 @@ def test_help_and_commands_know_what_to_do_on_the_narrowest_terminal(monkeypatch
     assert cli.parse_arguments(["list"]).repo is None
 
 
-@pytest.mark.parametrize(("error", "is_told"), [(StoppedError(15), False), (ValueError("x"), True)])
-def test_a_stop_while_an_object_is_deleted_is_passed_over_as_it_comes_again(
-    error: BaseException, is_told: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("error", "is_told"), [(AttributeError("file"), False), (PermissionError("file"), True)])
+def test_of_errors_in_del_only_a_missing_attribute_is_passed_over(
+    error: Exception, is_told: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Ending:
         def __del__(self) -> None:
             raise error
 
-    monkeypatch.setattr(sys, "unraisablehook", pass_over_stop)
+    monkeypatch.setattr(sys, "unraisablehook", show_unraisable)
     ending = Ending()
     del ending
     assert ("Exception ignored in" in capfd.readouterr().err) == is_told
 
 
+STOP, STOPPED = "signal.raise_signal(signal.SIGTERM)", "stopped by SIGTERM; run the same command again to go on\n"
+
+
 @pytest.mark.parametrize(
-    ("end", "code", "said"),
+    ("end", "deletion", "work", "code", "said"),
     [
+        pytest.param(STOP, "len(None)", "Bar()", 143, STOPPED, id="stop"),
         pytest.param(
-            "signal.raise_signal(signal.SIGTERM)", 143, "stopped by SIGTERM; run the same command again to go on\n", id="stop"
+            STOP, "len(None)", "with suppress(BaseException): Bar()\n    time.sleep(10)", 143, STOPPED, id="swallowed stop"
         ),
-        pytest.param("raise UserError('no such dataset')", 2, "error: no such dataset\n", id="error"),
+        pytest.param(
+            "raise UserError('no such dataset')", "self.file.close()", "Bar()", 2, "error: no such dataset\n", id="error"
+        ),
     ],
 )
-def test_an_object_that_an_end_leaves_half_made_says_nothing(end: str, code: int, said: str) -> None:
+def test_an_object_that_an_end_leaves_half_made_says_nothing(end: str, deletion: str, work: str, code: int, said: str) -> None:
     script = f"""
-import signal
+import signal, time
+from contextlib import suppress
 from captcha_registry.ends import prepare_process, report_errors
 from captcha_registry.errors import UserError
 
@@ -668,13 +715,15 @@ class Bar:
         self.file = None
 
     def __del__(self):
-        self.file.close()
+        {deletion}
 
 prepare_process()
 with report_errors():
-    Bar()
+    {work}
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=HANG_SECONDS
+    )
     assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
 
 

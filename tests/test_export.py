@@ -275,12 +275,43 @@ def test_nothing_is_exported_into_the_dataset_itself(tiny_dataset: CaptchaDatase
     assert not target.exists()
 
 
+def test_nothing_is_exported_into_another_dataset(tiny_dataset: CaptchaDataset, dataset_copy: Path) -> None:
+    target = dataset_copy / "new/exported"
+    with pytest.raises(UserError, match=f"lies in the dataset {re.escape(str(dataset_copy.resolve()))}, where it would be taken"):
+        export_dataset(captcha_registry.load(tiny_dataset.root), "numpy", target)
+    assert not target.parent.exists()
+
+
+@pytest.mark.parametrize("export_format", FORMATS)
+@pytest.mark.parametrize("name", ["run:1/out", "n\udce9", "file:x/out"])
+def test_an_export_may_have_any_name(
+    tiny_dataset: CaptchaDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export_format: Format, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_dataset(captcha_registry.load(tiny_dataset.root, split="test"), export_format, Path(name))
+    assert (Path(name) / "README.md").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]
+
+
+def test_a_link_in_the_place_of_unfinished_work_is_removed_but_not_what_it_leads_to(
+    tiny_dataset: CaptchaDataset, tmp_path: Path
+) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big/kept").touch()
+    (tmp_path / ".out.unfinished").symlink_to(tmp_path / "big")
+    export_dataset(captcha_registry.load(tiny_dataset.root), "numpy", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"big", "out"}
+    assert (tmp_path / "big/kept").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["PATH", "--format", "numpy", "--to", "PATH"], "exists already, and nothing is overwritten"),
         (["PATH", "--format", "numpy", "--to", "loop"], "loop exists already, and nothing is overwritten"),
         (["PATH", "--format", "numpy", "--to", "new", "--split", "tset"], "has no split 'tset'; expected train or test"),
+        (["PATH", "--format", "numpy", "--to", "new", "--split", ""], "has no split ''; expected train or test"),
+        (["me@corp/nowhere", "--format", "numpy", "--to", "new"], "there is no folder me@corp/nowhere"),
         ([".", "--format", "onnx", "--to", "new"], ". holds no model: model.json is missing"),
         (["nowhere", "--format", "numpy", "--to", "new"], "there is no folder nowhere"),
         (["PATH", "--format", "zip", "--to", "new"], "invalid choice: 'zip'"),

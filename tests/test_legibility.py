@@ -1,6 +1,7 @@
 """What nobody could read is refused before it is drawn, and what is hard to read is said; the shipped specs are neither."""
 
 import re
+import string
 import struct
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,9 @@ def test_nothing_is_said_of_the_shipped_specs(name: str) -> None:
         ),
         pytest.param({"height": 16}, r"at font size 56 characters are 61 pixels high, and the pictures 16", id="low picture"),
         pytest.param({"font_sizes": [42, 400]}, r"at font size 400 characters are \d+ pixels high", id="a size of two"),
-        pytest.param({"width": 16, "length": 16}, r"16 characters on 16 pixels have 1.0 pixels of width each", id="narrow"),
+        pytest.param({"width": 16, "length": 16}, r"16 characters with blanks .* on 16 pixels have 0.7 pixels", id="narrow"),
         pytest.param(
-            {"width": 32, "length": between(1, 16)}, r"16 characters on 32 pixels have 2.0", id="narrow for the longest"
+            {"width": 32, "length": between(1, 16)}, r"16 characters .* on 32 pixels have 1.3", id="narrow for the longest"
         ),
         pytest.param({"dots": 10_000}, r"`dots: 10000` and `curves: 1` cover 100% of a picture", id="dots"),
         pytest.param({"width": 16, "height": 64, "length": 1, "dots": 60, "curves": 100}, r"cover \d+% of a picture", id="both"),
@@ -58,6 +59,14 @@ def test_nothing_is_said_of_the_shipped_specs(name: str) -> None:
 def test_a_spec_whose_pictures_nobody_can_read_is_refused(changes: Changes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_legibility(Drawer(make_spec(**changes)))
+
+
+def test_letters_whose_cases_look_alike_are_named() -> None:
+    """All characters are stretched to one height."""
+    (warning,) = check_legibility(Drawer(make_spec(alphabet=string.ascii_letters)))
+    pairs = "c and C, o and O, s and S, u and U, v and V and 3 more pairs"
+    assert warning == f"{pairs} look almost the same in the font of `captcha`: leave one of each out of `alphabet`"
+    assert check_legibility(Drawer(make_spec(alphabet="abdefghijklmnpqrty" + string.ascii_uppercase))) == []
 
 
 def test_characters_that_become_blocks_are_named() -> None:
@@ -73,9 +82,13 @@ HARD = [
     pytest.param({"background": between(0, 30)}, r"`ink: {min: 100, max: 255}` can be seen on this background", id="dark ground"),
     pytest.param({"background": between(90, 140)}, r"take `ink: {min: 10, max: 200}` and `background: {min: 238", id="grey"),
     pytest.param({"height": 40}, r"61 pixels high, and the pictures 40: raise `height` to 61, or take", id="low picture"),
-    pytest.param({"length": 16}, r"have 8.0 pixels of width each: raise `width` to 160, or lower `length`", id="narrow"),
+    pytest.param({"length": 16}, r"have 5.3 pixels of width each: raise `width` to 240, or lower `length`", id="narrow"),
+    pytest.param({"length": 6, "width": 60}, r"have 6.7 pixels of width each: raise `width` to 90, or", id="narrow for blanks"),
     pytest.param({"font_sizes": [8]}, r"at font size 8 characters are 6 pixels wide: take larger `font_sizes`", id="small font"),
     pytest.param({"dots": 600}, r"cover 4\d% of a picture, and so of its text: take `dots: 150` and `curves: 1`", id="dots"),
+    pytest.param(
+        {"width": 60, "height": 26, "font_sizes": [18]}, r"cover 1\d% .*: take `dots: 15` and `curves: 1`", id="small characters"
+    ),
     pytest.param({"curves": 100}, r"cover \d\d% of a picture, .*: take `dots: 15` and `curves: 50`", id="curves"),
 ]
 
@@ -143,3 +156,22 @@ def test_generate_refuses_what_nobody_can_read_and_writes_nothing(
     with pytest.raises(ParamsError, match=r"^params\.yaml: datasets\.tiny: the text cannot be seen in 100% of the pictures"):
         generate_stage.main("tiny", 1, None)
     assert project.list_files() == {"params.yaml"}
+
+
+def test_what_draws_to_a_url_says_what_the_check_of_the_pipeline_would(
+    project: Project, shard_rule: SplitRule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specs = {"tiny": PLAIN | {"height": 40}, "A: b": PLAIN, "other": PLAIN | {"fonts": ["missing.ttf"]}}
+    project.write_params(datasets=specs, split=shard_rule.model_dump())
+    monkeypatch.chdir(project.root)
+    generate_stage.main("tiny", 1, str(tmp_path / "tiny"))
+    assert capsys.readouterr().err.startswith(
+        "warning: params.yaml: datasets.tiny: at font size 56 characters are 61 pixels high"
+    )
+    for name, message in (
+        ("A: b", r"^params\.yaml: the name 'A: b' is not allowed; expected text of a-z, 0-9"),
+        ("other", r"^params\.yaml: datasets\.other: fonts names 'missing\.ttf'"),
+    ):
+        with pytest.raises(ParamsError, match=message):
+            generate_stage.main(name, 1, str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()

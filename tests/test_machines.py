@@ -379,7 +379,9 @@ def test_a_temporary_folder_that_others_can_write_to_is_not_trusted(tmp_path: Pa
         own_temporary_dir()
 
 
-def test_no_process_waits_for_a_lock_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_process_waits_for_a_lock_without_end_or_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("captcha_registry.cache._LONGEST_WAIT_SECONDS", 0.1)
     lock = tmp_path / "get.lock"
     with (
@@ -388,6 +390,7 @@ def test_no_process_waits_for_a_lock_without_end(tmp_path: Path, monkeypatch: py
         hold_lock(lock),
     ):
         pass
+    assert capsys.readouterr().err == "another process fetches the same: waiting for it to end\n"
 
 
 def test_a_cache_may_be_where_files_have_no_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from captcha.image import ImageCaptcha
-from conftest import ROOT
+from conftest import HANG_SECONDS, ROOT
 from packaging.requirements import Requirement
 from PIL import Image
 from scipy.stats import binom
@@ -175,6 +176,29 @@ def test_records_come_while_the_list_is_still_being_written(
         (record,) = next(batches)
         assert (record.path, record.error) == (f"{pictures}/na\udcffme.png", "there is no such file or folder")
         assert list(batches) == []
+
+
+def test_a_list_from_a_pipe_that_does_not_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(reading) as stdin, ThreadPoolExecutor(1) as thread:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr(sys, "stdin", stdin)
+        listed = thread.submit(lambda: list(list_places(["-"])))
+        with pytest.raises(TimeoutError):
+            listed.result(timeout=0.2)
+        os.write(writing, b"a.png\n")
+        os.close(writing)
+        assert listed.result(timeout=HANG_SECONDS) == ["a.png"]
+
+
+def test_a_list_that_cannot_be_read_is_told(
+    onnx_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "list").open("w") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(SystemExit) as end:
+            main(["predict", "-", "--model", str(onnx_file)])
+    assert (end.value.code, *capsys.readouterr()) == (2, "", "error: standard input: Bad file descriptor\n")
 
 
 def test_a_list_may_have_lines_as_windows_ends_them_and_places_below_home(

@@ -375,6 +375,10 @@ def test_a_model_names_the_published_version_that_it_was_trained_on(
 def test_a_commit_that_the_origin_does_not_have_is_refused(checkout: Checkout) -> None:
     checkout.git("commit", "--quiet", "--allow-empty", "--message", "unpushed")
     refuse(checkout, "1.0.0", "is on no branch of origin: run `git push origin HEAD` first")
+    checkout.git("switch", "--quiet", "--detach")
+    refuse(checkout, "1.0.0", "run `git push origin HEAD:refs/heads/BRANCH` first, with the name of a branch")
+    checkout.git("push", "--quiet", "origin", "HEAD:refs/heads/other")
+    assert checkout.run("publish", "tiny", "1.0.0", "--dry-run").returncode == 0
 
 
 def test_a_commit_made_during_the_checks_is_noticed(

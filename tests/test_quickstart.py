@@ -11,7 +11,9 @@ from checkouts import Checkout, run_here
 from conftest import ROOT
 
 import captcha_registry
+from captcha_registry.errors import UserError
 from examples import quickstart
+from examples.demo import claim
 
 SMALL = {version: count // 10 for version, count in quickstart.VERSIONS.items()}
 SHELL, PYTHON = (quickstart.list_commands(quickstart.TRY, prompt) for prompt in ("$", ">>>"))
@@ -94,6 +96,18 @@ def test_the_publisher_goes_on_with_plain_dvc_and_git(place: Path) -> None:
     assert publisher.git("rev-parse", "--abbrev-ref", "@{upstream}") == "origin/main", "`git push` alone needs it"
     for name, version in (("digits", "1.1.0"), ("cnn", "1.0.1")):
         assert publisher.run("publish", name, version, "--dry-run").returncode == 0
+
+
+def test_a_place_may_be_a_link_and_is_of_one_run_at_a_time(tmp_path: Path) -> None:
+    place, disk = tmp_path / "quickstart", tmp_path / "disk"
+    (disk / "store").mkdir(parents=True)
+    place.symlink_to(disk)
+    with claim(place):
+        assert (place.is_symlink(), list(disk.iterdir())) == (True, [])
+        (place / "made").touch()
+        with pytest.raises(UserError, match=rf"another run is at work in {place}: wait for it to end, or stop it"), claim(place):
+            pass
+    assert (disk / "made").is_file()
 
 
 def test_the_ending_fits_a_terminal() -> None:

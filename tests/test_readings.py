@@ -86,6 +86,21 @@ def test_readings_of_a_dataset_fit_what_it_grew_to(grown_dataset: CaptchaDataset
     assert len(grown_dataset.with_readings(rows).filter("text != label")) == 1
 
 
+def test_readings_that_pandas_held_are_the_same(tiny_dataset: CaptchaDataset, rows: pa.Table, tmp_path: Path) -> None:
+    frame = rows.to_pandas()
+    frame.to_parquet(tmp_path / "readings.parquet")
+    expected = tiny_dataset.with_readings(rows).index
+    for readings in (pa.Table.from_pandas(frame), tmp_path / "readings.parquet"):
+        read = tiny_dataset.with_readings(readings)
+        assert read.index.equals(expected)
+        assert len(read.filter("text != label and 'O' in text")) == 1
+    with pytest.raises(UserError, match=r"readings are a DataFrame; expected a table, .* `pyarrow\.Table\.from_pandas` makes"):
+        captcha_registry.load(tiny_dataset.root).with_readings(frame)
+    wrong = pa.Table.from_pandas(frame.assign(confidence="sure"))
+    with pytest.raises(UserError, match="the column confidence of the readings is large_string; expected float"):
+        tiny_dataset.with_readings(wrong)
+
+
 def test_readings_of_other_samples_are_refused(tiny_dataset: CaptchaDataset, rows: pa.Table) -> None:
     with pytest.raises(UserError, match="none of these 48 samples of tiny is among the 12 that the model read: take the split"):
         tiny_dataset.split("train").with_readings(rows)

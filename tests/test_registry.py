@@ -1,6 +1,7 @@
 """Published versions are found, shown, fetched and read where they lie; every byte is verified, nothing is written elsewhere."""
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -22,8 +23,9 @@ import numpy as np
 import pygit2
 import pytest
 from checkouts import Checkout
-from conftest import HANG_SECONDS, hash_files, wait_until
+from conftest import HANG_SECONDS, as_another_user, hash_files, wait_until
 from dvc.exceptions import DvcException
+from dvc.fs import LocalFileSystem as DvcFileSystem
 from processes import Process
 
 import captcha_registry
@@ -563,6 +565,21 @@ def test_get_killed_at_any_moment_leaves_no_manifest_or_a_complete_dataset(publi
                 assert verify_dataset(target, "full", executor) == []
         get(published, "tiny@1.0.0", "--to", str(target))
         assert len(hash_files(target)) == 13
+
+
+def test_what_cannot_be_written_here_is_no_matter_of_the_remote(public_folder: Path) -> None:
+    (public_folder / "there").write_bytes(b"x")
+    remote = RemoteFile("tiny@1.0.0: a/b", DvcFileSystem(), str(public_folder / "there"), "0")
+    checksum = Checksum("sha256", hashlib.sha256(b"x").hexdigest())
+    (public_folder / "a").mkdir(mode=0o555)
+    with as_another_user(), pytest.raises(PermissionError) as refused:
+        remote.fetch(checksum, public_folder / "a/b")
+    assert refused.value.filename == str(public_folder / "a")
+    (public_folder / "a").chmod(0o777)
+    remote.fetch(checksum, public_folder / "a/b")
+    (public_folder / "there").unlink()
+    with pytest.raises(UserError, match="there is not on the remote: its owner has to run `dvc push`"):
+        remote.fetch(checksum, public_folder / "a/b")
 
 
 def test_two_gets_into_one_folder_both_succeed(published: Checkout, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+import tempfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 
 import pytest
-from conftest import HANG_SECONDS, hash_files, wait_until
+from conftest import HANG_SECONDS, MEMORY, NOBODY, as_another_user, hash_files, wait_until
 from processes import Process
 
 from captcha_registry.dataset.dataset import CaptchaDataset
@@ -25,7 +26,7 @@ from captcha_registry.dataset.index import INDEX_NAME, read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest, write_manifest
 from captcha_registry.dataset.records import ShardWriter, decode_sample, encode_sample, iterate_records
 from captcha_registry.dataset.spec import DatasetSpec, SplitRule
-from captcha_registry.dataset.verify import Depth, Problem, verify_dataset
+from captcha_registry.dataset.verify import STAGING_NAME, Depth, Problem, verify_dataset
 from captcha_registry.errors import UserError
 from captcha_registry.generation import repair as repair_module
 from captcha_registry.generation.repair import repair_dataset
@@ -516,6 +517,57 @@ def test_a_place_without_a_dataset_is_refused(tmp_path: Path, command: str, path
     done = run_command(command, path, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {message}")
+
+
+def test_a_split_on_another_disk_is_repaired(patient: Patient) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as disk:
+        train, damaged = patient.root / "train", patient.root / patient.row["shard"]
+        assert damaged.parent == train
+        before = hash_files(patient.root)
+        shutil.move(train, f"{disk}/train")
+        train.symlink_to(f"{disk}/train")
+        assert Path(disk).stat().st_dev != patient.root.stat().st_dev
+        damaged.write_bytes(b"damage")
+        (line,) = repair(patient.root)
+        assert ": drawn again, 6 samples" in line
+        assert before.items() >= hash_files(patient.root).items()
+        assert hash_files(train) == {path.name: before[f"train/{path.name}"] for path in Path(disk, "train").iterdir()}
+
+
+def test_what_a_link_in_the_place_of_work_leads_to_is_left_alone(patient: Patient, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/kept").touch()
+    (patient.root / STAGING_NAME).symlink_to(tmp_path / "other")
+    patient.cut(0)
+    assert len(repair(patient.root)) == 1
+    assert (tmp_path / "other/kept").is_file()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_and_the_rest_repaired(
+    patient: Patient, public_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(public_folder / "cache"))
+    (public_folder / "cache").mkdir()
+    root = Path(shutil.move(patient.root, public_folder / "tiny"))
+    shards = {folder: min((root / folder).iterdir()) for folder in ("train", "test")}
+    for path in shards.values():
+        path.write_bytes(b"damage")
+    for path in public_folder.rglob("*"):
+        os.chown(path, NOBODY, NOBODY)
+    (root / "train").chmod(0o555)
+    with as_another_user():
+        lines = repair(root, failed=(f"train/{shards['train'].name}",))
+    assert lines[0].startswith(f"test/{shards['test'].name}: drawn again")
+    assert re.fullmatch(rf"train/.*: Permission denied in {root}/train: make {root}/train writable, or work in .*", lines[1])
+
+
+@pytest.mark.parametrize("command", ["verify", "repair"])
+def test_a_name_can_neither_steer_a_terminal_nor_forge_a_line(patient: Patient, command: str) -> None:
+    (patient.root / "train/\x1b]0;owned\a\x1b[31mred\nnothing wrong").touch()
+    done = run_command(command, patient.root, cwd=patient.root)
+    assert done.returncode == 1
+    assert not {"\x1b", "\a"} & {*done.stdout}
+    assert "train/]0;owned[31mred\\nnothing wrong: " in done.stdout.splitlines()[0]
 
 
 def test_the_command_shows_the_first_of_many_problems(patient: Patient) -> None:

@@ -449,6 +449,7 @@ def test_no_command_of_a_pipeline_is_run(hostile: Checkout, tmp_path: Path) -> N
         ("https:/me:s3cret@host/x", "https:/***@host/x"),
         ("HTTPS://me:s3#c/re@t@host/x", "HTTPS://***@host/x"),
         ("ssh://me:s3cret@host/x", "ssh://***@host/x"),
+        ("(http://me:s3cr@et:77/re@t@host:9/x?sig=s3cret)", "(http://***@host:9/x?***)"),
         ("ssh://git@host/x and git@host:x", "ssh://git@host/x and git@host:x"),
         ("https:///me:s3cret@host/x", "https:///***@host/x"),
         ("file:///me:x@y/z and memory:///a@b", "file:///me:x@y/z and memory:///a@b"),

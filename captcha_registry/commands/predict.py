@@ -10,7 +10,8 @@ from math import floor
 
 from tqdm import tqdm
 
-from captcha_registry.errors import printable
+from captcha_registry.errors import show_path
+from captcha_registry.machine import keep_freed_memory
 from captcha_registry.recognition.predicting import Record, list_places, read_pictures
 from captcha_registry.registry.loading import load_model
 
@@ -72,6 +73,7 @@ def _probability(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the pictures; return 1 if some were not."""
+    keep_freed_memory()
     model = load_model(arguments.model, repo=arguments.repo)
     top = arguments.top or (MOST_TEXTS if arguments.format == "jsonl" else 1)
     num_read = num_errors = 0
@@ -114,8 +116,7 @@ def _print_text(record: Record, top: int) -> None:
     texts = [
         f"{text or chr(39) * 2} {_round(confidence, FEW_DIGITS):.{FEW_DIGITS}f}" for text, confidence in record.list_texts(top)
     ]
-    path = printable(record.path).replace("\n", "\\n")
-    print(f"{path}: {'  '.join(texts) or f'error: {record.error}'}")
+    print(f"{show_path(record.path)}: {'  '.join(texts) or f'error: {record.error}'}")
 
 
 def _print_object(record: Record, top: int) -> None:

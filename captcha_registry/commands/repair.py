@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from captcha_registry.dataset.manifest import count_samples
 from captcha_registry.dataset.verify import require_dataset
+from captcha_registry.errors import show_path
 from captcha_registry.extras import needs
 from captcha_registry.generation.executors import FEW_SAMPLES, open_local
 from captcha_registry.machine import expand_home
@@ -62,11 +63,11 @@ def _to_json(root: Path, depth: str, repair: "Repair") -> dict[str, object]:
 
 def _print_lines(repair: "Repair") -> None:
     for path, what in repair.repaired.items():
-        print(f"{path}: {what}")
+        print(f"{show_path(path)}: {what}")
     for path, why in repair.failed.items():
-        print(f"{path}: NOT repaired: {why}")
+        print(f"{show_path(path)}: NOT repaired: {why}")
     for extra in repair.extras:
-        print(f"{extra}: left alone, the manifest does not name it")
+        print(f"{show_path(extra)}: left alone, the manifest does not name it")
 
 
 def _sum_up(repair: "Repair", depth: str) -> str:

@@ -260,7 +260,10 @@ class CaptchaDataset:
                     f"seed is {seed}, and samples come in the order of the selection: add shuffle=True, or leave it out"
                 )
         self.make_local()
-        images = self._keep_images(None if isinstance(cache, bool) else expand_home(cache)) if cache else None
+        images = None
+        # An empty text, as a variable that is not set makes it, is no folder.
+        if cache is not False and cache is not None:
+            images = self._keep_images(None if cache is True else expand_home(cache))
         order = Order(len(self), shuffle, seed, epoch)
         return make_batches(self, order, batch_size, drop_remainder=drop_remainder, images=images)
 

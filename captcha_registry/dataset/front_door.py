@@ -162,6 +162,11 @@ class LoadedDataset(CaptchaDataset):
         Raises:
             UserError: there is no such file, or it belongs to other samples.
         """
+        if not isinstance(readings, pa.Table | str | Path):
+            raise UserError(
+                f"readings are a {type(readings).__name__}; expected a table, as `captcha_registry.load_readings` gives it and "
+                "`pyarrow.Table.from_pandas` makes it of a frame, or the folder of a model, such as models/cnn"
+            )
         if not isinstance(readings, pa.Table) and not expand_home(readings).exists():
             raise UserError(
                 f"there is no {readings}; expected the folder of a model, such as models/cnn, which `dvc repro` makes in a "

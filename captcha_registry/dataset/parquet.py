@@ -40,6 +40,14 @@ def read_rows(path: Path, schema: pa.Schema) -> pa.Table:
         ) from error
     for field in schema:
         found = rows[field.name] if rows.schema.names.count(field.name) == 1 else None
+        if found is not None and pa.types.is_large_string(found.type) and pa.types.is_string(field.type):
+            # As pandas writes texts.
+            found = found.cast(field.type)
+            rows = rows.set_column(rows.schema.get_field_index(field.name), field, found)
         if found is None or found.type != field.type or (found.null_count and not field.nullable):
-            raise UserError(f"{path} has the columns {rows.schema.names}; expected one of them to be {field}")
+            nulls = f" with {found.null_count:,} nulls" if found is not None and found.null_count else ""
+            there = "" if found is None else f", found {found.type}{nulls}"
+            raise UserError(
+                f"{path} has the columns {rows.schema.names}; expected one of them to be {field.name}: {field.type}{there}"
+            )
     return rows

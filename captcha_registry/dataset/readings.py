@@ -84,6 +84,7 @@ def join_readings(index: pa.Table, readings: pa.Table, manifest: Manifest) -> pa
         UserError: it read other samples.
     """
     _require_same_samples(readings, manifest)
+    readings = _restore_types(readings)
     places, is_read = _find_places(index, readings)
     rows = readings.take(pa.array(places, mask=~is_read))
     if len(index) and not is_read.any():
@@ -115,6 +116,24 @@ def _require_same_samples(readings: pa.Table, manifest: Manifest) -> None:
             f"the readings are of other samples, of the dataset {known.get('dataset')!r}, which were drawn with another seed, "
             f"size, font or style than those of {manifest.name!r}: load that one, or evaluate the model on this one"
         )
+
+
+def _restore_types(readings: pa.Table) -> pa.Table:
+    """Give columns the types that they had before pandas held them.
+
+    Raises:
+        UserError: a column holds something else.
+    """
+    for field in SCHEMA:
+        number = readings.schema.get_field_index(field.name)
+        if number >= 0 and readings[number].type != field.type:
+            try:
+                readings = readings.set_column(number, field.name, readings[number].cast(field.type))
+            except pa.ArrowException as error:
+                raise UserError(
+                    f"the column {field.name} of the readings is {readings[number].type}; expected {field.type}: {error}"
+                ) from None
+    return readings
 
 
 def _find_places(index: pa.Table, readings: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

@@ -34,7 +34,7 @@ from captcha_registry.dataset.index import INDEX_NAME, read_index
 from captcha_registry.dataset.manifest import FETCHED_NAME, MANIFEST_NAME, FileEntry, Manifest, read_manifest
 from captcha_registry.dataset.records import OVERHEAD_BYTES, DamagedRecordError, decode_sample, read_record
 from captcha_registry.dataset.spec import DatasetSpec
-from captcha_registry.errors import UserError
+from captcha_registry.errors import UserError, show_path
 from captcha_registry.machine import count_usable_cores
 
 Depth = Literal["quick", "full", "deep"]
@@ -101,7 +101,7 @@ class Problem:
     holds: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}"
+        return f"{show_path(self.path)}: {self.what}"
 
 
 def verify_dataset(root: Path, depth: Depth, executor: Executor, *, splits: Collection[str] | None = None) -> list[Problem]:

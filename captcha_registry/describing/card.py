@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from captcha_registry.dataset.index import SCHEMA
 from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.dataset.spec import DatasetSpec
+from captcha_registry.describing.front_matter import quote_name
 
 Metrics = Mapping[str, int | float]
 
@@ -18,6 +19,9 @@ LICENSE_NAMES = {
 }
 # How the Hub names sizes, by the samples that they stay below.
 SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M", 10**8: "10M<n<100M"}
+
+# Letters that have one shape in both cases.
+CASELESS = "cosuvwxz"
 
 COLUMNS = {
     "id": "number of the sample, from 0",
@@ -146,7 +150,7 @@ def write_front_matter(manifest: Manifest, num_samples: int, configs: str) -> st
     """Compose what the Hub and `datasets` read of a card: what this is, and with `configs` how its files are read."""
     return f"""---
 license: {find_license(manifest)}
-pretty_name: {manifest.name}
+pretty_name: {quote_name(manifest.name)}
 task_categories:
 - image-to-text
 tags:
@@ -217,6 +221,10 @@ def _describe_limits(manifest: Manifest) -> str:
     ]
     if {"0", "O"} <= set(manifest.spec.alphabet):
         limits.append("- Drawing stretches every character to one cell, so `0` and `O` differ by half a pixel of stroke width.")
+    if alike := [
+        f"`{letter}` and `{letter.upper()}`" for letter in CASELESS if {letter, letter.upper()} <= {*manifest.spec.alphabet}
+    ]:
+        limits.append(f"- Drawing stretches every character to one height, so these look almost the same: {', '.join(alike)}.")
     return "\n".join([*limits, "- Nobody is shown or meant, and nothing was collected from people."])
 
 

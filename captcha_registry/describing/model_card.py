@@ -5,6 +5,7 @@ It begins with the front matter that Hugging Face reads. Source: https://hugging
 
 from collections.abc import Mapping
 
+from captcha_registry.describing.front_matter import quote_name
 from captcha_registry.recognition.card import ModelCard
 from captcha_registry.recognition.scoring import HARD_PAIR
 
@@ -35,13 +36,13 @@ tags:
 - captcha
 - ocr
 model-index:
-- name: {name}
+- name: {quote_name(name)}
   results:
   - task:
       type: image-to-text
     dataset:
-      name: {card.dataset}
-      type: {card.dataset}
+      name: {quote_name(card.dataset)}
+      type: {quote_name(card.dataset)}
       split: test
       revision: {card.dataset_id}
     metrics:

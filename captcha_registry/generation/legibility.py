@@ -6,6 +6,7 @@ well inside. Nothing here changes what is drawn.
 
 from collections.abc import Iterator
 from itertools import combinations
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -28,18 +29,25 @@ _USUAL_INK, _LIGHT_INK, _USUAL_GROUND = (
     ChannelRange(min=238, max=255),
 )
 
-# Columns for a character. The narrowest digits of any bitmap font have 3 and a gap; with rotation and warp, 10 are hard to read.
+# Columns for a character. With rotation and warp nobody reads 5, and 10 can be read. Half of the characters have a blank before
+# them, which is pressed into the picture, too.
 LOST_WIDTH = 5
 HARD_WIDTH = 10
+_WIDTHS_PER_CHARACTER = 1.5
 
-# Share of the pixels that dots and curves may cover; they are of the text's colour and opaque.
+# Share of the pixels that dots and curves may cover; they are of the text's colour and opaque. A dot has 3 pixels whatever the
+# font size is, so smaller characters stand less.
 LOST_COVER = 0.6
 HARD_COVER = 0.25
+_USUAL_SIZE = 42
 _NUM_COVERED = 8
 
 # Mean difference of two characters in their cells, 0 to 1: none, or rounding; 0 and O of the usual font differ by 0.025 to 0.07.
 SAME_SHAPE = 0.005
 LIKE_SHAPE = 0.02
+# For a letter in both cases, as c and C, which are stretched to one height: of the usual font v, x, o, c, z, u, s and w differ by
+# 0.03 to 0.13 from their capitals, y by 0.14.
+LIKE_CASE = 0.135
 # Share of its cell that a character fills. Letters and digits of the usual font fill up to 0.53, - and . are 0.7 and 0.8.
 BLOCK_SHARE = 0.65
 _MAX_PAIRS_SHOWN = 5
@@ -141,11 +149,11 @@ def _find_cut_characters(spec: DatasetSpec, fonts: FontCells) -> Iterator[Flaw]:
 
 def _find_narrow_characters(spec: DatasetSpec, fonts: FontCells) -> Iterator[Flaw]:
     """Compare the width with the number of characters, which are pressed into it, and with their own width."""
-    room = spec.width / spec.max_length
+    room = spec.width / spec.max_length / _WIDTHS_PER_CHARACTER
     if room < HARD_WIDTH:
         yield Flaw(
-            f"{spec.max_length} characters on {spec.width} pixels have {room:.1f} pixels of width each: "
-            f"raise `width` to {HARD_WIDTH * spec.max_length}, or lower `length`",
+            f"{spec.max_length} characters with blanks among them on {spec.width} pixels have {room:.1f} pixels of width each: "
+            f"raise `width` to {ceil(HARD_WIDTH * spec.max_length * _WIDTHS_PER_CHARACTER)}, or lower `length`",
             is_fatal=room < LOST_WIDTH,
         )
     drawn = float(np.median([cells[character].shape[1] for cells in fonts.values() for character in spec.alphabet]))
@@ -160,14 +168,15 @@ def _find_covered_text(drawer: Drawer) -> Iterator[Flaw]:
     """Measure what dots and curves cover; look for numbers of them that do."""
     spec = drawer.spec
     share, dots, curves = _measure_cover(drawer, spec.dots, spec.curves), spec.dots, spec.curves
-    if share <= HARD_COVER:
+    lost, hard = (limit * min(1, min(spec.font_sizes) / _USUAL_SIZE) for limit in (LOST_COVER, HARD_COVER))
+    if share <= hard:
         return
-    while _measure_cover(drawer, dots, curves) > HARD_COVER:
-        dots, curves = dots // 2, (curves + 1) // 2
+    while _measure_cover(drawer, dots, curves) > hard:
+        dots, curves = dots // 2, (curves + 1) // 2 if dots else 0
     yield Flaw(
         f"`dots: {spec.dots}` and `curves: {spec.curves}` cover {share:.0%} of a picture, and so of its text: "
         f"take `dots: {dots}` and `curves: {curves}`",
-        is_fatal=share > LOST_COVER,
+        is_fatal=share > lost,
     )
 
 
@@ -203,10 +212,15 @@ def _find_equal_characters(fonts: FontCells) -> Iterator[Flaw]:
     for name, cells in fonts.items():
         if cells[" "].any():
             yield Flaw(f"{name} has no space, and shows another character where one is drawn: use another font", is_fatal=False)
-        if alike := [pair for pair, difference in differences[name].items() if difference < LIKE_SHAPE and pair not in same]:
+        if alike := [pair for pair, difference in differences[name].items() if difference < _like(pair) and pair not in same]:
             yield Flaw(
                 f"{_name_pairs(alike)} look almost the same in {name}: leave one of each out of `alphabet`", is_fatal=False
             )
+
+
+def _like(pair: tuple[str, str]) -> float:
+    """Return the difference below which two characters look almost the same, where nobody expects it."""
+    return LIKE_CASE if pair[0].casefold() == pair[1].casefold() else LIKE_SHAPE
 
 
 def _compare_cells(cells: dict[str, Cell]) -> dict[tuple[str, str], float]:

@@ -23,13 +23,13 @@ from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, Manifest, read_fetched_splits, read_manifest
 from captcha_registry.dataset.records import ShardWriter
 from captcha_registry.dataset.verify import STAGING_NAME, Depth, Problem, ShardRows, require_dataset, verify_dataset
-from captcha_registry.errors import UserError
+from captcha_registry.errors import UserError, find_remedy
 from captcha_registry.generation.drawing import Drawer, make_drawer
 from captcha_registry.generation.generating import DATASET_PACKAGES, assemble_dataset, draw_missing_shards
 from captcha_registry.generation.shards import draw_record
 from captcha_registry.generation.splitting import split_dataset
 from captcha_registry.machine import settle_user
-from captcha_registry.workspace import link_or_copy, tool_versions, write_atomically
+from captcha_registry.workspace import copy_completely, link_or_copy, remove, tool_versions, write_atomically
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -81,9 +81,10 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
             if p.kind in {"folder", "index"} or (p.kind == "unreadable" and p.path not in named)
         }
         failed |= _stage_files(root, manifest, damaged, sources, staging, executor)
+        for entry in [entry for entry in damaged if entry.path not in failed]:
+            if why_not := _put_in_place(staging, root, entry.path):
+                failed[entry.path] = why_not
         repaired = [entry for entry in damaged if entry.path not in failed]
-        for entry in repaired:
-            _put_in_place(staging, root, entry.path)
         used = {sources[entry.path] for entry in repaired if entry.path in sources}
         for problem in problems:
             if problem.kind == "renamed" and problem.path in used:
@@ -99,17 +100,31 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
     return Repair(told, failed, [path for path in extras if STAGING_NAME not in path.relative_to(root).parts])
 
 
-def _put_in_place(staging: Path, root: Path, path: str) -> None:
-    """Give a finished file its name, as open to others as the manifest is, whatever the umask of who repairs."""
+def _put_in_place(staging: Path, root: Path, path: str) -> str:
+    """Give a finished file its name, as open to others as the manifest is, whatever the umask of who repairs.
+
+    Returns:
+        Why that is not possible; an empty text if it is done.
+    """
     target = root / path
     # Some file systems have no modes.
     with suppress(OSError):
         shutil.copymode(root / MANIFEST_NAME, staging / path)
-    if not target.parent.is_dir():
-        target.parent.mkdir(parents=True)
-        with suppress(OSError):
-            shutil.copymode(root, target.parent)
-    (staging / path).replace(target)
+    try:
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True)
+            with suppress(OSError):
+                shutil.copymode(root, target.parent)
+        if target.parent.stat().st_dev == staging.stat().st_dev:
+            (staging / path).replace(target)
+        else:
+            # A folder of the dataset may be a link to another disk.
+            copy_completely(staging / path, target)
+    except OSError as error:
+        # What is refused is a new name in the folder.
+        place = OSError(error.errno, error.strerror, f"{target}.new")
+        return f"{error.strerror} in {target.parent}{find_remedy(place)}"
+    return ""
 
 
 def _restore_cached(root: Path, entries: list[FileEntry], cache: Path, executor: Executor) -> dict[str, str]:
@@ -229,9 +244,9 @@ def _open_staging(root: Path) -> Iterator[Path]:
     staging = root / STAGING_NAME
     try:
         with hold_lock(find_lock("repair", root), wait=False):
-            if staging.exists():
+            if staging.is_dir():
                 # A killed run left it.
-                shutil.rmtree(staging)
+                remove(staging)
             (staging / "at_work").mkdir(parents=True)
             try:
                 yield staging / "at_work/new"

@@ -3,13 +3,12 @@
 Keras reads `~/.keras/keras.json` and `KERAS_*` when it is imported: with `channels_first` the same params build other networks,
 with `KERAS_MAX_EPOCHS` a training is cut short. TensorFlow and oneDNN read `TF_*`, `XLA_*`, `ONEDNN_*` and `DNNL_*` when they
 are imported, and later: numbers of threads, kernels and precision, which decide what a training comes to. All of them are
-ignored but those that concern messages and GPU memory. glibc is told to keep the memory that tensors leave.
+ignored but those that concern messages and GPU memory.
 
 Whoever imports Keras before this module has chosen its backend and settings, so that networks run on JAX too; a training
 refuses other settings than these.
 """
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -40,20 +39,6 @@ def _ignore_settings() -> Iterator[None]:
         os.environ.update(of_keras)
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed, for what is asked for next, in place of giving it back to the kernel.
-
-    A tensor lives for an operation or two. glibc gives those above 32 MiB back each time, and smaller ones where they free the
-    end of the heap; the kernel then clears every page again at its next use, 140,000 times in a training step. Constants and
-    what they do: `malloc.h`, https://man7.org/linux/man-pages/man3/mallopt.3.html. Other C libraries have no `mallopt`.
-    """
-    trim_threshold, mmap_max = -1, -4
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, -1)
-
-
-_keep_freed_memory()
 # TensorFlow takes of a GPU's memory what it needs, not all of it at its start, unless the environment wants that.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 with _ignore_settings() if "keras" not in sys.modules else nullcontext():

@@ -1,6 +1,7 @@
 """Read the pictures that a person names, as they come: threads decode ahead of the model, whose batches are what is there."""
 
 import os
+import select
 import sys
 import threading
 from collections import deque
@@ -69,13 +70,25 @@ def _read_lines(descriptor: int) -> Iterator[str]:
     Not by Python's file: the process could not end while a thread waits in that.
     """
     rest = end = b""
-    while chunk := os.read(descriptor, 65_536):
+    while chunk := _read_some(descriptor):
         rest += chunk
         end = end or _find_end(rest)
         *lines, rest = rest.split(end) if end else [rest]
         yield from (os.fsdecode(line) for line in map(_strip, lines) if line.strip())
     if (rest := _strip(rest)).strip():
         yield os.fsdecode(rest)
+
+
+def _read_some(descriptor: int) -> bytes:
+    """Read what is there; wait for a pipe that does not wait itself, as some programs hand on."""
+    while True:
+        try:
+            return os.read(descriptor, 65_536)
+        except BlockingIOError:
+            select.select([descriptor], [], [])
+        except OSError as error:
+            error.filename = "standard input"
+            raise
 
 
 def read_pictures(model: CaptchaModel, paths: Iterable[str], *, resize: bool) -> Generator[list[Record], None, None]:

@@ -99,7 +99,7 @@ class RemoteFile:
         temporary = target.with_name(f"{target.name}.{uuid4().hex[:12]}.tmp")
         _unfinished.add(temporary)
         try:
-            with self._explain_errors(), name_full_disk(target):
+            with self._explain_errors(temporary), name_full_disk(target):
                 self.filesystem.get_file(self.location, str(temporary))
             if checksum.fits(temporary):
                 temporary.replace(target)
@@ -123,17 +123,21 @@ class RemoteFile:
         )
 
     @contextmanager
-    def _explain_errors(self) -> Iterator[None]:
+    def _explain_errors(self, written: Path | None = None) -> Iterator[None]:
+        """Tell of errors of the remote; those of a full disk, and of the file that is `written` here, are this machine's."""
         try:
             yield
-        except FileNotFoundError:
-            raise UserError(
-                f"{self.name}: {self.location} is not on the remote: its owner has to run `dvc push`, or the address is wrong"
-            ) from None
-        # Every kind of remote has errors of its own, and no common ancestor; a full disk is this machine's.
+        # Every kind of remote has errors of its own, and no common ancestor.
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in FULL_DISK:
-                raise
+            if isinstance(error, OSError):
+                if error.errno in FULL_DISK:
+                    raise
+                if written and isinstance(error.filename, str) and Path(error.filename).absolute() == written.absolute():
+                    raise OSError(error.errno, error.strerror, str(written.parent)) from None
+            if isinstance(error, FileNotFoundError):
+                raise UserError(
+                    f"{self.name}: {self.location} is not on the remote: its owner has to run `dvc push`, or the address is wrong"
+                ) from None
             problem = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"{self.name}: {self.location} could not be read ({problem}): check the network and your rights"

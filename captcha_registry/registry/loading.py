@@ -54,7 +54,7 @@ def load(
         dataset = _load_published(str(source), repo, version)
     else:
         dataset = LoadedDataset.of(open_folder(_require_folder(source, "datasets")))
-    return dataset.split(split) if split else dataset
+    return dataset if split is None else dataset.split(split)
 
 
 def load_model(source: str | Path, *, repo: str | Path | None = None, version: str | None = None) -> CaptchaModel:
@@ -175,7 +175,7 @@ def _is_published(source: str | Path, repo: str | Path | None, version: str | No
             f"{source} is a path, which goes without repo and version; expected the name of what is published, such as "
             f"{Path(source).name}"
         )
-    return repo is not None or version is not None or ("@" in str(source) and not expand_home(source).exists())
+    return repo is not None or version is not None or ("@" in Path(source).name and not expand_home(source).exists())
 
 
 def _require_folder(source: str | Path, kind: str) -> Path:

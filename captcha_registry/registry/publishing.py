@@ -227,7 +227,9 @@ def _require_known_commit(root: Path, commit: str) -> None:
         fetch(root, *heads)
     # Where it is the head of a branch itself, those of others need not be known here.
     if not heads or (commit not in heads and run_git(root, "rev-list", "--max-count=1", commit, "--not", *heads)):
-        raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push {GIT_REMOTE} HEAD` first")
+        is_detached = run_git(root, "rev-parse", "--abbrev-ref", "HEAD").strip() == "HEAD"
+        where = "HEAD:refs/heads/BRANCH` first, with the name of a branch" if is_detached else "HEAD` first"
+        raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push {GIT_REMOTE} {where}")
     if not run_git(root, "ls-remote", GIT_REMOTE, "HEAD"):
         raise UserError(f"{GIT_REMOTE}: {explain_no_default_branch([branch for _, branch in told])}")
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from html import escape
 from threading import Thread
 
-import psutil
 import vl_convert
 
 from captcha_registry.errors import UserError
+from captcha_registry.machine import find_address_limit
 from captcha_registry.seeing.charts import FAINT, GREY, MONOSPACE, PALETTE, STYLE, Spec
 
 # V8 reserves 64 GiB at its start, and ends the process if it gets less.
@@ -39,9 +39,8 @@ def start_vega() -> None:
     Raises:
         UserError: the address space is limited, where the engine would end the process.
     """
-    process = psutil.Process()
-    # Not on macOS and Windows.
-    if hasattr(process, "rlimit") and 0 <= process.rlimit(psutil.RLIMIT_AS)[0] < ADDRESS_SPACE_BYTES:
+    limit = find_address_limit()
+    if limit is not None and limit < ADDRESS_SPACE_BYTES:
         raise UserError(
             "the report's charts are drawn by V8, which reserves more addresses than `ulimit -v` allows, though it uses little "
             "memory: run `ulimit -v unlimited` and the same command again"

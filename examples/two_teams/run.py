@@ -10,14 +10,14 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copytree, rmtree
+from shutil import copytree
 
 from captcha_registry.ends import prepare_process, report_errors
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from demo import ROOT, add_remotes, change_params, copy_project, run  # noqa: E402 - from the folder above
+from demo import ROOT, add_remotes, change_params, claim, copy_project, run  # noqa: E402 - from the folder above
 
 # Team A shares datasets and trains nothing.
 SMALL = {"datasets.digits.count": 2_000, "datasets.digits.shard_size": 200, "models": {}}
@@ -62,29 +62,28 @@ def main() -> None:
     """Run the example and say how long it took."""
     started = time.perf_counter()
     place = ROOT / ".work" / "two_teams"
-    if place.exists():
-        rmtree(place)
-    team_a = start_team_a(place)
-    host = f"file://{place / 'registry.git'}"
-    publish(team_a, "1.0.0")
+    with claim(place):
+        team_a = start_team_a(place)
+        host = f"file://{place / 'registry.git'}"
+        publish(team_a, "1.0.0")
 
-    team_b = Team("B", place / "team_b")
-    copytree(HERE / "team_b", team_b.root)
-    team_b.run("git", "init", "--quiet", "--initial-branch=main")
-    team_b.run("dvc", "init", "--quiet")
-    team_b.run("captcha-registry", "list", "--repo", host)
-    team_b.run("mkdir", "data")
-    team_b.run("dvc", "import", "--quiet", "--rev", "digits@v1.0.0", "--out", "data/digits", host, "data/digits")
-    team_b.run("dvc", "repro", "--quiet")
-    team_b.commit("train on digits 1.0.0")
+        team_b = Team("B", place / "team_b")
+        copytree(HERE / "team_b", team_b.root)
+        team_b.run("git", "init", "--quiet", "--initial-branch=main")
+        team_b.run("dvc", "init", "--quiet")
+        team_b.run("captcha-registry", "list", "--repo", host)
+        team_b.run("mkdir", "data")
+        team_b.run("dvc", "import", "--quiet", "--rev", "digits@v1.0.0", "--out", "data/digits", host, "data/digits")
+        team_b.run("dvc", "repro", "--quiet")
+        team_b.commit("train on digits 1.0.0")
 
-    change_params(team_a.root / "params.yaml", GROWN)
-    publish(team_a, "1.1.0")
+        change_params(team_a.root / "params.yaml", GROWN)
+        publish(team_a, "1.1.0")
 
-    team_b.run("captcha-registry", "diff", "digits@1.0.0", "digits@1.1.0", "--repo", host)
-    team_b.run("dvc", "update", "--quiet", "--rev", "digits@v1.1.0", "data/digits.dvc")
-    team_b.run("dvc", "repro", "--quiet")
-    team_b.run("dvc", "metrics", "diff")
+        team_b.run("captcha-registry", "diff", "digits@1.0.0", "digits@1.1.0", "--repo", host)
+        team_b.run("dvc", "update", "--quiet", "--rev", "digits@v1.1.0", "data/digits.dvc")
+        team_b.run("dvc", "repro", "--quiet")
+        team_b.run("dvc", "metrics", "diff")
     print(f"\nDone in {time.perf_counter() - started:.0f} s; both checkouts are in {place}.")
 
 
