@@ -149,12 +149,7 @@ def check_datasets(specs: Mapping[str, DatasetSpec], rule: SplitRule, models: Ma
 
 
 def check_models(models: Mapping[str, ModelParams], specs: Mapping[str, DatasetSpec]) -> dict[str, object]:
-    """Check that networks can be built; return what `train` computes with, by file name."""
-    if not models:
-        return {}
-    # TensorFlow takes seconds to start.
-    from captcha_registry.recognition.training import build_network  # noqa: PLC0415
-
+    """Say what will be trained; return what `train` computes with, by file name."""
     for name, model in models.items():
         if model.recipe.emphasis.characters and not model.draws:
             print(
@@ -162,18 +157,15 @@ def check_models(models: Mapping[str, ModelParams], specs: Mapping[str, DatasetS
                 "picture is drawn while it trains",
                 file=sys.stderr,
             )
-        with name_section(f"models.{name}"):
-            num_parameters = build_network(model, specs[model.dataset]).count_params()
-        print(f"{name}: {model.family} of preset {model.preset} for {model.dataset}, {num_parameters:,} parameters")
+        print(f"{name}: {model.family} of preset {model.preset} for {model.dataset}")
     return {f"train/{name}": describe_training(model, specs[model.dataset]) for name, model in models.items()}
 
 
 def describe_training(model: ModelParams, spec: DatasetSpec) -> dict[str, dict[str, str]]:
     """Say what `train` computes with for a model; fonts and what draws are part of it if pictures are drawn meanwhile."""
     from captcha_registry.generation.drawing import hash_fonts, read_fonts  # noqa: PLC0415
-    from captcha_registry.recognition.training import list_packages  # noqa: PLC0415
 
-    described = describe_stage("train", model.family_module, packages=list_packages(model), without=model.unused_modules)
+    described = describe_stage("train", model.family_module, packages=model.packages, without=model.unused_modules)
     return described | ({"fonts": hash_fonts(spec.fonts, read_fonts(spec))} if model.draws else {})
 
 

@@ -27,7 +27,6 @@ def main(name: str) -> None:
     from captcha_registry.recognition.trained import save_model  # noqa: PLC0415
     from captcha_registry.recognition.training import (  # noqa: PLC0415
         find_best_epoch,
-        list_packages,
         order_operations,
         train_model,
     )
@@ -38,7 +37,7 @@ def main(name: str) -> None:
     code = hash_modules("captcha_registry.recognition.training", params.family_module, without=params.unused_modules)
     # Work that another machine left in another precision is not continued.
     precision = choose_precision(params.recipe.precision)
-    work = fingerprint(params.model_dump(), precision, dataset.manifest.dataset_id, tool_versions(list_packages(params)), code)
+    work = fingerprint(params.model_dump(), precision, dataset.manifest.dataset_id, tool_versions(params.packages), code)
     with open_work_dir("train", name, work) as work_dir:
         network, history = train_model(params, dataset, work_dir)
         save_model(Path("models") / name, network, history, params, dataset.manifest)

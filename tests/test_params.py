@@ -397,7 +397,7 @@ def test_check_accepts_the_params_of_the_project(workplace: Path, capsys: pytest
     output, errors = capsys.readouterr()
     assert errors == ""
     assert "digits: 80,000 train and 20,000 test samples, by shard" in output
-    assert "cnn: cnn of preset fast for digits, 624,008 parameters" in output
+    assert "cnn: cnn of preset fast for digits\n" in output
     assert {path.name for path in workplace.rglob("*.*")} == {
         *(
             "params.yaml",

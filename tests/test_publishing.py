@@ -207,6 +207,14 @@ def test_a_fresh_clone_is_told_to_make_or_pull_what_it_does_not_have(checkout: C
     )
 
 
+def test_a_remote_that_does_not_answer_is_not_told_as_one_that_lacks_data(checkout: Checkout, tmp_path: Path) -> None:
+    clone = Checkout(tmp_path / "clone")
+    run_git(tmp_path, "clone", "--quiet", checkout.origin, str(clone.root))
+    clone.dvc("remote", "modify", "store", "url", f"http://127.0.0.1:{free_port()}")
+    clone.commit("a server that is down")
+    refuse(clone, "1.0.0", "the list of files of data/tiny/train, and the remote does not give it (Cannot connect to host")
+
+
 def find_cached(checkout: Checkout, path: Path) -> Path:
     """Find what DVC's cache has of a file."""
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

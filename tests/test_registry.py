@@ -853,6 +853,19 @@ def test_two_processes_fill_one_cache(published: Checkout, cache: Path) -> None:
     assert not list(cache.rglob("*.tmp"))
 
 
+def test_what_a_killed_fetch_left_in_the_cache_is_removed_a_day_later(published: Checkout, cache: Path) -> None:
+    captcha_registry.load("tiny", repo=published.origin).to_numpy()
+    fetched = next(path for path in (cache / "files").rglob("*") if path.is_file())
+    old, new = (fetched.with_name(f"{fetched.name}.{number:012x}.tmp") for number in range(2))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    fetched.unlink()
+    shutil.rmtree(cache / "datasets")
+    captcha_registry.load("tiny", repo=published.origin).to_numpy()
+    assert (fetched.exists(), old.exists(), new.exists()) == (True, False, True)
+
+
 @pytest.mark.peers
 def test_samples_for_torch_can_be_sent_to_worker_processes(published: Checkout) -> None:
     samples = captcha_registry.load("tiny", repo=published.origin, split="test").to_torch()

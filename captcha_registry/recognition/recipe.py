@@ -128,6 +128,16 @@ class ModelParams(Section):
         return self.recipe.fresh > 0
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that decide what a training comes to."""
+        if not self.draws:
+            return TRAINING_PACKAGES
+        # numba takes most of a second to start.
+        from captcha_registry.generation.drawing import DRAWING_PACKAGES  # noqa: PLC0415
+
+        return (*TRAINING_PACKAGES, *DRAWING_PACKAGES)
+
+    @property
     def unused_modules(self) -> tuple[str, ...]:
         """What the names of modules begin with that a training imports to draw, if this one draws nothing."""
         return () if self.draws else ("captcha_registry.generation",)

@@ -25,7 +25,7 @@ from captcha_registry.recognition.decoding import exact_match_metric
 from captcha_registry.recognition.frameworks import choose_precision, keras, require_own_settings, tf
 from captcha_registry.recognition.layers import build_training_twin
 from captcha_registry.recognition.optimizers import build_optimizer
-from captcha_registry.recognition.recipe import TRAINING_PACKAGES, ModelParams
+from captcha_registry.recognition.recipe import ModelParams
 from captcha_registry.workspace import link_or_copy, name_full_disk
 
 LATEST_WEIGHTS, BEST_WEIGHTS, HISTORY = "latest.weights.h5", "best.weights.h5", "history.csv"
@@ -59,15 +59,6 @@ def build_training_network(params: ModelParams, spec: DatasetSpec) -> keras.Mode
         UserError: as `build_network`.
     """
     return build_training_twin(build_network(params, spec))
-
-
-def list_packages(params: ModelParams) -> tuple[str, ...]:
-    """List the packages that decide what a training comes to."""
-    if not params.draws:
-        return TRAINING_PACKAGES
-    from captcha_registry.generation.drawing import DRAWING_PACKAGES  # noqa: PLC0415
-
-    return (*TRAINING_PACKAGES, *DRAWING_PACKAGES)
 
 
 def order_operations() -> None:

@@ -1,9 +1,11 @@
 """Files of a published version: read in place where the remote can seek, else fetched and verified."""
 
+import glob
 import hashlib
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +30,8 @@ from captcha_registry.workspace import link_or_copy, name_full_disk
 PARALLEL_FETCHES = 4
 # What is under way when a fetch is stopped gets so long to end.
 ENDING_SECONDS = 0.5
+# What a fetch that was killed left is older than any that is under way.
+LONGEST_FETCH_SECONDS = 24 * 3600
 # File systems live as long as the process, as most of fsspec's do: it cannot close an HTTP session that becomes garbage in the
 # thread of its own event loop, and aiohttp then complains on stderr.
 kept_file_systems: set[FileSystem] = set()
@@ -96,6 +100,7 @@ class RemoteFile:
             UserError: the remote does not give them, or others.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
         temporary = target.with_name(f"{target.name}.{uuid4().hex[:12]}.tmp")
         _unfinished.add(temporary)
         try:
@@ -142,6 +147,15 @@ class RemoteFile:
             raise UserError(
                 f"{self.name}: {self.location} could not be read ({problem}): check the network and your rights"
             ) from None
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed processes fetched of a file; others may be fetching it now."""
+    for left in target.parent.glob(f"{glob.escape(target.name)}.*.tmp"):
+        # Another process may be quicker, and another user's file may be nothing to remove.
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LONGEST_FETCH_SECONDS:
+                left.unlink()
 
 
 def find_files(repo: Repo, published: Published) -> dict[str, RemoteFile]:

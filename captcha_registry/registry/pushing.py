@@ -20,6 +20,7 @@ from dvc.repo import Repo
 from dvc_data.callbacks import TqdmCallback
 from dvc_data.hashfile.db import HashFileDB
 from dvc_data.index import DataIndexDirError
+from dvc_objects.errors import ObjectFormatError
 
 from captcha_registry.errors import MAKE_OR_PULL, UserError
 from captcha_registry.registry.fetching import Checksum, kept_file_systems
@@ -101,9 +102,8 @@ def require_remotes(groups: list[Objects]) -> None:
                 try:
                     place.fs.info(place.oid_to_path(min(group.hashes)))
                 except FileNotFoundError as error:
-                    # A web server that nobody reaches is said to lack the file, too.
-                    if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-                        raise error.__cause__ from None
+                    if problem := _find_problem(error):
+                        raise problem from None
 
 
 def require_sound_cache(groups: list[Objects], folder: Path) -> None:
@@ -235,7 +235,12 @@ def _require_reachable(config: Mapping[str, Any], name: str, url: str, root: Pat
 def _list_hashes(repo: Repo, out: Output) -> list[str]:
     try:
         entries = [entry for _, entry in repo.index.data["repo"].iteritems(out.index_key[1])]
-    except (DataIndexDirError, KeyError):
+    except (DataIndexDirError, KeyError) as error:
+        if problem := _find_problem(error.__cause__):
+            raise UserError(
+                f"DVC's cache does not have the list of files of {name_output(out)}, and the remote does not give it "
+                f"({problem}): check address and rights"
+            ) from None
         stage = ":".join(filter(None, (out.stage.path_in_repo, getattr(out.stage, "name", None))))
         from_folder = f"`dvc commit --force {shlex.quote(stage)}` takes it from the folder"
         cure = from_folder if (Path(repo.scm.root_dir) / name_output(out)).exists() else MAKE_OR_PULL
@@ -243,6 +248,19 @@ def _list_hashes(repo: Repo, out: Output) -> list[str]:
             f"neither DVC's cache nor the remote has what {name_output(out)} holds: {cure}; then run this again"
         ) from None
     return [entry.hash_info.value for entry in entries if entry.hash_info and entry.hash_info.value]
+
+
+def _find_problem(last: BaseException | None) -> BaseException | None:
+    """Find why the last place that DVC asked for a list did not give it; None if it is not there, or damaged.
+
+    fsspec takes a web server that does not answer for one that does not have the file.
+    """
+    if last and not isinstance(last, FileNotFoundError | ObjectFormatError):
+        return last
+    while last := last and last.__cause__:
+        if isinstance(last, OSError) and not isinstance(last, FileNotFoundError):
+            return last
+    return None
 
 
 def _find_damaged(group: Objects, hashes: list[str]) -> list[str]:
