@@ -166,7 +166,8 @@ def settle_user() -> None:
     except (KeyError, OSError):
         os.environ["LOGNAME"] = f"user-{os.getuid()}"
     with suppress(RuntimeError):
-        if not (home := Path.home()).is_dir() or os.access(home, os.X_OK):
+        # It may be a file, such as /dev/null.
+        if not os.path.exists(home := Path.home()) or (os.path.isdir(home) and os.access(home, os.X_OK)):  # noqa: PTH110, PTH112
             return
     os.environ["HOME"] = str(own_temporary_dir())
 

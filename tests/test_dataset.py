@@ -19,6 +19,7 @@ import captcha_registry
 from captcha_registry.dataset import dataset as dataset_module
 from captcha_registry.dataset.dataset import CaptchaDataset, make_dataset
 from captcha_registry.dataset.files import LocalFiles
+from captcha_registry.dataset.filtering import select_rows
 from captcha_registry.dataset.index import SCHEMA, read_index, write_index
 from captcha_registry.dataset.manifest import read_manifest
 from captcha_registry.dataset.records import DamagedRecordError, ShardWriter, decode_sample, encode_sample, iterate_records
@@ -132,6 +133,16 @@ def test_a_mask_selects_where_it_is_true(tiny: CaptchaDataset) -> None:
         tiny[dark[:10]]
 
 
+def test_a_pandas_mask_of_rows_in_another_order_is_refused(tiny: CaptchaDataset) -> None:
+    frame = tiny.index.to_pandas()
+    dark = frame["ink_luminance"] < 90
+    assert tiny[dark].index.equals(tiny[dark.to_numpy()].index)
+    for key in (dark[::-1], frame.sort_values("ink_luminance")["ink_luminance"] < 90):
+        with pytest.raises(TypeError, match=r"in another order than the samples: bring it back with `\.sort_index\(\)`$"):
+            tiny[key]
+        assert tiny[key.sort_index()].index.equals(tiny[dark].index)
+
+
 @pytest.mark.parametrize("key", [True, 1.0, [1.9, 2.2], ["1"], [[1, 2]], None], ids=str)
 def test_what_is_no_number_selects_nothing(tiny: CaptchaDataset, key: object) -> None:
     with pytest.raises(TypeError, match="selected by whole numbers, a slice or a mask"):
@@ -156,6 +167,13 @@ TEXT_FILTERS = {
     "'0' not in label and 'ain' in split": lambda row: "0" not in row["label"] and row["split"] == "train",
     "label != split and 'test' in split": lambda row: row["split"] == "test",
 }
+
+
+def test_a_column_of_shares_is_compared_with_whole_numbers(tiny: CaptchaDataset) -> None:
+    shares = pa.array([0.0, 0.5, 1.0] * 20, pa.float32())
+    rows = tiny.index.append_column("share", shares)
+    assert len(select_rows(rows, "share in (0, 1)")) == 40
+    assert len(select_rows(rows, "share not in (0, 1)")) == 20
 
 
 @pytest.mark.parametrize("expression", FILTERS)

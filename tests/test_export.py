@@ -122,7 +122,8 @@ def test_every_export_carries_its_licence_and_a_line_that_reads_it(
 def test_the_line_that_reads_an_export_works_whatever_its_path(
     tiny_dataset: CaptchaDataset, tmp_path: Path, export_format: Format
 ) -> None:
-    folder = tmp_path / """it's "quoted", [1] {split} \\ ü"""
+    of_datasets = export_format in {"images", "huggingface"}
+    folder = tmp_path / f"""it's "quoted", {"(1)" if of_datasets else "[1]"} {{split}} \\ ü"""
     export_dataset(tiny_dataset, export_format, folder)
     line = describe_reader(export_format, str(folder), "test")
     texts = [node.value for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
@@ -134,6 +135,13 @@ def test_the_line_that_reads_an_export_works_whatever_its_path(
     if export_format in {"tfrecord", "numpy"}:
         read = eval(line, {"captcha_registry": captcha_registry, "numpy": np})  # noqa: S307 - what a reader would type
         assert len(read if export_format == "tfrecord" else read["labels"]) >= len(tiny_dataset.split("test"))
+    if of_datasets:
+        assert len(eval(line, {"datasets": datasets})) == len(tiny_dataset.split("test"))  # noqa: S307
+        assert describe_reader(export_format, "of [1]", "test") == (
+            "`datasets` takes *, ? and [ in the name of a folder for a pattern: rename it first"
+        )
+    if export_format in {"tfrecord", "images", "huggingface"}:
+        assert '"./~mine"' in describe_reader(export_format, "~mine", "test")
 
 
 def test_texts_of_digits_stay_texts_in_pandas(generate: Callable[..., CaptchaDataset], tmp_path: Path) -> None:

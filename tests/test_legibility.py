@@ -143,6 +143,18 @@ def test_characters_that_one_font_of_two_shows_alike_are_said() -> None:
     assert warning == "1 and 7 look almost the same in same.ttf: leave one of each out of `alphabet`"
 
 
+def test_characters_that_become_the_same_block_are_refused() -> None:
+    # A bar below the line and one in it, both solid.
+    font = make_font({" ": SPACE, **DIGITS, "1": 66, "7": 113})
+    with pytest.raises(UserError, match=r"^1 7 all become the same filled block in bars\.ttf, .*: leave all but one of them out"):
+        check_legibility(Drawer(make_spec(alphabet="0123456789", fonts=["bars.ttf"]), (font,)))
+    (warning,) = check_legibility(Drawer(make_spec(alphabet="012345689", fonts=["bars.ttf"]), (font,)))
+    assert warning.startswith("1 in bars.ttf become filled blocks")
+    files = (make_font({" ": SPACE, **DIGITS}), font)
+    (warning,) = check_legibility(Drawer(make_spec(alphabet="0123456789", fonts=["good.ttf", "bars.ttf"]), files))
+    assert warning.startswith("1 7 in bars.ttf become filled blocks")
+
+
 def test_a_font_without_a_space_is_said() -> None:
     (warning,) = check_legibility(Drawer(make_spec(alphabet="0123456789", fonts=["digits.ttf"]), (make_font(DIGITS),)))
     assert warning == "digits.ttf has no space, and shows another character where one is drawn: use another font"

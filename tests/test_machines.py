@@ -235,7 +235,7 @@ print(len(tiny.to_numpy()[1]), tiny.files.root.is_relative_to(Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("home", ["/proc", None], ids=["read-only", "unset"])
+@pytest.mark.parametrize("home", ["/proc", "/dev/null", None], ids=["read-only", "a file", "unset"])
 def test_a_user_without_a_name_or_a_home_lists_gets_and_loads(
     stranger: Stranger, published: Checkout, tmp_path: Path, home: str | None
 ) -> None:

@@ -266,8 +266,8 @@ def test_formatting_all_modules_otherwise_runs_no_stage(project: Path) -> None:
         pytest.param("recognition/recipe.py", "le=10_000", "le=20_000", {"cnn", "crnn", "evaluate"}, id="recipe"),
         pytest.param(
             "generation/executors.py",
-            "[a-z]+://",
-            "[a-z]{2,}://",
+            "(tcp|tls)://",
+            "(tcp|tls|ws)://",
             {"generate", "describe", "cnn", "crnn"},
             id="drawing",
         ),

@@ -196,9 +196,10 @@ def test_a_recipe_takes_what_it_does_not_say_from_its_family(said: dict[str, obj
     assert told == default.model_copy(update={preset: getattr(default, preset).model_copy(update={key: value})})
 
 
-def test_a_recipe_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
-    YAML().dump({"models": {"cnn": {"family": "cnn", "dataset": "digits", "fast": 3}}}, tmp_path / "params.yaml")
-    with pytest.raises(ParamsError, match=r"models\.cnn\.fast is 3; expected"):
+@pytest.mark.parametrize("value", [3, 0, False, "", []], ids=repr)
+def test_a_recipe_that_is_no_mapping_is_refused(tmp_path: Path, value: object) -> None:
+    YAML().dump({"models": {"cnn": {"family": "cnn", "dataset": "digits", "fast": value}}}, tmp_path / "params.yaml")
+    with pytest.raises(ParamsError, match=r"models\.cnn\.fast is .*; expected"):
         load_model_params("cnn", tmp_path / "params.yaml")
 
 
@@ -512,6 +513,10 @@ def test_check_says_that_a_split_of_samples_does_not_outlast_growth(
         pytest.param({"drawing.executor": "slurm"}, r"drawing.executor is 'slurm'; expected 'local' or 'dask'", id="executor"),
         pytest.param(
             {"drawing.scheduler": "host:1"}, r"drawing.scheduler is 'host:1'; expected an address such as tcp:", id="scheduler"
+        ),
+        *(
+            pytest.param({"drawing.scheduler": address}, r"; expected an address such as tcp://127.0.0.1:8786$", id=address)
+            for address in ("tcp://127.0.0.1", "http://host:8787", "tcp://host:abc", "tcp://host:1?key=1", "inproc://x")
         ),
         pytest.param(
             {"drawing.scheduler": "tcp://me:s3cret@host:1"},

@@ -113,7 +113,7 @@ def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
         "pipe.png": "^neither a file nor a folder",
         "folder": r"^a folder without pictures; expected files named \*.png",
         "nothing.png": "^there is no such file or folder",
-        "nowhere/*.png": "^no file has a name like this",
+        "nowhere/*.png": r"^no file has a name like this; a \[ of a name is written \[\[\] in a pattern$",
         "na\0me.png": "^cannot be read: embedded null byte",
     }
     for name, problem in problems.items():

@@ -92,6 +92,20 @@ def test_a_version_is_an_annotated_tag_at_the_origin_and_every_object_at_the_rem
     assert len(checkout.list_remote()) == 15
 
 
+def test_the_message_of_a_version_is_the_same_whatever_begins_a_comment(checkout: Checkout) -> None:
+    messages = []
+    for character in ("#", "d", "6"):
+        checkout.git("config", "core.commentChar", character)
+        publish(checkout, "1.0.0")
+        messages.append(checkout.git("cat-file", "-p", "tiny@v1.0.0").split("\n\n", maxsplit=1)[1])
+        checkout.git("push", "--quiet", "--delete", "origin", "tiny@v1.0.0")
+        checkout.git("tag", "--delete", "tiny@v1.0.0")
+    assert messages[0].startswith("tiny@v1.0.0\n")
+    assert "\n60 samples" in messages[0]
+    assert "\ndataset id " in messages[0]
+    assert messages == messages[:1] * 3
+
+
 def test_json_is_all_that_a_process_prints(checkout: Checkout) -> None:
     output, _ = checkout.start("publish", "tiny", "1.0.0", "--json").communicate()
     assert json.loads(output)["tag"] == "tiny@v1.0.0"
@@ -319,6 +333,16 @@ def test_a_version_that_was_withdrawn_stays_withdrawn(checkout: Checkout) -> Non
     publish(checkout, "1.0.0")
     checkout.git("push", "--quiet", "origin", "HEAD:refs/tags/tiny@v1.0.0!")
     refuse(checkout, "1.0.0", "tiny@v1.0.0 was withdrawn")
+
+
+def test_tags_that_gto_counts_are_those_of_their_versions(checkout: Checkout) -> None:
+    publish(checkout, "1.0.0")
+    checkout.git("commit", "--quiet", "--allow-empty", "--message", "later")
+    for name, target in (("v1.0.1#1", "HEAD~1"), ("v1.0.2!#2", "HEAD")):
+        checkout.git("tag", "--annotate", "--message", "by GTO", f"tiny@{name}", target)
+    checkout.git("push", "--quiet", "origin", "main", "tiny@v1.0.1#1", "tiny@v1.0.2!#2")
+    refuse(checkout, "1.0.1", f"tiny@v1.0.1 is published already, from commit {checkout.git('rev-parse', 'HEAD~1')[:8]}")
+    refuse(checkout, "1.0.2", "tiny@v1.0.2 was withdrawn")
 
 
 def test_a_repository_without_a_commit_is_refused(tmp_path: Path) -> None:

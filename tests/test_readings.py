@@ -101,6 +101,27 @@ def test_readings_that_pandas_held_are_the_same(tiny_dataset: CaptchaDataset, ro
         tiny_dataset.with_readings(wrong)
 
 
+def test_readings_put_nothing_in_the_place_of_what_the_index_says(tiny_dataset: CaptchaDataset, rows: pa.Table) -> None:
+    read = tiny_dataset.with_readings(rows)
+    # Of a table that was joined before, such as one that somebody has worked on.
+    assert tiny_dataset.with_readings(read.index).index.equals(read.index)
+    for name, values in (("length", pa.array([4] * 12)), ("shard", pa.array(["gpu0"] * 12)), ("ink", pa.array(range(12)))):
+        with pytest.raises(UserError, match=f"^the readings have other values of {name} than the index, which has this column"):
+            tiny_dataset.with_readings(rows.append_column(name, values))
+
+
+def test_readings_that_are_not_one_for_a_sample_are_refused(tiny_dataset: CaptchaDataset, rows: pa.Table) -> None:
+    first = rows["id"][0].as_py()
+    with pytest.raises(UserError, match=f"^the readings have several rows for 12 samples, the first is sample {first}: keep one"):
+        tiny_dataset.with_readings(pa.concat_tables([rows, rows]))
+    frame = rows.to_pandas().assign(text=range(12))
+    with pytest.raises(UserError, match=r"^the column text of the readings is int64, which has lost zeros in front; expected"):
+        tiny_dataset.with_readings(pa.Table.from_pandas(frame))
+    without = rows.set_column(0, "id", pa.array([None, *rows["id"].to_pylist()[1:]], pa.int64()))
+    with pytest.raises(UserError, match=r"^the readings have 1 rows without an id: drop these$"):
+        tiny_dataset.with_readings(without)
+
+
 def test_readings_of_other_samples_are_refused(tiny_dataset: CaptchaDataset, rows: pa.Table) -> None:
     with pytest.raises(UserError, match="none of these 48 samples of tiny is among the 12 that the model read: take the split"):
         tiny_dataset.split("train").with_readings(rows)

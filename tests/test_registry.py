@@ -845,6 +845,14 @@ def test_ctrl_c_before_all_files_are_under_way_leaves_no_part_of_one(tmp_path: P
     is_over.set()
 
 
+@pytest.mark.parametrize("setting", ["GTO_LOG_LEVEL=debug", "GTO_STAGES=dev,prod", "GTO_TYPES=abc"])
+def test_settings_of_gto_change_nothing(published: Checkout, setting: str) -> None:
+    name, value = setting.split("=")
+    code = f"import os, captcha_registry as c; c.load('tiny', repo={published.origin!r}); print(os.environ[{name!r}])"
+    with Popen([sys.executable, "-c", code], stdout=PIPE, stderr=PIPE, text=True, env=os.environ | {name: value}) as process:
+        assert process.communicate() == (f"{value}\n", "")
+
+
 def test_two_processes_fill_one_cache(published: Checkout, cache: Path) -> None:
     code = f"import captcha_registry as c; print(c.load('tiny', repo={published.origin!r}).to_numpy()[0].sum())"
     both = [Popen([sys.executable, "-c", code], stdout=PIPE, stderr=PIPE, text=True) for _ in range(2)]

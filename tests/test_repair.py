@@ -519,6 +519,13 @@ def test_a_place_without_a_dataset_is_refused(tmp_path: Path, command: str, path
     assert done.stderr.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize("command", ["verify", "repair"])
+def test_a_split_is_told_which_dataset_it_is_of(patient: Patient, command: str) -> None:
+    done = run_command(command, f"{patient.root}/train", cwd=patient.root)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {patient.root}/train is a part of the dataset in {patient.root}: name that folder\n"
+
+
 def test_a_split_on_another_disk_is_repaired(patient: Patient) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as disk:
         train, damaged = patient.root / "train", patient.root / patient.row["shard"]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.describing.export_card import describe_reader
-from captcha_registry.errors import UserError
+from captcha_registry.errors import UserError, show_path
 from captcha_registry.export import FORMATS, export_dataset, export_model
 from captcha_registry.machine import expand_home
 from captcha_registry.places import take_place
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"path": str(arguments.to), "format": arguments.format} | facts, indent=2))
     else:
-        print(f"{arguments.to}: {wrote}, {time.perf_counter() - started:.1f} s")
+        print(f"{show_path(arguments.to)}: {wrote}, {time.perf_counter() - started:.1f} s")
         print(f"read it in Python: {reader}")
     return 0
 

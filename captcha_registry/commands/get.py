@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from captcha_registry.errors import show_path
 from captcha_registry.places import take_place
 from captcha_registry.registry.fetching import find_files
 from captcha_registry.registry.getting import get_version
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     split = f", split {arguments.split} only" if arguments.split else ""
     kept = received.num_files - received.num_fetched
     print(
-        f"{target}: {published}{split}: {samples}{received.num_files} files, {received.size_bytes / 1e6:,.1f} MB, "
+        f"{show_path(target)}: {published}{split}: {samples}{received.num_files} files, {received.size_bytes / 1e6:,.1f} MB, "
         f"each verified{f' ({kept} were there)' if kept else ''}, {time.perf_counter() - started:.1f} s"
     )
     return 0

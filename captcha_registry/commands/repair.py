@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(_to_json(root, REPAIR_DEPTH, repair), indent=2))
     else:
         _print_lines(repair)
-        print(f"{root}: {_sum_up(repair, REPAIR_DEPTH)}, {time.perf_counter() - started:.1f} s")
+        print(f"{show_path(root)}: {_sum_up(repair, REPAIR_DEPTH)}, {time.perf_counter() - started:.1f} s")
     return 2 if repair.failed else 1 if repair.extras else 0
 
 

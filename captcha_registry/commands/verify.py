@@ -10,6 +10,7 @@ from typing import get_args
 
 from captcha_registry.dataset.manifest import count_samples, read_fetched_splits
 from captcha_registry.dataset.verify import Depth, Problem, advise_cure, verify_dataset
+from captcha_registry.errors import show_path
 from captcha_registry.generation.executors import open_local
 from captcha_registry.machine import count_usable_cores, expand_home
 
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         seconds = time.perf_counter() - started
         found = f"{len(problems):,} problem{'s' if len(problems) > 1 else ''}" if problems else "nothing wrong"
         only = f"; only {' and '.join(sorted(splits))} was fetched" if splits else ""
-        said = f"{root}: {found} at depth {arguments.depth}{only}, {seconds:.1f} s"
+        said = f"{show_path(root)}: {found} at depth {arguments.depth}{only}, {seconds:.1f} s"
         print(": ".join(filter(None, [said, advise_cure(root, problems)])))
     return 1 if problems else 0
 

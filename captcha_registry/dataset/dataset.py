@@ -96,12 +96,17 @@ class CaptchaDataset:
         if isinstance(key, Integral) and not isinstance(key, bool):
             return self._decode(self.read_sample(int(key)), int(key))
         if not isinstance(key, slice):
-            found, key = key, np.asarray(key)
+            found = key
+            key = np.asarray(key)
             # An empty list has no type that numbers could have.
             key = key if key.size else key.astype(np.int64)
             if key.ndim != 1 or key.dtype.kind not in "iub":
                 of = f" of {key.dtype}" if key.ndim else ""
                 raise TypeError(f"samples are selected by whole numbers, a slice or a mask, not by {type(found).__name__}{of}")
+            if key.dtype.kind == "b" and _is_reordered(found):
+                raise TypeError(
+                    "the rows of this pandas mask are in another order than the samples: bring it back with `.sort_index()`"
+                )
         return self._of(self.index.take(np.arange(len(self))[key]))
 
     def __iter__(self) -> Iterator[DecodedSample]:
@@ -412,3 +417,11 @@ def _require_known_splits(manifest: Manifest, index: pa.Table) -> None:
                 f"the index of {manifest.name} has the split {split!r} for {path!r}; expected the shard's folder, "
                 "which is train, test or none"
             )
+
+
+def _is_reordered(mask: object) -> bool:
+    """Tell whether a pandas mask names the rows of a frame, by their numbers, in another order than theirs."""
+    if (labels := getattr(mask, "index", None)) is None or callable(labels) or labels.dtype.kind not in "iu":
+        return False
+    numbers, places = np.asarray(labels), np.arange(len(labels))
+    return not np.array_equal(numbers, places) and np.array_equal(np.sort(numbers), places)

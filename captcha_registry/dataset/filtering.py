@@ -167,6 +167,8 @@ def _find_in(node: ast.Compare, left: Any, right: Any) -> Any:
         return pc.is_in(left, value_set=pa.array([], left.type))
     _require_one_kind(node, left, right)
     allowed = pa.array(right)
+    if pa.types.is_integer(allowed.type) and pa.types.is_floating(left.type):
+        allowed = allowed.cast(pa.float64())
     return pc.is_in(left.cast(allowed.type), value_set=allowed)
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from captcha_registry.dataset.index import SCHEMA as INDEX_SCHEMA
 from captcha_registry.dataset.manifest import Manifest
 from captcha_registry.dataset.parquet import read_rows
 from captcha_registry.errors import UserError
@@ -85,6 +86,7 @@ def join_readings(index: pa.Table, readings: pa.Table, manifest: Manifest) -> pa
     """
     _require_same_samples(readings, manifest)
     readings = _restore_types(readings)
+    _require_one_reading(readings)
     places, is_read = _find_places(index, readings)
     rows = readings.take(pa.array(places, mask=~is_read))
     if len(index) and not is_read.any():
@@ -101,6 +103,9 @@ def join_readings(index: pa.Table, readings: pa.Table, manifest: Manifest) -> pa
             f"sample {row['id']}, {row['there']!r} there and {row['here']!r} here"
         )
     for name in [name for name in readings.column_names if name not in KEYS]:
+        if name in INDEX_SCHEMA.names:
+            _require_equal_column(name, index.filter(is_read)[name], rows.filter(is_read)[name])
+            continue
         index = index.drop_columns([name] if name in index.column_names else []).append_column(name, rows[name])
     return index
 
@@ -124,6 +129,11 @@ def _restore_types(readings: pa.Table) -> pa.Table:
     Raises:
         UserError: a column holds something else.
     """
+    if pa.types.is_integer(readings["text"].type) or pa.types.is_floating(readings["text"].type):
+        raise UserError(
+            f"the column text of the readings is {readings['text'].type}, which has lost zeros in front; expected string: with "
+            "pandas, `read_csv(..., dtype={'text': str, 'label': str})`"
+        )
     for field in SCHEMA:
         number = readings.schema.get_field_index(field.name)
         if number >= 0 and readings[number].type != field.type:
@@ -134,6 +144,27 @@ def _restore_types(readings: pa.Table) -> pa.Table:
                     f"the column {field.name} of the readings is {readings[number].type}; expected {field.type}: {error}"
                 ) from None
     return readings
+
+
+def _require_one_reading(readings: pa.Table) -> None:
+    """Refuse a table with several readings of a sample, or without its key."""
+    if readings["id"].null_count:
+        raise UserError(f"the readings have {readings['id'].null_count:,} rows without an id: drop these")
+    if len(readings) and (counts := pc.value_counts(readings["id"])) and len(counts) < len(readings):
+        twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        raise UserError(
+            f"the readings have several rows for {len(twice):,} samples, the first is sample {twice[0]}: keep one of each"
+        )
+
+
+def _require_equal_column(name: str, here: pa.ChunkedArray, there: pa.ChunkedArray) -> None:
+    """Refuse to put something else in the place of what the index says of a sample."""
+    try:
+        is_equal = there.cast(here.type).equals(here)
+    except pa.ArrowException:
+        is_equal = False
+    if not is_equal:
+        raise UserError(f"the readings have other values of {name} than the index, which has this column, too: rename or drop it")
 
 
 def _find_places(index: pa.Table, readings: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

@@ -37,9 +37,16 @@ CONTENTS = {
 
 
 def describe_reader(export_format: str, path: str, split: str) -> str:
-    """Write the line that reads a split of an export."""
-    _, line = READERS[export_format]
-    places = {"folder": path, "tars": f"{glob.escape(path)}/{split}-*.tar", "arrays": f"{path}/{split}.npz"}
+    """Write the line that reads a split of an export, or say why there is none."""
+    modules, line = READERS[export_format]
+    if modules == "datasets" and glob.has_magic(path):
+        return "`datasets` takes *, ? and [ in the name of a folder for a pattern: rename it first"
+    # What begins with ~ is the home of somebody to `datasets`, and to us.
+    places = {
+        "folder": f"./{path}" if path.startswith("~") else path,
+        "tars": f"{glob.escape(path)}/{split}-*.tar",
+        "arrays": f"{path}/{split}.npz",
+    }
     # What JSON writes of a text is one of Python's, too, whatever quotes are in it.
     return line.format(name=name_split(split), **{name: json.dumps(place, ensure_ascii=False) for name, place in places.items()})
 

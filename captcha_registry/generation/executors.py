@@ -38,7 +38,7 @@ class DrawingParams(Section):
     """Where shards are drawn, which changes none of their bytes: the params model behind `drawing`."""
 
     executor: Literal["local", "dask"]
-    scheduler: Annotated[str, text_like(r"[a-z]+://[^/\s]+", "an address such as tcp://127.0.0.1:8786")]
+    scheduler: Annotated[str, text_like(r"(tcp|tls)://[^/?#\s]+:[0-9]{1,5}", "an address such as tcp://127.0.0.1:8786")]
 
 
 @contextmanager
@@ -186,6 +186,9 @@ def dask_cluster(scheduler: str, describe_tools: Callable[[], dict[str, str]]) -
         raise UserError(
             f"no Dask scheduler answers at {scheduler}: start one with `dask scheduler`, see docs/howto/cluster.md"
         ) from None
+    except (TypeError, ValueError) as error:
+        # Of settings that Dask lacks, such as certificates for tls.
+        raise UserError(f"Dask cannot connect to {scheduler} ({error}): see its pages on addresses and security") from None
     try:
         try:
             client.wait_for_workers(1, timeout=WORKERS_TIMEOUT_SECONDS)

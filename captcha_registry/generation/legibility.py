@@ -50,11 +50,15 @@ LIKE_SHAPE = 0.02
 LIKE_CASE = 0.135
 # Share of its cell that a character fills. Letters and digits of the usual font fill up to 0.53, - and . are 0.7 and 0.8.
 BLOCK_SHARE = 0.65
+# Two that fill so much are one rectangle to the eye, as are I and l of many fonts.
+SAME_BLOCK_SHARE = 0.85
 _MAX_PAIRS_SHOWN = 5
 
 # Share of the pictures from which on something is said.
 _MIN_SHARE = 0.001
 
+# Of a pixel's coverage, 0 to 255.
+HALF = 127
 
 Cell = npt.NDArray[np.uint8]
 FontCells = dict[str, dict[str, Cell]]
@@ -194,8 +198,16 @@ def _measure_cover(drawer: Drawer, dots: int, curves: int) -> float:
 
 def _find_blocks(fonts: FontCells) -> Iterator[Flaw]:
     """Look for characters that are a bar or a dot, and become a block where each is stretched to the height of the line."""
-    for name, cells in fonts.items():
-        if blocks := [c for c, cell in cells.items() if cell.size and (cell > 127).mean() > BLOCK_SHARE]:  # noqa: PLR2004 - half
+    shares = {name: {c: (cell > HALF).mean() for c, cell in cells.items() if cell.size} for name, cells in fonts.items()}
+    same = [c for c in next(iter(shares.values())) if all(each.get(c, 0) > SAME_BLOCK_SHARE for each in shares.values())]
+    if len(same) > 1:
+        yield Flaw(
+            f"{' '.join(same)} all become the same filled block in {', '.join(fonts)}, as characters are stretched to the height "
+            "of the line: leave all but one of them out of `alphabet`",
+            is_fatal=True,
+        )
+    for name, filled in shares.items():
+        if blocks := [c for c, share in filled.items() if share > BLOCK_SHARE and not (len(same) > 1 and c in same)]:
             yield Flaw(
                 f"{' '.join(blocks)} in {name} become filled blocks, as characters are stretched to the height of the line: "
                 "leave them out of `alphabet`",

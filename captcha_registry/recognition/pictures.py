@@ -71,7 +71,11 @@ def _require_file(path: Path) -> None:
 def _explain_absence(place: str) -> str:
     if URL.match(place):
         return "a URL, which is not read: download the picture, and name the file"
-    return "no file has a name like this" if has_magic(place) else "there is no such file or folder"
+    if Path(place).is_symlink():
+        return "a symbolic link that leads nowhere: remove it"
+    if has_magic(place):
+        return "no file has a name like this; a [ of a name is written [[] in a pattern"
+    return "there is no such file or folder"
 
 
 def is_picture(content: bytes) -> bool:

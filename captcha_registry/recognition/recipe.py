@@ -112,7 +112,7 @@ class ModelParams(Section):
         """Take what a recipe does not say from the family's; a key without a value, as `fast:` alone, says nothing."""
         if not isinstance(told, dict):
             return told
-        given = {preset: told.get(preset) or {} for preset in cls.recipes}
+        given = {preset: {} if told.get(preset) is None else told[preset] for preset in cls.recipes}
         return told | {
             name: {**cls.recipes[name], **recipe} if isinstance(recipe, dict) else recipe for name, recipe in given.items()
         }

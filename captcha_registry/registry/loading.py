@@ -53,7 +53,8 @@ def load(
     if _is_published(source, repo, version):
         dataset = _load_published(str(source), repo, version)
     else:
-        dataset = LoadedDataset.of(open_folder(_require_folder(source, "datasets")))
+        # Absolute, as a notebook may go elsewhere before it reads.
+        dataset = LoadedDataset.of(open_folder(_require_folder(source, "datasets").absolute()))
     return dataset if split is None else dataset.split(split)
 
 

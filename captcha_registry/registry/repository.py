@@ -148,7 +148,8 @@ def open_repository(url: str | Path | None) -> Iterator[Repo]:
     url = url if url is None else str(url)
     where = url or "this folder"
     if url and (url.startswith("-") or TRANSPORT_HELPER.match(url)):
-        raise UserError(f"{url!r} is not an address of a repository; expected a path or a Git URL (https, ssh, file)")
+        path = f"; write a path as ./{url}" if url.startswith("-") else ""
+        raise UserError(f"{url!r} is not an address of a repository; expected a path or a Git URL (https, ssh, file){path}")
     with explain_errors(where), _open_folder(url, where) or _open_clone(url or "", where) as repo:
         yield repo
 

@@ -1,6 +1,7 @@
 """Tags of published versions at the Git remote: what is there, and the one that is added last."""
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,10 @@ from semver import Version
 
 from captcha_registry.errors import UserError
 from captcha_registry.registry.git import GIT_REMOTE, TRANSFER_SECONDS, run_git
+
+# GTO counts the tags of a version where it was told not to keep them simple: `digits@v1.6.0#1` registers, `digits@v1.6.0!#2`
+# withdraws. To readers they are as good as those without a number.
+COUNTER = re.compile(r"#\d+$")
 
 
 class RemoteTag(NamedTuple):
@@ -22,8 +27,9 @@ def find_remote_tags(root: Path, name: str) -> dict[str, RemoteTag]:
     lines = run_git(root, "ls-remote", "--tags", GIT_REMOTE, f"refs/tags/{name}@v*").splitlines()
     # An annotated tag is followed by the commit that it stands on, under the name with `^{}`.
     refs = {ref.removeprefix("refs/tags/"): sha for sha, ref in (line.split("\t") for line in lines)}
-    tags = [ref for ref in refs if Version.is_valid(ref.removeprefix(f"{name}@v").removesuffix("!"))]
-    return {tag: RemoteTag(refs.get(f"{tag}^{{}}", refs[tag]), f"{tag}^{{}}" in refs) for tag in tags}
+    tags = {ref: COUNTER.sub("", ref) for ref in refs}
+    versions = {ref: tag for ref, tag in tags.items() if Version.is_valid(tag.removeprefix(f"{name}@v").removesuffix("!"))}
+    return {tag: RemoteTag(refs.get(f"{ref}^{{}}", refs[ref]), f"{ref}^{{}}" in refs) for ref, tag in versions.items()}
 
 
 def require_committer(root: Path) -> None:
@@ -117,7 +123,8 @@ def push_tag(root: Path, tag: str, commit: str, message: str) -> None:
         UserError: it does not take it, or does not show it.
     """
     if tag not in list_tags(root, tag):
-        run_git(root, "tag", "--annotate", "--message", message, tag, commit)
+        # Else Git leaves out lines that begin with what its user begins comments with.
+        run_git(root, "tag", "--annotate", "--cleanup=verbatim", "--message", f"{message.strip()}\n", tag, commit)
     refusal = None
     try:
         _push(root, f"refs/tags/{tag}")
