@@ -29,6 +29,7 @@ from typing import Any, NoReturn, TextIO
 
 from captcha_registry.errors import AGAIN, FULL_DISK, LIMITS, STDOUT, UserError, find_remedy, hide_secrets, printable
 from captcha_registry.obstacles import name_limit
+from captcha_registry.stopping import ENDING_SIGNALS, describe_stop, end_at_once, heed_signals
 
 # By the beginning of the name that SQLite has for an error.
 _DATABASE_CURES = dict.fromkeys(
@@ -38,8 +39,6 @@ _DATABASE_CURES = dict.fromkeys(
 _DATABASE_CURES |= dict.fromkeys(("SQLITE_BUSY", "SQLITE_LOCKED"), f"wait for other commands of DVC to end, {AGAIN}")
 _DATABASE_CURES |= {"SQLITE_FULL": f"free some space, raise the limit on the size of files (`ulimit -f`) {AGAIN}"}
 
-# What ends a process; Windows has no SIGHUP.
-_ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _BROKEN_PIPE_CODE = 128 + 13
 
 # So long a stopped process may clean up undisturbed; a signal that comes later ends it at once.
@@ -79,10 +78,7 @@ def prepare_process() -> None:
     sys.unraisablehook = show_unraisable
     # As the last of the exit functions: what takes time comes before it, and is stopped as ever.
     atexit.register(_ignore_signals)
-    for number in _ENDING_SIGNALS:
-        # What is ignored, as `nohup` has it, stays so.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end_at_once)
+    heed_signals()
     _warn_only()
     # The next files that are opened would be taken for outputs that are closed.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stdin, stdout, stderr
@@ -180,11 +176,11 @@ def _raise_on_signals(received: list[int]) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, _SWALLOWED_SECONDS, _SWALLOWED_SECONDS)
         elif _is_cleaning_up():
             if number != signal.SIGALRM and time.monotonic() > deadline:
-                _end_at_once(number, None)
+                end_at_once(number, None)
             return
         raise StoppedError(received[0])
 
-    before = {n: handler for n in _ENDING_SIGNALS if (handler := signal.getsignal(n)) not in {signal.SIG_IGN, None}}
+    before = {n: handler for n in ENDING_SIGNALS if (handler := signal.getsignal(n)) not in {signal.SIG_IGN, None}}
     try:
         for number in list(before):
             signal.signal(number, stop)
@@ -217,22 +213,9 @@ def _end(code: int) -> NoReturn:
 
 def _ignore_signals() -> None:
     """Let nothing change the end of a process whose work is over."""
-    for number in _ENDING_SIGNALS:
-        if signal.getsignal(number) is _end_at_once:
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is end_at_once:
             signal.signal(number, signal.SIG_IGN)
-
-
-def _end_at_once(number: int, _frame: FrameType | None) -> None:
-    """End the process where nothing has to be cleaned up, or that takes too long."""
-    with suppress(OSError):
-        # Not `print`: the signal may have come during one.
-        os.write(2, f"{_describe_stop(number)}\n".encode())
-    os._exit(128 + number)
-
-
-def _describe_stop(number: int) -> str:
-    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-    return f"stopped{by}; run the same command again to go on"
 
 
 def _report(error: BaseException) -> int | None:
@@ -241,7 +224,7 @@ def _report(error: BaseException) -> int | None:
         return error.code or 0
     if isinstance(error, KeyboardInterrupt):
         number = error.number if isinstance(error, StoppedError) else signal.SIGINT
-        _say(_describe_stop(number))
+        _say(describe_stop(number))
         return 128 + number
     if isinstance(error, BrokenPipeError) and error.filename == STDOUT:
         return _BROKEN_PIPE_CODE

@@ -8,7 +8,14 @@ import threading
 import time
 from importlib.util import find_spec
 
-from captcha_registry.ends import prepare_process
+from captcha_registry.stopping import heed_signals
+
+# Only where a stage is looked up to be run, as its imports take seconds; who imports one keeps a process as it is.
+_IS_RUN = sys.argv[0] == "-m"
+if _IS_RUN:
+    heed_signals()
+
+from captcha_registry.ends import prepare_process  # noqa: E402 - a tenth of a second
 
 _PAUSE_SECONDS = 0.2
 
@@ -42,8 +49,7 @@ def _end_with_dvc() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-# Only where a stage is looked up to be run, as its imports take seconds; who imports one keeps a process as it is.
-if sys.argv[0] == "-m":
+if _IS_RUN:
     prepare_process()
     if "DVC_STAGE" in os.environ:
         threading.Thread(target=_end_with_dvc, daemon=True).start()

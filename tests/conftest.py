@@ -13,6 +13,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
@@ -164,6 +165,12 @@ def _heed_signals() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             # A program that is started ignores what its starter ignores, but not what its starter handles.
             signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _start_tracker() -> None:
+    """Start what tracks the locks of worker processes in the top folder: in that of a project it would be killed with this."""
+    resource_tracker.ensure_running()
 
 
 @pytest.fixture

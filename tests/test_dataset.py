@@ -93,6 +93,9 @@ def test_a_split_that_is_not_there_is_refused(tiny: CaptchaDataset, generated_da
         captcha_registry.load(generated_dataset.root, split="")
     with pytest.raises(UserError, match=r"tiny has no split \['test'\]; expected"):
         tiny.split(["test"])  # type: ignore[arg-type]
+    for selection, split in ((tiny[:0], "test"), (tiny.split("test"), "train")):
+        with pytest.raises(UserError, match=f"^of these {len(selection)} samples of tiny none is in the split '{split}'$"):
+            selection.split(split)
     with pytest.raises(UserError, match=r"tiny has no split 'test'; expected none, it is not split"):
         captcha_registry.load(generated_dataset.root, split="test")
 
@@ -295,6 +298,9 @@ def test_pictures_are_kept_in_the_home_that_a_tilde_stands_for(
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     with pytest.raises(UserError, match="a path is empty, perhaps because a variable is not set"):
         tiny[:1].to_tf(batch_size=1, cache="")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^cache is .*/file, which is no folder; expected one, which need not exist yet$"):
+        tiny[:1].to_tf(batch_size=1, cache=tmp_path / "file")
 
 
 @pytest.mark.parametrize("cache", CACHES)

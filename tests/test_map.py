@@ -13,7 +13,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 # From the ground up: a module imports from its own room and from the lines above.
 FLOORS = (
-    {"errors", "meaning", "nearest"},
+    {"errors", "meaning", "nearest", "stopping"},
     {"extras", "machine", "obstacles", "params"},
     {"cache", "ends"},
     {"workspace"},

@@ -549,6 +549,17 @@ def test_get_goes_on_where_it_was_interrupted_and_repairs_what_is_wrong(publishe
     assert hash_files(target) == expected
 
 
+def test_nothing_is_fetched_into_a_dataset(published: Checkout, dataset_copy: Path) -> None:
+    before = hash_files(dataset_copy)
+    done = published.run("get", "tiny@1.0.0", "--repo", published.origin, "--to", str(dataset_copy / "other"))
+    assert done.returncode == 2
+    assert f"{dataset_copy}/other lies in the dataset {dataset_copy}, where it would be taken for damage: choose" in done.stderr
+    assert hash_files(dataset_copy) == before
+    # Of a page, not of a dataset.
+    (dataset_copy / "manifest.json").write_text('{"name": "a page"}')
+    get(published, "tiny@1.0.0", "--to", str(dataset_copy / "other"))
+
+
 def has_ended_or_made(process: Process, target: Path, num_files: int) -> bool:
     return process.poll() is not None or sum(path.is_file() for path in target.rglob("*")) > num_files
 

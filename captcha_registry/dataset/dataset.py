@@ -116,11 +116,13 @@ class CaptchaDataset:
         """Select the samples of `train` or `test`.
 
         Raises:
-            UserError: the dataset has no such split.
+            UserError: the dataset has no such split, or none of these samples is in it.
         """
         splits = self.index["split"]
         known = {value.as_py(): value for value in pc.unique(splits) if value.is_valid}
         if name not in list(known):
+            if name in self.manifest.splits:
+                raise UserError(f"of these {len(self):,} samples of {self.manifest.name} none is in the split {name!r}")
             raise UserError(
                 f"{self.manifest.name} has no split {name!r}; expected {' or '.join(known) or 'none, it is not split'}"
             )
@@ -276,6 +278,8 @@ class CaptchaDataset:
         """Decode every picture for `to_tf` into memory or a folder, or take what was decoded there before."""
         from captcha_registry.dataset.tensorflow_batches import keep_images  # noqa: PLC0415
 
+        if folder and not folder.is_dir() and os.path.lexists(folder):
+            raise UserError(f"cache is {folder}, which is no folder; expected one, which need not exist yet")
         if folder not in self._kept_images:
             if folder is None:
                 self._require_memory(self.images_bytes, "a cache on disk, with cache='a folder'")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -103,6 +104,16 @@ def read_manifest(root: Path) -> Manifest:
             f"{path} is missing, so {root} is not a complete dataset: {MAKE_OR_PULL}; if it was fetched, fetch it again with "
             "`captcha-registry get`"
         ) from None
+
+
+def find_dataset_around(path: Path) -> Path | None:
+    """Find the dataset in whose folder a path lies; a manifest.json of another kind, as web pages have it, makes none."""
+    # Not `resolve`, which fails at a link to itself.
+    for folder in Path(os.path.realpath(path)).parents:
+        with suppress(UserError, OSError):
+            if (folder / MANIFEST_NAME).is_file() and read_manifest(folder):
+                return folder
+    return None
 
 
 def count_samples(root: Path) -> int:

@@ -11,6 +11,7 @@ from captcha_registry.dataset.manifest import (
     FETCHED_NAME,
     MANIFEST_NAME,
     Manifest,
+    find_dataset_around,
     read_fetched_splits,
     write_fetched_splits,
 )
@@ -51,6 +52,10 @@ def get_version(published: Published, sources: Mapping[str, RemoteFile], target:
     Raises:
         UserError: the folder holds something else, there is no such split, or the remote has not what was published.
     """
+    if around := find_dataset_around(target):
+        raise UserError(
+            f"{target} lies in the dataset {around}, where it would be taken for damage: choose another folder with --to"
+        )
     wanted = list_wanted(published, sources, split)
     with hold_lock(find_lock("get", target)):
         _require_room(published, sources, wanted, target)
