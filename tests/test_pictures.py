@@ -105,7 +105,9 @@ def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
     (tmp_path / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\n")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere")
     problems = {
+        "link.png": "^a symbolic link that leads nowhere: remove it$",
         "cut.png": "^cannot be read: .*truncated",
         "text.png": "^no picture, or a damaged one; expected PNG, JPEG",
         "empty.png": "^no picture",

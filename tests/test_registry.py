@@ -319,6 +319,7 @@ def test_show_tells_a_script_what_it_shows(published: Checkout) -> None:
         (["list", "--repo", "ext::sh -c touch% /tmp/owned"], "is not an address of a repository"),
         (["list", "--repo=--upload-pack=touch /tmp/owned"], "is not an address of a repository"),
         (["list", "--repo=-oProxyCommand=sh"], "is not an address of a repository"),
+        (["list", "--repo=-dash/r.git"], "expected a path or a Git URL (https, ssh, file); write a path as ./-dash/r.git"),
         (["diff", "tiny@1.0.0", "tiny@3.0.0"], "tiny has no version 3.0.0"),
         (["diff", "dvc.yaml", "tiny@1.0.0"], "dvc.yaml is not a folder; expected a dataset, a model, or NAME@VERSION"),
     ],

@@ -398,6 +398,12 @@ def test_a_place_may_be_reached_by_ssh(servers: Servers, tmp_path: Path, monkeyp
         assert {name: 1, f"{name}.more": 0}.items() <= place.list_sizes().items()
 
 
+def test_a_connection_that_dask_lacks_settings_for_is_named() -> None:
+    params = DrawingParams(executor="dask", scheduler=f"tls://127.0.0.1:{free_port()}")
+    with pytest.raises(UserError, match=r"^Dask cannot connect to tls://127\.0\.0\.1:\d+ \(.*\): see its pages on addresses"):
+        open_executor(params, 1, None, dict).__enter__()
+
+
 def test_a_scheduler_that_does_not_answer_is_named(distributed_project: Callable[[str], Project]) -> None:
     scheduler = f"tcp://127.0.0.1:{free_port()}"
     done = distributed_project(scheduler).run("generate", "tiny")
