@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from captcha_registry.cache import find_lock, hold_lock
 from captcha_registry.dataset.dataset import IMAGE_TYPE, CaptchaDataset
-from captcha_registry.dataset.manifest import find_dataset_around, write_fetched_splits, write_manifest
+from captcha_registry.dataset.manifest import require_outside_datasets, write_fetched_splits, write_manifest
 from captcha_registry.dataset.records import Sample
 from captcha_registry.describing.card import write_dataset_card
 from captcha_registry.describing.croissant import write_croissant
@@ -82,11 +82,7 @@ def export_dataset(dataset: CaptchaDataset, export_format: Format, target: Path)
         UserError: the folder exists already, another export is making it, or a sample is not what manifest and index say.
     """
     _require_free_name(target)
-    if around := find_dataset_around(target):
-        dataset_there = "itself" if dataset.root and dataset.root.resolve() == around else around
-        raise UserError(
-            f"{target} lies in the dataset {dataset_there}, where it would be taken for damage: name another place with --to"
-        )
+    require_outside_datasets(target)
     _require_exportable(dataset, export_format)
     dataset.make_local()
     target.parent.mkdir(parents=True, exist_ok=True)

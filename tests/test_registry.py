@@ -554,7 +554,7 @@ def test_nothing_is_fetched_into_a_dataset(published: Checkout, dataset_copy: Pa
     before = hash_files(dataset_copy)
     done = published.run("get", "tiny@1.0.0", "--repo", published.origin, "--to", str(dataset_copy / "other"))
     assert done.returncode == 2
-    assert f"{dataset_copy}/other lies in the dataset {dataset_copy}, where it would be taken for damage: choose" in done.stderr
+    assert f"{dataset_copy}/other lies in the dataset {dataset_copy}, where it would be taken for damage: name" in done.stderr
     assert hash_files(dataset_copy) == before
     # Of a page, not of a dataset.
     (dataset_copy / "manifest.json").write_text('{"name": "a page"}')

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -106,14 +105,19 @@ def read_manifest(root: Path) -> Manifest:
         ) from None
 
 
-def find_dataset_around(path: Path) -> Path | None:
-    """Find the dataset in whose folder a path lies; a manifest.json of another kind, as web pages have it, makes none."""
+def require_outside_datasets(path: Path) -> None:
+    """Refuse a path in the folder of a dataset; a manifest.json of another kind, as web pages have it, makes none.
+
+    Raises:
+        UserError: names the dataset.
+    """
     # Not `resolve`, which fails at a link to itself.
     for folder in Path(os.path.realpath(path)).parents:
-        with suppress(UserError, OSError):
-            if (folder / MANIFEST_NAME).is_file() and read_manifest(folder):
-                return folder
-    return None
+        try:
+            read_manifest(folder)
+        except (UserError, OSError):
+            continue
+        raise UserError(f"{path} lies in the dataset {folder}, where it would be taken for damage: name another place with --to")
 
 
 def count_samples(root: Path) -> int:

@@ -150,7 +150,8 @@ def _require_one_reading(readings: pa.Table) -> None:
     """Refuse a table with several readings of a sample, or without its key."""
     if readings["id"].null_count:
         raise UserError(f"the readings have {readings['id'].null_count:,} rows without an id: drop these")
-    if len(readings) and (counts := pc.value_counts(readings["id"])) and len(counts) < len(readings):
+    counts = pc.value_counts(readings["id"])
+    if len(counts) < len(readings):
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
         raise UserError(
             f"the readings have several rows for {len(twice):,} samples, the first is sample {twice[0]}: keep one of each"

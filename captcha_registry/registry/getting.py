@@ -11,8 +11,8 @@ from captcha_registry.dataset.manifest import (
     FETCHED_NAME,
     MANIFEST_NAME,
     Manifest,
-    find_dataset_around,
     read_fetched_splits,
+    require_outside_datasets,
     write_fetched_splits,
 )
 from captcha_registry.dataset.verify import is_litter
@@ -52,10 +52,7 @@ def get_version(published: Published, sources: Mapping[str, RemoteFile], target:
     Raises:
         UserError: the folder holds something else, there is no such split, or the remote has not what was published.
     """
-    if around := find_dataset_around(target):
-        raise UserError(
-            f"{target} lies in the dataset {around}, where it would be taken for damage: choose another folder with --to"
-        )
+    require_outside_datasets(target)
     wanted = list_wanted(published, sources, split)
     with hold_lock(find_lock("get", target)):
         _require_room(published, sources, wanted, target)
