@@ -26,6 +26,7 @@ from checkouts import Checkout
 from conftest import HANG_SECONDS, as_another_user, hash_files, wait_until
 from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem as DvcFileSystem
+from dvc.utils import serialize, strictyaml
 from processes import Process
 
 import captcha_registry
@@ -33,6 +34,7 @@ from captcha_registry.cli import main
 from captcha_registry.dataset.dataset import CaptchaDataset
 from captcha_registry.dataset.verify import verify_dataset
 from captcha_registry.errors import UserError
+from captcha_registry.registry import repository
 from captcha_registry.registry.fetching import Checksum, RemoteFile, fetch_all
 from captcha_registry.registry.git import open_git, run_git
 from captcha_registry.registry.repository import (
@@ -273,6 +275,20 @@ def test_files_of_a_commit_are_never_read_through_a_stream_that_could_hang(
             assert done.returncode == 0, done.stderr
     done = published.run("publish", "tiny", "1.1.0", "--dry-run")
     assert done.returncode == 0, done.stderr
+
+
+def test_dvc_parses_each_of_its_files_once_and_gets_its_own_copy(clone: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    monkeypatch.setattr(repository, "parse_yaml", lambda text, path: parsed.append(text) or serialize.parse_yaml(text, path))
+    text = (clone.root / "dvc.lock").read_text()
+    for _ in range(2):
+        with open_repository(str(clone.root)) as repo:
+            content = strictyaml.load(str(clone.root / "dvc.lock"))[0]
+            assert content == serialize.parse_yaml(text, "dvc.lock")
+            content["stages"].clear()
+            assert [out.hash_info for out in repo.index.outs]
+    assert text in parsed
+    assert len(parsed) == len(set(parsed))
 
 
 def test_list_still_names_versions_whose_data_cannot_be_reached(published: Checkout, tmp_path: Path) -> None:
