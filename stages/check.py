@@ -215,10 +215,11 @@ def remove(name: str) -> None:
         UserError: nothing is.
     """
     check_values()
+    params = read_params()
+    if section := next((section for section in ("datasets", "models") if name in (params[section] or {})), None):
+        raise UserError(f"{PARAMS_PATH} still names {name!r}: delete {section}.{name} there first, then what is left of it")
     if not (leftover := find_removed().get(name)):
-        raise UserError(
-            f"nothing is left of {name!r}; delete a dataset or model from {PARAMS_PATH} first, then what is left of it"
-        )
+        raise UserError(f"nothing is left of {name!r}, and {PARAMS_PATH} does not name it: check the name")
     remove_leftover(leftover)
     print(f"removed: {leftover}; DVC's cache keeps the data, and Git what was committed")
 

@@ -22,6 +22,7 @@ import boto3
 
 # Imported first: it makes logging close all handlers that there are, and absl's closes what pytest then has for stderr.
 import gto  # noqa: F401
+import hypothesis
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,6 +49,10 @@ NOBODY = 65534
 MEMORY = "/dev/shm"  # noqa: S108 - for folders with names that nobody knows
 
 Section = dict[str, object]
+
+# How long a test takes says nothing on a machine that others use, too.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.hookimpl(trylast=True)

@@ -100,7 +100,7 @@ def test_a_split_that_is_not_there_is_refused(tiny: CaptchaDataset, generated_da
         captcha_registry.load(generated_dataset.root, split="test")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(numbers=st.slices(60) | st.lists(st.integers(-60, 59), max_size=20))
 def test_selecting_is_what_a_list_does(tiny: CaptchaDataset, numbers: slice | list[int]) -> None:
     ids = list(range(60))
@@ -524,7 +524,7 @@ def test_a_record_that_is_not_the_one_of_the_index_is_refused(dataset_copy: Path
             samples[1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(place=st.integers(0, 10**6), flip=st.integers(1, 255))
 def test_no_flipped_byte_is_read(tiny_dataset: CaptchaDataset, place: int, flip: int) -> None:
     rows = tiny_dataset.index.slice(9, 1)

@@ -112,6 +112,11 @@ def test_params_that_changed_are_named_with_old_and_new(version: DatasetVersion)
     assert (change.field, change.old, change.new) == ("spec.seed", 7, 8)
 
 
+def test_samples_that_are_the_same_are_not_called_changed(version: DatasetVersion) -> None:
+    assert diff_datasets(version, change_manifest(version, name="other")).reason == "the samples are the same, but not name"
+    assert diff_datasets(version, CASES["a column removed"][0](version)).reason == "samples were removed or changed"
+
+
 def test_an_index_that_names_a_sample_twice_is_refused(version: DatasetVersion) -> None:
     twice = replace(version, index=pa.concat_tables([version.index, version.index.slice(5, 1)]))
     with pytest.raises(UserError, match="names sample 5 more than once"):

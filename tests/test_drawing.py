@@ -411,7 +411,7 @@ def test_stock_characters_are_warped_less_and_stock_curves_end_anywhere() -> Non
 
 
 @given(st.permutations(range(12)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_sample_is_the_same_in_any_order_of_drawing(order: list[int]) -> None:
     small = with_changes(WIDE, width=48, height=32, style="classic")
     in_order = [(pixels_of(WIDE, n), pixels_of(small, n)) for n in range(12)]
@@ -624,7 +624,7 @@ SPECS = st.builds(
 
 
 @given(SPECS, st.integers(0, 10**9 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_allowed_spec_can_be_drawn(font_dir: Path, spec: DatasetSpec, sample_id: int) -> None:
     drawn = make_drawer(spec, font_dir).draw(sample_id)
     assert (drawn.pixels.shape, drawn.pixels.dtype) == ((spec.height, spec.width, 3), np.uint8)

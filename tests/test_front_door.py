@@ -86,6 +86,14 @@ def test_a_sample_is_read_by_names_like_a_dict(tiny: LoadedDataset) -> None:
         _image, _label = sample
 
 
+def test_samples_are_equal_by_number_text_and_pixels(tiny: LoadedDataset, dataset_copy: Path) -> None:
+    first, second = tiny[:2]
+    assert first in tiny
+    assert list(tiny[:3]).index(second) == 1
+    assert {first, tiny[0], captcha_registry.load(dataset_copy)[0]} == {first}
+    assert first not in (second, CaptchaSample(255 - first.image, first.label, first.id), "0", None)
+
+
 def test_a_dataset_says_what_is_in_it(tiny: LoadedDataset, generated_dataset: CaptchaDataset) -> None:
     assert (tiny.name, tiny.version) == ("tiny", None)
     assert tiny.splits == {"train": 48, "test": 12}

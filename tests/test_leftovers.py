@@ -1,6 +1,7 @@
 """A dataset or model that is deleted from params.yaml leaves nothing behind without telling."""
 
 import difflib
+import re
 from contextlib import chdir
 from pathlib import Path
 
@@ -184,8 +185,14 @@ def test_an_artifact_of_a_name_that_was_never_made_is_told(project: Path) -> Non
     assert str(leftover) == "artifacts.old in dvc.yaml"
 
 
-@pytest.mark.parametrize("name", [MODEL, "none-such"])
-def test_what_params_names_is_not_removed(project: Path, name: str) -> None:
-    with chdir(project), pytest.raises(UserError, match=f"nothing is left of '{name}'; delete a dataset or model from params"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (MODEL, f"params.yaml still names '{MODEL}': delete models.{MODEL} there first, then what is left of it"),
+        ("none-such", "nothing is left of 'none-such', and params.yaml does not name it: check the name"),
+    ],
+)
+def test_what_params_names_is_not_removed(project: Path, name: str, message: str) -> None:
+    with chdir(project), pytest.raises(UserError, match=re.escape(message)):
         check.remove(name)
     assert all((project / path).exists() for path in list_outs(project))

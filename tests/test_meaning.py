@@ -301,7 +301,7 @@ def test_a_change_runs_the_stages_that_import_it(project: Path, file: str, old: 
     assert change(project / "captcha_registry" / file, old, new) == stages
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_changed_constant_of_any_module_is_seen(data: st.DataObject) -> None:
     """But for docstrings and the words of errors."""

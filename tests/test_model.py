@@ -121,6 +121,8 @@ def test_what_is_no_picture_is_refused(model: CaptchaModel, tmp_path: Path) -> N
         model.read(tmp_path / "text.png")
     with pytest.raises(UserError, match=r"nowhere\.png: there is no such file"):
         model.read("nowhere.png")
+    with pytest.raises(UserError, match="x: cannot be read: File name too long"):
+        model.read("x" * 300)
     Image.new("RGB", (48, 32)).save(tmp_path / "one.png")
     (tmp_path / "text.png").unlink()
     for many, kind in ((tmp_path, "folder"), (f"{tmp_path}/*.png", "pattern")):

@@ -568,6 +568,32 @@ def test_data_that_its_own_manifest_contradicts_is_refused(checkout: Checkout) -
     refuse(checkout, "1.0.0", "train/00000.tfrecord")
 
 
+def test_an_artifact_that_is_a_file_is_refused(checkout: Checkout) -> None:
+    pipeline = checkout.root / "dvc.yaml"
+    pipeline.write_text(pipeline.read_text().replace("path: data/tiny\n", "path: data/tiny/index.parquet\n"))
+    checkout.commit("a file")
+    refuse(checkout, "1.0.0", "dvc.yaml: artifacts.tiny.path is data/tiny/index.parquet, a file; expected the folder of a")
+
+
+def test_what_was_never_made_is_refused_with_what_makes_it(checkout: Checkout) -> None:
+    pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
+    pipeline["stages"]["make"]["deps"].append("nowhere.json")
+    YAML().dump(pipeline, checkout.root / "dvc.yaml")
+    (checkout.root / "dvc.lock").unlink()
+    checkout.commit("not made")
+    refuse(checkout, "1.0.0", "nowhere.json is missing: run `dvc repro make` and commit")
+
+
+def test_a_key_that_comes_twice_is_named_without_how_to_hide_it(checkout: Checkout) -> None:
+    with (checkout.root / "dvc.yaml").open("a") as pipeline:
+        pipeline.write("artifacts: {}\n")
+    checkout.commit("twice")
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert (done.returncode, 'found duplicate key "artifacts"' in done.stderr) == (2, True), done.stderr
+    assert done.stderr.endswith(": correct that file, and commit it\n")
+    assert "suppress" not in done.stderr
+
+
 def test_a_repository_without_a_remote_is_refused(checkout: Checkout) -> None:
     checkout.dvc("remote", "remove", "store")
     checkout.commit("no remote")

@@ -198,7 +198,7 @@ def list_products(logits: npt.NDArray[np.float32]) -> dict[tuple[int, ...], floa
 
 
 @given(logits_of_a_few_texts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_positions_are_read_as_the_three_most_probable_of_all_texts(logits: npt.NDArray[np.float32]) -> None:
     for reading, of_text in zip(decode("cnn", logits, "abcd"), logits, strict=True):
         texts = {"".join("abcd"[c] for c in path): product for path, product in list_products(of_text).items()}
@@ -210,7 +210,7 @@ def test_positions_are_read_as_the_three_most_probable_of_all_texts(logits: npt.
 
 
 @given(logits_of_a_few_texts())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_text_of_one_edit_is_more_probable_than_the_one_read(logits: npt.NDArray[np.float32]) -> None:
     for reading, of_text in zip(decode("crnn", logits, "abc"), logits, strict=True):
         texts: dict[str, float] = {}

@@ -328,7 +328,7 @@ def collapse_by_definition(path: list[int]) -> list[int]:
 
 
 @given(st.lists(st.lists(st.integers(0, 4), min_size=7, max_size=7), min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_best_path_merges_repeats_and_drops_blanks(paths: list[list[int]]) -> None:
     logits = np.eye(5, dtype=np.float32)[np.array(paths)]
     collapsed = np.asarray(collapse_best_path(keras.ops.convert_to_tensor(logits), 7))
@@ -338,7 +338,7 @@ def test_best_path_merges_repeats_and_drops_blanks(paths: list[list[int]]) -> No
 
 
 @given(st.lists(st.integers(0, 2), min_size=6, max_size=6), st.lists(st.integers(1, 2), min_size=2, max_size=2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ctc_exact_match_wants_the_label_and_nothing_more(path: list[int], label: list[int]) -> None:
     logits = np.eye(3, dtype=np.float32)[np.array([path])]
     match = float(ctc_exact_match(keras.ops.convert_to_tensor(np.array([label])), keras.ops.convert_to_tensor(logits))[0])

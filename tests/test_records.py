@@ -115,7 +115,7 @@ def test_tensorflow_writes_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=300), max_size=8))
 def test_one_seek_gives_what_reading_in_order_gives(records: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:

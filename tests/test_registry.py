@@ -294,8 +294,7 @@ def test_dvc_parses_each_of_its_files_once_and_gets_its_own_copy(clone: Checkout
 def test_list_still_names_versions_whose_data_cannot_be_reached(published: Checkout, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     published.git("clone", "--quiet", published.origin, str(clone))
-    config = clone / ".dvc/config"
-    config.write_text(config.read_text().replace(str(published.remote), str(tmp_path / "nowhere")))
+    Checkout(clone).dvc("remote", "modify", "--local", "store", "url", str(tmp_path / "nowhere"))
     done = Checkout(clone).run("list", "--json")
     assert [(row["version"], row["samples"]) for row in json.loads(done.stdout)] == [("1.1.0", None), ("1.0.0", None)]
     assert "note: tiny@1.0.0: the remote does not list its files" in done.stderr
@@ -639,6 +638,15 @@ def test_get_overwrites_nothing_that_is_not_its_own(published: Checkout, tmp_pat
     assert hash_files(tmp_path) == before
 
 
+def test_get_names_a_folder_in_the_place_of_a_file(published: Checkout, tmp_path: Path) -> None:
+    shard = tmp_path / "got/train/00001.tfrecord"
+    get(published, "tiny@1.0.0", "--to", str(tmp_path / "got"))
+    shard.unlink()
+    shard.mkdir()
+    done = published.run("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
+    assert (done.returncode, f"{shard} is a folder; expected a file: move it away" in done.stderr) == (2, True), done.stderr
+
+
 def test_get_never_writes_through_a_link(published: Checkout, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "got").mkdir()
@@ -658,10 +666,8 @@ def copy_remote(published: Checkout, tmp_path: Path) -> tuple[Checkout, Path]:
     shard = (published.root / "data/tiny/test/00009.tfrecord").read_bytes()
     (found,) = [path for path in (copy / "remote").rglob("*") if path.is_file() and path.read_bytes() == shard]
     shutil.rmtree(copy / "checkout/.dvc/cache")
-    config = copy / "checkout/.dvc/config"
-    config.write_text(config.read_text().replace(str(published.remote), str(copy / "remote")))
     checkout = Checkout(copy / "checkout")
-    checkout.git("commit", "--quiet", "--all", "--message", "moved")
+    checkout.dvc("remote", "modify", "--local", "store", "url", str(checkout.remote))
     return checkout, found
 
 
@@ -906,6 +912,29 @@ def test_what_a_killed_fetch_left_in_the_cache_is_removed_a_day_later(published:
 def test_samples_for_torch_can_be_sent_to_worker_processes(published: Checkout) -> None:
     samples = captcha_registry.load("tiny", repo=published.origin, split="test").to_torch()
     assert pickle.loads(pickle.dumps(samples))[0][1] == samples[0][1]  # noqa: S301 - its own
+
+
+@pytest.mark.parametrize("place", ["clone", "its origin"])
+def test_a_version_comes_from_the_remote_that_its_own_commit_names(
+    published: Checkout, cache: Path, tmp_path: Path, place: str
+) -> None:
+    moved = published.copy_to(tmp_path / "moved")
+    moved.dvc("remote", "modify", "store", "url", str(tmp_path / "elsewhere"))
+    moved.commit("move the storage")
+    moved.git("clone", "--quiet", moved.origin, str(tmp_path / "clone"))
+    done = Checkout(tmp_path / "clone").run("get", "tiny@1.0.0", *(() if place == "clone" else ("--repo", moved.origin)))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(cache.parent.rglob("elsewhere"))
+
+
+def test_a_relative_remote_is_found_from_the_folder_of_the_project(published: Checkout, tmp_path: Path) -> None:
+    moved = published.copy_to(tmp_path / "moved")
+    moved.dvc("remote", "modify", "store", "url", "../remote")
+    moved.commit("a path of this project")
+    moved.git("tag", "--annotate", "--message", "x", "tiny@v1.2.0")
+    shutil.rmtree(moved.root / ".dvc/cache")
+    done = moved.run("get", "tiny@1.2.0", "--to", str(tmp_path / "fetched"))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_default_remote_that_is_not_there_is_told_with_what_chooses_one(published: Checkout, tmp_path: Path) -> None:

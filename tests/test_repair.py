@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from conftest import HANG_SECONDS, MEMORY, NOBODY, as_another_user, hash_files, wait_until
+from conftest import HANG_SECONDS, MEMORY, NOBODY, as_another_user, hash_files, replace_index, wait_until
 from processes import Process
 
 from captcha_registry.dataset.dataset import CaptchaDataset
@@ -379,7 +380,7 @@ def test_a_manifest_that_contradicts_itself_proves_nothing(patient: Patient) -> 
     path.write_text(path.read_text(encoding="utf-8").replace('"seed": 7', '"seed": 8'), encoding="utf-8")
     before = hash_files(patient.root)
     with pytest.raises(
-        UserError, match=r"dataset_id is .*: nothing can be verified with it: `rm -f .*/manifest.json`, and fetch or"
+        UserError, match=r"dataset_id is .*: nothing can be verified with it: `rm -f .*/manifest.json`, then fetch or"
     ):
         repair(patient.root)
     assert hash_files(patient.root) == before
@@ -389,7 +390,58 @@ def test_a_folder_in_the_place_of_a_manifest_is_for_its_owner_to_move(patient: P
     path = patient.root / MANIFEST_NAME
     path.unlink()
     path.mkdir()
-    with pytest.raises(UserError, match=r"with it: move that folder away, and fetch or draw the dataset again"):
+    with pytest.raises(UserError, match=r"with it: move that folder away, then fetch or draw the dataset again"):
+        repair(patient.root)
+
+
+def test_a_manifest_that_is_not_there_need_not_be_removed(patient: Patient) -> None:
+    (patient.root / MANIFEST_NAME).unlink()
+    with pytest.raises(UserError, match=r"manifest.json: is missing, .*with it: fetch or draw the dataset again"):
+        repair(patient.root)
+
+
+def test_the_manifest_of_a_newer_release_is_not_to_be_removed(patient: Patient) -> None:
+    path = patient.root / MANIFEST_NAME
+    path.write_text(path.read_text(encoding="utf-8").replace('"format_version": 1', '"format_version": 2'), encoding="utf-8")
+    with pytest.raises(UserError, match=r"install a newer release .*: format_version is 2; expected 1$"):
+        repair(patient.root)
+
+
+def test_an_index_that_was_written_with_other_labels_is_no_matter_of_a_repair(patient: Patient) -> None:
+    rows = read_index(patient.root / INDEX_NAME)
+    labels = pa.array(["A" * 3, *rows["label"].to_pylist()[1:]])
+    replace_index(patient.root, rows.set_column(rows.schema.get_field_index("label"), rows.schema.field("label"), labels))
+    assert (verify(patient.root, "full"), repair(patient.root)) == ([], [])
+    done = run_command("verify", patient.root, "--depth", "deep", cwd=patient.root.parent)
+    assert done.returncode == 1
+    assert "all files have the bytes that the manifest says, " in done.stdout
+    assert "`captcha-registry repair" not in done.stdout
+
+
+def test_a_folder_that_is_empty_after_a_repair_is_removed(patient: Patient) -> None:
+    before = hash_files(patient.root)
+    (patient.root / "train").rename(patient.root / "aside")
+    (patient.root / "train").mkdir()
+    (patient.root / "aside").rename(patient.root / "train/train")
+    repair(patient.root)
+    assert (hash_files(patient.root), verify(patient.root, "deep")) == (before, [])
+
+
+@pytest.mark.parametrize(
+    ("put", "message"),
+    [
+        (lambda path: path.symlink_to("nowhere"), "train is a symbolic link that leads nowhere: mount what it leads to, or"),
+        (lambda path: path.write_text("x"), "train is a file; expected a folder: move it away"),
+    ],
+    ids=["broken link", "file"],
+)
+def test_what_is_no_folder_where_one_belongs_is_named_before_anything_is_drawn(
+    patient: Patient, put: Callable[[Path], object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(patient.root / "train")
+    put(patient.root / "train")
+    monkeypatch.delattr(repair_module, "make_drawer")
+    with pytest.raises(UserError, match=message):
         repair(patient.root)
 
 
@@ -465,7 +517,7 @@ def test_the_command_tells_by_its_exit_code(patient: Patient) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.splitlines()[0].startswith(f"tiny/{patient.row['shard']}: ")
     assert "2 problems at depth deep" in done.stdout.splitlines()[-1]
-    assert " s: `captcha-registry repair tiny` repairs it, or tells how; if it was fetched, `captcha" in done.stdout
+    assert " s: `captcha-registry repair tiny` repairs it, or tells how; if it was fetched, the same `captcha" in done.stdout
 
     done = run_command("verify", "tiny", "--json", cwd=folder)
     assert done.returncode == 1

@@ -169,7 +169,7 @@ def test_what_was_fixed_and_broken_since_a_revision_is_shown_with_its_chance(rep
     assert {name for name in written if not name.startswith((".dvc/tmp", ".git/"))} == set()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_mcnemar_is_the_exact_binomial_test(num_fixed: int, num_broken: int) -> None:
     changed = num_fixed + num_broken
@@ -346,7 +346,7 @@ def test_errors_are_aligned_and_say_what_cures_them(report_project: ReportProjec
     assert item.remarks == ("50.0\N{NO-BREAK SPACE}% certain", "right if: no curve, full ink")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.text("0123AB", max_size=8), st.text("0123AB", max_size=8))
 def test_an_alignment_holds_both_texts_one_above_the_other(label: str, text: str) -> None:
     drawn, read = align(label, text)

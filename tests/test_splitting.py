@@ -423,6 +423,6 @@ def test_the_stage_says_what_to_do_without_a_dataset(project: Project) -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "error: data/generated/tiny/manifest.json is missing, so data/generated/tiny is not a complete dataset: "
-        "run `dvc repro`, or `dvc pull --allow-missing` if a DVC remote has it; if it was fetched, fetch it again with "
-        "`captcha-registry get`\n"
+        "run `dvc repro`, or `dvc pull --allow-missing` if a DVC remote has it; if it was fetched, fetch it again with the "
+        "same `captcha-registry get` as before\n"
     )

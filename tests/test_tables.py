@@ -76,7 +76,7 @@ def test_a_character_that_was_put_in_shifts_no_position() -> None:
     assert positions["accuracy"].tolist() == [1, 0.5]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SCORES)
 def test_a_reliability_diagram_counts_all_texts_and_is_off_by_the_calibration_error(scores: list[tuple[float, bool]]) -> None:
     confidence, right = (pd.Series(column) for column in zip(*scores, strict=True))

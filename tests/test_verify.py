@@ -545,7 +545,8 @@ def test_a_damaged_dataset_fails_the_run_and_is_not_described(described: Project
     assert done.returncode == 2
     first, *lines = done.stderr.splitlines()
     advice = (
-        "`captcha-registry repair data/tiny` repairs it, or tells how; if it was fetched, `captcha-registry get` fetches it again"
+        "`captcha-registry repair data/tiny` repairs it, or tells how; if it was fetched, the "
+        "same `captcha-registry get` as before fetches it again"
     )
     assert first == f"error: data/tiny is not as its manifest says; {advice}:"
     assert [line.split(": ")[0] for line in lines] == [f"data/tiny/test/{path.name}"] * 2

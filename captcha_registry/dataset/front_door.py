@@ -39,6 +39,15 @@ class CaptchaSample(DecodedSample):
     # Else Python would try the numbers from 0.
     __iter__ = None
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether two samples have the same number, the same text and the same pixels."""
+        if not isinstance(other, CaptchaSample):
+            return NotImplemented
+        return (self.id, self.label) == (other.id, other.label) and np.array_equal(self.image, other.image)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.label))
+
     def __getitem__(self, name: str) -> Any:
         """Return the image, the label or the id, as other libraries have them in a dict.
 

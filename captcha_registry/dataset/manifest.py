@@ -100,8 +100,8 @@ def read_manifest(root: Path) -> Manifest:
         return parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing, so {root} is not a complete dataset: {MAKE_OR_PULL}; if it was fetched, fetch it again with "
-            "`captcha-registry get`"
+            f"{path} is missing, so {root} is not a complete dataset: {MAKE_OR_PULL}; if it was fetched, fetch it again with the "
+            "same `captcha-registry get` as before"
         ) from None
 
 

@@ -171,9 +171,16 @@ def advise_cure(root: Path, problems: list[Problem]) -> str:
         return f"a repair is at work, or was killed: wait for its end, or run `{clear}`, which clears it away"
     if kinds == {"extra"}:
         return f"move what is not of the dataset out of {root}"
+    # Kinds that `deep` finds in files with the right bytes, too; only the index may also be damaged without another kind.
+    index = read_manifest(root).index if kinds <= {"record", "index", "duplicate"} else None
+    if index and _measure(root, index) == index:
+        return (
+            "all files have the bytes that the manifest says, so nothing was damaged after it was written: draw the dataset "
+            "again, or fetch it from where it is published"
+        )
     return (
         f"`{shlex.join(['captcha-registry', 'repair', str(root)])}` repairs it, or tells how; if it was fetched, "
-        "`captcha-registry get` fetches it again"
+        "the same `captcha-registry get` as before fetches it again"
     )
 
 

@@ -80,7 +80,7 @@ The alphabet is `{spec.alphabet}`.
 
 {_describe_drawing(manifest)}
 
-The dataset id, a hash of all that the manifest says, is `{manifest.dataset_id}`.
+The dataset id, a hash of all that the manifest says but for the versions of tools, is `{manifest.dataset_id}`.
 
 ## What is in it
 

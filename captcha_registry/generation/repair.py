@@ -5,6 +5,7 @@ one that cannot be verified is left as it is.
 """
 
 import hashlib
+import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -68,8 +69,9 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
         # What was never fetched is not missing.
         problems = verify_dataset(root, REPAIR_DEPTH, executor, splits=read_fetched_splits(root))
         if broken := [problem for problem in problems if problem.kind == "manifest"]:
-            raise UserError(f"{broken[0]}: nothing can be verified with it: {_tell_how_to_restore(root)}")
+            raise UserError(_tell_how_to_restore(root, broken[0]))
         manifest = read_manifest(root)
+        _require_folders(root, manifest)
         sources = _find_sources(root, problems)
         wrong = _find_wrong(problems)
         damaged = [entry for path, entry in manifest.entries.items() if path in sources or root / path in wrong]
@@ -89,6 +91,7 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
         for problem in problems:
             if problem.kind == "renamed" and problem.path in used:
                 problem.path.unlink()
+                _remove_empty(problem.path.parent, root)
         told = {entry.path: _describe(entry, sources, root) for entry in repaired}
         right = [entry for path, entry in manifest.entries.items() if path not in failed]
         for path, why_not in (_restore_cached(root, right, cache, executor) if cache else {}).items():
@@ -98,6 +101,26 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
                 told[path] = f"{told[path]}; in DVC's cache too" if path in told else "is right, and was restored in DVC's cache"
     extras = [p.path for p in problems if p.kind == "extra" or (p.kind == "renamed" and p.path not in used)]
     return Repair(told, failed, [path for path in extras if STAGING_NAME not in path.relative_to(root).parts])
+
+
+def _require_folders(root: Path, manifest: Manifest) -> None:
+    """Refuse what is no folder where one belongs, before anything is drawn for it.
+
+    Raises:
+        UserError: names it.
+    """
+    for folder in dict.fromkeys((root / path).parent for path in manifest.entries):
+        if folder.is_symlink() and not folder.exists():
+            raise UserError(f"{folder} is a symbolic link that leads nowhere: mount what it leads to, or remove the link")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file; expected a folder: move it away")
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    """Remove a folder out of which files were put back, and those around it, if they are empty now."""
+    while folder != root and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _put_in_place(staging: Path, root: Path, path: str) -> str:
@@ -185,21 +208,26 @@ def _find_cache(root: Path) -> Path | None:
         return Path(repo.cache.local.path) if repo else None
 
 
-def _tell_how_to_restore(root: Path) -> str:
+def _tell_how_to_restore(root: Path, broken: Problem) -> str:
     """Tell how a manifest comes back; DVC would bring back one that was damaged in its cache, too, through a hard link."""
     path = root / MANIFEST_NAME
+    if "format_version" in broken.what:
+        # A newer release wrote it, and it may be as it should.
+        return str(broken)
+    cached, is_folder, is_there = _find_cached(path), path.is_dir(), os.path.lexists(path)
+    is_good = cached is not None and cached.is_file() and _hash_for_dvc(cached) == cached.parent.name + cached.name
     # What is no file may be somebody's folder.
-    is_folder = path.is_dir()
-    remove = "move that folder away" if is_folder else f"`{shlex.join(['rm', '-f', str(path)])}`"
-    cached = _find_cached(path)
-    if cached is None:
-        return f"{remove}, and fetch or draw the dataset again, which keeps what is right"
-    if cached.is_file() and _hash_for_dvc(cached) == cached.parent.name + cached.name:
-        return f"{remove}, then `{shlex.join(['dvc', 'checkout', str(path)])}`"
-    files = [str(cached)] if is_folder else [str(path), str(cached)]
-    remove = ("move that folder away, " if is_folder else "") + f"`{shlex.join(['rm', '-f', *files])}`"
-    pull = shlex.join(["dvc", "pull", str(path)])
-    return f"DVC's cache has no good one either: {remove}, then `{pull}`, or `dvc repro` if it is on no remote"
+    files = [str(path)] if is_there and not is_folder else []
+    files += [str(cached)] if cached and cached.exists() and not is_good else []
+    steps = ["move that folder away"] if is_folder else []
+    steps += [f"`{shlex.join(['rm', '-f', *files])}`"] if files else []
+    if is_good:
+        steps.append(f"`{shlex.join(['dvc', 'checkout', str(path)])}`")
+    elif cached:
+        steps.append(f"`{shlex.join(['dvc', 'pull', str(path)])}`, or `dvc repro` if it is on no remote")
+    else:
+        steps.append("fetch or draw the dataset again, which keeps what is right")
+    return f"{broken}: nothing can be verified with it: {', then '.join(steps)}"
 
 
 def _find_cached(path: Path) -> Path | None:

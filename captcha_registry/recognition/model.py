@@ -128,7 +128,7 @@ def _require_one(path: Path) -> None:
     Raises:
         UserError: it is a folder or a pattern.
     """
-    is_folder = path.is_dir()
+    is_folder = os.path.isdir(path)  # noqa: PTH112 - a name that is too long is told where the file is opened
     # What is asked of a URL is no pattern, and may be a secret.
     if is_folder or (has_magic(str(path)) and not os.path.lexists(path) and not URL.match(str(path))):
         pattern = str(path / "*.png" if is_folder else path)

@@ -95,7 +95,10 @@ class DatasetDiff:
     @property
     def reason(self) -> str:
         """Why it calls for this bump."""
-        return DATASET_REASONS[self.bump]
+        is_seen_in_samples = self.columns_removed or any(len(ids) for kind, ids in self.samples.items() if kind != "added")
+        if self.bump != "major" or is_seen_in_samples:
+            return DATASET_REASONS[self.bump]
+        return f"the samples are the same, but not {', '.join(sorted({param.field for param in self.params} - LAYOUT))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,12 +111,7 @@ def _require_room(published: Published, sources: Mapping[str, RemoteFile], wante
     if target.exists() and not target.is_dir() and list(wanted.checksums) != [WHOLE]:
         raise UserError(f"{target} is a file; expected a folder, or a name that is free: choose another with --to")
     for path in wanted.checksums:
-        if link := next(
-            (part for part in [target / path, *(target / path).parents] if _is_below(part, target) and part.is_symlink()), None
-        ):
-            raise UserError(
-                f"{link} is a symbolic link, which leads out of {target}: remove it, or choose another folder with --to"
-            )
+        _require_place(target / path, target)
     leftovers, expected = [], {*sources, FETCHED_NAME}
     for path in _list_files(target):
         if (match := LEFTOVER.fullmatch(path)) and match[1] in sources:
@@ -129,6 +124,14 @@ def _require_room(published: Published, sources: Mapping[str, RemoteFile], wante
     manifest = target / MANIFEST_NAME
     if manifest.is_file() and MANIFEST_NAME in sources and not Checksum("md5", sources[MANIFEST_NAME].md5).fits(manifest):
         raise UserError(f"{target} holds another dataset or version than {published}: choose another folder with --to")
+
+
+def _require_place(path: Path, target: Path) -> None:
+    """Refuse a link on the way to a file, or a folder in its place."""
+    if link := next((part for part in [path, *path.parents] if _is_below(part, target) and part.is_symlink()), None):
+        raise UserError(f"{link} is a symbolic link, which leads out of {target}: remove it, or choose another folder with --to")
+    if path.is_dir() and path != target / WHOLE:
+        raise UserError(f"{path} is a folder; expected a file: move it away, or choose another folder with --to")
 
 
 def _list_files(target: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dvc.annotations import Artifact
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from filelock import Timeout
 from gto.constants import name_re
@@ -21,7 +22,7 @@ from semver import Version
 from captcha_registry.cache import hold_lock
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.verify import advise_cure, verify_dataset
-from captcha_registry.errors import UserError
+from captcha_registry.errors import UserError, list_causes
 from captcha_registry.machine import count_usable_cores, settle_user
 from captcha_registry.recognition.card import CARD_NAME, NETWORK_NAME
 from captcha_registry.recognition.onnx_network import ONNX_NAME
@@ -249,6 +250,8 @@ def _find_artifact(repo: Repo, artifact: Artifact, key: tuple[str, Version], com
     if path != (plain := str(PurePosixPath(path))):
         raise UserError(f"{where} is {path!r}; expected {plain!r}: correct it and commit")
     published = read_artifact(repo, key, commit)
+    if (Path(repo.root_dir) / path).is_file():
+        raise UserError(f"{where} is {path}, a file; expected the folder of a dataset or of a model")
     if not find_outputs(repo, path):
         raise UserError(f"{where} is {path}, in which DVC tracks nothing")
     return published
@@ -257,18 +260,22 @@ def _find_artifact(repo: Repo, artifact: Artifact, key: tuple[str, Version], com
 def _require_fresh(repo: Repo, published: Published) -> None:
     """Refuse outputs that are not what the pipeline would make now; what they were made from need not be here."""
     stages = sorted({out.stage.addressing for out in find_outputs(repo, published.path)})
-    with _keep_quiet("dvc"):
-        stale = repo.reproduce(targets=stages, dry=True, allow_missing=True)
+    run = f"run `{shlex.join(['dvc', 'repro', *stages])}` and commit"
+    try:
+        with _keep_quiet("dvc"):
+            stale = repo.reproduce(targets=stages, dry=True, allow_missing=True)
+    except DvcException as error:
+        # What a stage depends on, which dvc.lock does not know.
+        if isinstance(cause := list_causes(error)[-1], FileNotFoundError):
+            raise UserError(f"{published.name} was never made here, as {cause.filename} is missing: {run}") from None
+        raise
     if stale:
         # Damage, too, makes the pipeline run again; who repairs it need not wait for that. What is not here is not damaged.
         here = Path(repo.root_dir) / published.path
         if any((here / name).is_file() for name in (MANIFEST_NAME, CARD_NAME)):
             verify_folder(here)
         names = ", ".join(stage.addressing for stage in stale)
-        raise UserError(
-            f"{published.name} is not what the pipeline would make now ({names}): run "
-            f"`{shlex.join(['dvc', 'repro', *stages])}` and commit"
-        )
+        raise UserError(f"{published.name} is not what the pipeline would make now ({names}): {run}")
 
 
 @contextmanager

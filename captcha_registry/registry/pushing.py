@@ -295,4 +295,5 @@ def _explain_errors(remote: HashFileDB, what: str) -> Iterator[None]:
     # Every kind of remote has errors of its own, and no common ancestor.
     except Exception as error:  # noqa: BLE001 - its words are kept, but not its addresses
         problem = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"the remote at {remote.path} could not be {what} ({problem}); {AGAIN}") from None
+        place = remote.fs.unstrip_protocol(remote.path)
+        raise UserError(f"the remote at {place} could not be {what} ({problem}); {AGAIN}") from None

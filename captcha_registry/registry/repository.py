@@ -21,6 +21,7 @@ from urllib.parse import urlparse
 
 import gto.tag
 from dvc.config import Config, ConfigError
+from dvc.config_schema import RelPath
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.fs import GitFileSystem, RemoteMissingDepsError
 from dvc.parsing import ResolveError
@@ -198,8 +199,12 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
         raise _tracks_local_config(where)
     if (config := root / ".dvc" / "config").is_file():
         _check_config(Config.load_file(config), where)
-    _require_default_remote(Config(str(root / ".dvc")), where)
-    return Repo.open(str(root), scm=scm, config=_configure())
+    settings = Config(str(root / ".dvc"))
+    _require_default_remote(settings, where)
+    # From an earlier commit DVC would follow a relative path from the root of the disk. All else it reads in that commit;
+    # `Repo.open` would have it take the default remote of today.
+    relative = {name: remote for name, remote in settings["remote"].items() if isinstance(remote.get("url"), RelPath)}
+    return Repo(str(root), scm=scm, config=_configure(remote=relative))
 
 
 def _require_default_remote(settings: Config, where: str) -> None:
@@ -249,7 +254,7 @@ def _open_clone(url: str, where: str) -> Iterator[Repo]:
             yield repo
 
 
-def _configure(**others: dict[str, str]) -> dict[str, dict[str, str]]:
+def _configure(**others: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Say where DVC keeps what belongs to no repository, and what else it takes over a repository's own configuration."""
     return {"core": {"site_cache_dir": str(make_work_dir("dvc"))}, **others}
 
@@ -307,6 +312,8 @@ def _describe_problem(where: str, causes: list[BaseException]) -> str:
     """Say what went wrong, in which file, and what to do."""
     # The first cause says what happened; DVC's own words may be "SCM error".
     problem = COLOUR.sub("", " ".join(str(causes[-1]).split())) or type(causes[-1]).__name__
+    # Of a key that comes twice.
+    problem = problem.partition(" To suppress this check see")[0]
     said, is_locked, _ = problem.partition("Check the page ")
     if is_locked:
         return f"{where}: {said}Wait for it to end, or end it, and run the same command again"
