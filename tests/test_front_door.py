@@ -86,6 +86,15 @@ def test_a_sample_is_read_by_names_like_a_dict(tiny: LoadedDataset) -> None:
         _image, _label = sample
 
 
+def test_a_manifest_that_contradicts_itself_is_not_read_by(dataset_copy: Path) -> None:
+    manifest = dataset_copy / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 7', '"seed": 8'))
+    with pytest.raises(
+        UserError, match=r"manifest.json: dataset_id is .*: `captcha-registry repair .*` repairs it, or tells how"
+    ):
+        captcha_registry.load(dataset_copy)
+
+
 def test_samples_are_equal_by_number_text_and_pixels(tiny: LoadedDataset, dataset_copy: Path) -> None:
     first, second = tiny[:2]
     assert first in tiny

@@ -15,7 +15,7 @@ from captcha_registry.dataset.front_door import LoadedDataset
 from captcha_registry.dataset.index import read_index
 from captcha_registry.dataset.manifest import MANIFEST_NAME
 from captcha_registry.dataset.readings import READINGS_NAME, read_readings
-from captcha_registry.dataset.verify import require_dataset
+from captcha_registry.dataset.verify import advise_cure, find_manifest_problems, require_dataset
 from captcha_registry.errors import MAKE_OR_PULL, UserError, require_regular
 from captcha_registry.extras import advise_install, needs
 from captcha_registry.machine import expand_home
@@ -54,7 +54,10 @@ def load(
         dataset = _load_published(str(source), repo, version)
     else:
         # Absolute, as a notebook may go elsewhere before it reads.
-        dataset = LoadedDataset.of(open_folder(_require_folder(source, "datasets").absolute()))
+        folder = _require_folder(source, "datasets").absolute()
+        dataset = LoadedDataset.of(open_folder(folder))
+        for problem in find_manifest_problems(folder, dataset.manifest):
+            raise UserError(f"{problem}: {advise_cure(folder, [problem])}")
     return dataset if split is None else dataset.split(split)
 
 
