@@ -216,8 +216,9 @@ def remove(name: str) -> None:
     """
     check_values()
     params = read_params()
-    if section := next((section for section in ("datasets", "models") if name in (params[section] or {})), None):
-        raise UserError(f"{PARAMS_PATH} still names {name!r}: delete {section}.{name} there first, then what is left of it")
+    for section in ("datasets", "models"):
+        if name in (params[section] or {}):
+            raise UserError(f"{PARAMS_PATH} still names {name!r}: delete {section}.{name} there, then run this again")
     if not (leftover := find_removed().get(name)):
         raise UserError(f"nothing is left of {name!r}, and {PARAMS_PATH} does not name it: check the name")
     remove_leftover(leftover)

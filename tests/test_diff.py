@@ -113,7 +113,7 @@ def test_params_that_changed_are_named_with_old_and_new(version: DatasetVersion)
 
 
 def test_samples_that_are_the_same_are_not_called_changed(version: DatasetVersion) -> None:
-    assert diff_datasets(version, change_manifest(version, name="other")).reason == "the samples are the same, but not name"
+    assert diff_datasets(version, change_manifest(version, name="other")).reason == "name changed"
     assert diff_datasets(version, CASES["a column removed"][0](version)).reason == "samples were removed or changed"
 
 

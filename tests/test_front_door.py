@@ -86,7 +86,7 @@ def test_a_sample_is_read_by_names_like_a_dict(tiny: LoadedDataset) -> None:
         _image, _label = sample
 
 
-def test_a_manifest_that_contradicts_itself_is_not_read_by(dataset_copy: Path) -> None:
+def test_a_dataset_whose_manifest_contradicts_itself_is_not_loaded(dataset_copy: Path) -> None:
     manifest = dataset_copy / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"seed": 7', '"seed": 8'))
     with pytest.raises(

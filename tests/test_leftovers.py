@@ -188,7 +188,8 @@ def test_an_artifact_of_a_name_that_was_never_made_is_told(project: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (MODEL, f"params.yaml still names '{MODEL}': delete models.{MODEL} there first, then what is left of it"),
+        (MODEL, f"params.yaml still names '{MODEL}': delete models.{MODEL} there, then run this again"),
+        ("digits", "params.yaml still names 'digits': delete datasets.digits there, then run this again"),
         ("none-such", "nothing is left of 'none-such', and params.yaml does not name it: check the name"),
     ],
 )

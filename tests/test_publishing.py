@@ -568,6 +568,12 @@ def test_data_that_its_own_manifest_contradicts_is_refused(checkout: Checkout) -
     refuse(checkout, "1.0.0", "train/00000.tfrecord")
 
 
+def test_a_remote_that_does_not_answer_is_named_with_its_host(checkout: Checkout) -> None:
+    checkout.dvc("remote", "modify", "store", "url", "ssh://nobody@127.0.0.1:1/store")
+    checkout.commit("far away")
+    refuse(checkout, "1.0.0", "the remote at ssh://127.0.0.1:1/store/files/md5 could not be asked (")
+
+
 def test_an_artifact_that_is_a_file_is_refused(checkout: Checkout) -> None:
     pipeline = checkout.root / "dvc.yaml"
     pipeline.write_text(pipeline.read_text().replace("path: data/tiny\n", "path: data/tiny/index.parquet\n"))
@@ -577,11 +583,15 @@ def test_an_artifact_that_is_a_file_is_refused(checkout: Checkout) -> None:
 
 def test_what_was_never_made_is_refused_with_what_makes_it(checkout: Checkout) -> None:
     pipeline = YAML(typ="safe").load(checkout.root / "dvc.yaml")
-    pipeline["stages"]["make"]["deps"].append("nowhere.json")
+    pipeline["stages"]["make"]["deps"].append("tools.json")
+    pipeline["stages"]["check"] = {"cmd": "echo {} > tools.json", "outs": ["tools.json"]}
     YAML().dump(pipeline, checkout.root / "dvc.yaml")
     (checkout.root / "dvc.lock").unlink()
     checkout.commit("not made")
-    refuse(checkout, "1.0.0", "nowhere.json is missing: run `dvc repro make` and commit")
+    refuse(checkout, "1.0.0", "tools.json, from which it is made, is missing: run `dvc repro make` and commit")
+    checkout.dvc("repro", "--quiet", "make")
+    checkout.commit("made")
+    publish(checkout, "1.0.0")
 
 
 def test_a_key_that_comes_twice_is_named_without_how_to_hide_it(checkout: Checkout) -> None:

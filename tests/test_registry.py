@@ -280,21 +280,24 @@ def test_files_of_a_commit_are_never_read_through_a_stream_that_could_hang(
 def test_dvc_parses_each_of_its_files_once_and_gets_its_own_copy(clone: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     monkeypatch.setattr(repository, "parse_yaml", lambda text, path: parsed.append(text) or serialize.parse_yaml(text, path))
-    text = (clone.root / "dvc.lock").read_text()
-    for _ in range(2):
-        with open_repository(str(clone.root)) as repo:
-            content = strictyaml.load(str(clone.root / "dvc.lock"))[0]
-            assert content == serialize.parse_yaml(text, "dvc.lock")
-            content["stages"].clear()
-            assert [out.hash_info for out in repo.index.outs]
-    assert text in parsed
+    lock = clone.root / "dvc.lock"
+    lock.write_text(f"# {clone.root}, so that nobody has read it yet\n{lock.read_text()}")
+    clone.git("commit", "--quiet", "--all", "--message", "x")
+    clone.git("tag", "--annotate", "--message", "x", "tiny@v1.2.0")
+    content = strictyaml.load(str(lock))[0]
+    assert content == serialize.parse_yaml(lock.read_text(), "dvc.lock")
+    content["stages"].clear()
+    done = clone.run("get", "tiny@1.2.0", "--to", str(clone.root.parent / "got"))
+    assert done.returncode == 0, done.stderr
+    assert parsed.count(lock.read_text()) == 1
     assert len(parsed) == len(set(parsed))
 
 
 def test_list_still_names_versions_whose_data_cannot_be_reached(published: Checkout, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     published.git("clone", "--quiet", published.origin, str(clone))
-    Checkout(clone).dvc("remote", "modify", "--local", "store", "url", str(tmp_path / "nowhere"))
+    config = clone / ".dvc/config"
+    config.write_text(config.read_text().replace(str(published.remote), str(tmp_path / "nowhere")))
     done = Checkout(clone).run("list", "--json")
     assert [(row["version"], row["samples"]) for row in json.loads(done.stdout)] == [("1.1.0", None), ("1.0.0", None)]
     assert "note: tiny@1.0.0: the remote does not list its files" in done.stderr
@@ -666,8 +669,10 @@ def copy_remote(published: Checkout, tmp_path: Path) -> tuple[Checkout, Path]:
     shard = (published.root / "data/tiny/test/00009.tfrecord").read_bytes()
     (found,) = [path for path in (copy / "remote").rglob("*") if path.is_file() and path.read_bytes() == shard]
     shutil.rmtree(copy / "checkout/.dvc/cache")
+    config = copy / "checkout/.dvc/config"
+    config.write_text(config.read_text().replace(str(published.remote), str(copy / "remote")))
     checkout = Checkout(copy / "checkout")
-    checkout.dvc("remote", "modify", "--local", "store", "url", str(checkout.remote))
+    checkout.git("commit", "--quiet", "--all", "--message", "moved")
     return checkout, found
 
 
@@ -914,17 +919,19 @@ def test_samples_for_torch_can_be_sent_to_worker_processes(published: Checkout) 
     assert pickle.loads(pickle.dumps(samples))[0][1] == samples[0][1]  # noqa: S301 - its own
 
 
-@pytest.mark.parametrize("place", ["clone", "its origin"])
-def test_a_version_comes_from_the_remote_that_its_own_commit_names(
-    published: Checkout, cache: Path, tmp_path: Path, place: str
+def test_a_version_whose_commit_names_another_remote_than_today_is_read_by_the_address_of_its_repository(
+    published: Checkout, tmp_path: Path
 ) -> None:
     moved = published.copy_to(tmp_path / "moved")
     moved.dvc("remote", "modify", "store", "url", str(tmp_path / "elsewhere"))
-    moved.commit("move the storage")
+    moved.commit("another storage")
     moved.git("clone", "--quiet", moved.origin, str(tmp_path / "clone"))
-    done = Checkout(tmp_path / "clone").run("get", "tiny@1.0.0", *(() if place == "clone" else ("--repo", moved.origin)))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert not list(cache.parent.rglob("elsewhere"))
+    clone = Checkout(tmp_path / "clone")
+    done = clone.run("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
+    assert done.returncode == 2
+    assert "if its commit names another remote than today's, name the repository with --repo URL" in done.stderr
+    done = clone.run("get", "tiny@1.0.0", "--repo", moved.origin, "--to", str(tmp_path / "got"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_relative_remote_is_found_from_the_folder_of_the_project(published: Checkout, tmp_path: Path) -> None:

@@ -396,26 +396,33 @@ def test_a_folder_in_the_place_of_a_manifest_is_for_its_owner_to_move(patient: P
 
 def test_a_manifest_that_is_not_there_need_not_be_removed(patient: Patient) -> None:
     (patient.root / MANIFEST_NAME).unlink()
-    with pytest.raises(UserError, match=r"manifest.json: is missing, .*with it: fetch or draw the dataset again"):
+    with pytest.raises(UserError, match=r"manifest.json: is missing, [^`]*: run `dvc repro`, [^`]*`dvc pull[^`]*`[^:]*$"):
         repair(patient.root)
 
 
-def test_the_manifest_of_a_newer_release_is_not_to_be_removed(patient: Patient) -> None:
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ('"format_version": 2', r"install a newer release .*: format_version is 2; expected 1$"),
+        ('"format_version": 0', r": nothing can be verified with it: `rm -f "),
+        ('"zz": 1, "format_version": 1', r"zz is not a known key; .*: nothing can be verified with it: `rm -f "),
+    ],
+)
+def test_only_the_manifest_of_a_newer_release_is_not_to_be_removed(patient: Patient, written: str, message: str) -> None:
     path = patient.root / MANIFEST_NAME
-    path.write_text(path.read_text(encoding="utf-8").replace('"format_version": 1', '"format_version": 2'), encoding="utf-8")
-    with pytest.raises(UserError, match=r"install a newer release .*: format_version is 2; expected 1$"):
+    path.write_text(path.read_text(encoding="utf-8").replace('"format_version": 1', written), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
         repair(patient.root)
 
 
-def test_an_index_that_was_written_with_other_labels_is_no_matter_of_a_repair(patient: Patient) -> None:
+def test_verify_says_that_a_repair_does_not_cure_what_was_written_wrong(patient: Patient) -> None:
     rows = read_index(patient.root / INDEX_NAME)
     labels = pa.array(["A" * 3, *rows["label"].to_pylist()[1:]])
     replace_index(patient.root, rows.set_column(rows.schema.get_field_index("label"), rows.schema.field("label"), labels))
     assert (verify(patient.root, "full"), repair(patient.root)) == ([], [])
     done = run_command("verify", patient.root, "--depth", "deep", cwd=patient.root.parent)
     assert done.returncode == 1
-    assert "all files have the bytes that the manifest says, " in done.stdout
-    assert "`captcha-registry repair" not in done.stdout
+    assert "so they were written like this, and `captcha-registry repair` changes nothing: draw the" in done.stdout
 
 
 def test_a_folder_that_is_empty_after_a_repair_is_removed(patient: Patient) -> None:
@@ -435,14 +442,16 @@ def test_a_folder_that_is_empty_after_a_repair_is_removed(patient: Patient) -> N
     ],
     ids=["broken link", "file"],
 )
-def test_what_is_no_folder_where_one_belongs_is_named_before_anything_is_drawn(
-    patient: Patient, put: Callable[[Path], object], message: str, monkeypatch: pytest.MonkeyPatch
+def test_what_is_no_folder_where_one_belongs_is_named_and_the_rest_repaired(
+    patient: Patient, put: Callable[[Path], object], message: str
 ) -> None:
+    shards = [shard.path for shard in read_manifest(patient.root).shards]
     shutil.rmtree(patient.root / "train")
     put(patient.root / "train")
-    monkeypatch.delattr(repair_module, "make_drawer")
-    with pytest.raises(UserError, match=message):
-        repair(patient.root)
+    (patient.root / next(path for path in shards if path.startswith("test"))).unlink()
+    extras = ("train",) if (patient.root / "train").is_file() else ()
+    lines = repair(patient.root, failed=tuple(path for path in shards if path.startswith("train")), extras=extras)
+    assert [message in line for line in lines] == [False] + [True] * (len(lines) - 1)
 
 
 def test_two_repairs_at_once_are_one_too_many(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,8 +175,8 @@ def advise_cure(root: Path, problems: list[Problem]) -> str:
     index = read_manifest(root).index if kinds <= {"record", "index", "duplicate"} else None
     if index and _measure(root, index) == index:
         return (
-            "all files have the bytes that the manifest says, so nothing was damaged after it was written: draw the dataset "
-            "again, or fetch it from where it is published"
+            "these files have the bytes that the manifest says, so they were written like this, and `captcha-registry repair` "
+            "changes nothing: draw the dataset again"
         )
     return (
         f"`{shlex.join(['captcha-registry', 'repair', str(root)])}` repairs it, or tells how; if it was fetched, "

@@ -5,6 +5,7 @@ one that cannot be verified is left as it is.
 """
 
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -71,10 +72,11 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
         if broken := [problem for problem in problems if problem.kind == "manifest"]:
             raise UserError(_tell_how_to_restore(root, broken[0]))
         manifest = read_manifest(root)
-        _require_folders(root, manifest)
         sources = _find_sources(root, problems)
         wrong = _find_wrong(problems)
         damaged = [entry for path, entry in manifest.entries.items() if path in sources or root / path in wrong]
+        blocked = {entry.path: why_not for entry in damaged if (why_not := _find_obstacle((root / entry.path).parent))}
+        damaged = [entry for entry in damaged if entry.path not in blocked]
 
         named = {root / path for path in manifest.entries}
         failed = {
@@ -82,7 +84,7 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
             for p in problems
             if p.kind in {"folder", "index"} or (p.kind == "unreadable" and p.path not in named)
         }
-        failed |= _stage_files(root, manifest, damaged, sources, staging, executor)
+        failed |= blocked | _stage_files(root, manifest, damaged, sources, staging, executor)
         for entry in [entry for entry in damaged if entry.path not in failed]:
             if why_not := _put_in_place(staging, root, entry.path):
                 failed[entry.path] = why_not
@@ -103,24 +105,22 @@ def repair_dataset(root: Path, executor: Executor) -> Repair:
     return Repair(told, failed, [path for path in extras if STAGING_NAME not in path.relative_to(root).parts])
 
 
-def _require_folders(root: Path, manifest: Manifest) -> None:
-    """Refuse what is no folder where one belongs, before anything is drawn for it.
-
-    Raises:
-        UserError: names it.
-    """
-    for folder in dict.fromkeys((root / path).parent for path in manifest.entries):
-        if folder.is_symlink() and not folder.exists():
-            raise UserError(f"{folder} is a symbolic link that leads nowhere: mount what it leads to, or remove the link")
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file; expected a folder: move it away")
+def _find_obstacle(folder: Path) -> str:
+    """Say what is in the place of a folder that belongs there; nothing if it is there or can be made."""
+    if folder.is_symlink() and not folder.exists():
+        return f"{folder} is a symbolic link that leads nowhere: mount what it leads to, or remove it, and run this again"
+    if folder.exists() and not folder.is_dir():
+        return f"{folder} is a file; expected a folder: move it away, and run this again"
+    return ""
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
     """Remove a folder out of which files were put back, and those around it, if they are empty now."""
-    while folder != root and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
+    # Another program may write into it, or it may be somebody else's.
+    with suppress(OSError):
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _put_in_place(staging: Path, root: Path, path: str) -> str:
@@ -211,13 +211,13 @@ def _find_cache(root: Path) -> Path | None:
 def _tell_how_to_restore(root: Path, broken: Problem) -> str:
     """Tell how a manifest comes back; DVC would bring back one that was damaged in its cache, too, through a hard link."""
     path = root / MANIFEST_NAME
-    if "format_version" in broken.what:
-        # A newer release wrote it, and it may be as it should.
+    if not os.path.lexists(path) or _is_of_newer_release(path):
+        # It says itself what to do; a newer one may be as it should.
         return str(broken)
-    cached, is_folder, is_there = _find_cached(path), path.is_dir(), os.path.lexists(path)
+    cached, is_folder = _find_cached(path), path.is_dir()
     is_good = cached is not None and cached.is_file() and _hash_for_dvc(cached) == cached.parent.name + cached.name
     # What is no file may be somebody's folder.
-    files = [str(path)] if is_there and not is_folder else []
+    files = [] if is_folder else [str(path)]
     files += [str(cached)] if cached and cached.exists() and not is_good else []
     steps = ["move that folder away"] if is_folder else []
     steps += [f"`{shlex.join(['rm', '-f', *files])}`"] if files else []
@@ -228,6 +228,15 @@ def _tell_how_to_restore(root: Path, broken: Problem) -> str:
     else:
         steps.append("fetch or draw the dataset again, which keeps what is right")
     return f"{broken}: nothing can be verified with it: {', then '.join(steps)}"
+
+
+def _is_of_newer_release(manifest: Path) -> bool:
+    """Tell whether a manifest says that it has a later format than this release reads."""
+    try:
+        version = json.loads(manifest.read_bytes())["format_version"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+    return isinstance(version, int) and version > Manifest.model_fields["format_version"].default
 
 
 def _find_cached(path: Path) -> Path | None:

@@ -98,7 +98,7 @@ class DatasetDiff:
         is_seen_in_samples = self.columns_removed or any(len(ids) for kind, ids in self.samples.items() if kind != "added")
         if self.bump != "major" or is_seen_in_samples:
             return DATASET_REASONS[self.bump]
-        return f"the samples are the same, but not {', '.join(sorted({param.field for param in self.params} - LAYOUT))}"
+        return f"{', '.join(sorted({param.field for param in self.params} - LAYOUT))} changed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,10 +187,8 @@ def find_tracked_files(repo: Repo, revision: str, folder: str, where: str) -> di
             entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
         except DataIndexDirError as error:
             problem = error.__cause__ or error
-            raise UserError(
-                f"{where}: the remote does not list its files ({problem}): check address and rights; if its storage has moved "
-                "since, name the new place with `dvc remote modify --local NAME url ADDRESS` in a checkout"
-            ) from None
+            other = "" if repo.url else "; if its commit names another remote than today's, name the repository with --repo URL"
+            raise UserError(f"{where}: the remote does not list its files ({problem}): check address and rights{other}") from None
         except KeyError:
             raise UserError(f"{where}: DVC tracks nothing under {folder} there") from None
         paths = [_check_path(where, entry.key[len(prefix) :]) for entry in entries]

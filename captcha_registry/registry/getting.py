@@ -130,6 +130,7 @@ def _require_place(path: Path, target: Path) -> None:
     """Refuse a link on the way to a file, or a folder in its place."""
     if link := next((part for part in [path, *path.parents] if _is_below(part, target) and part.is_symlink()), None):
         raise UserError(f"{link} is a symbolic link, which leads out of {target}: remove it, or choose another folder with --to")
+    # An artifact that is one file takes the name of its target, or one in it.
     if path.is_dir() and path != target / WHOLE:
         raise UserError(f"{path} is a folder; expected a file: move it away, or choose another folder with --to")
 

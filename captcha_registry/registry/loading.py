@@ -56,7 +56,7 @@ def load(
         # Absolute, as a notebook may go elsewhere before it reads.
         folder = _require_folder(source, "datasets").absolute()
         dataset = LoadedDataset.of(open_folder(folder))
-        for problem in find_manifest_problems(folder, dataset.manifest):
+        if problem := next(find_manifest_problems(folder, dataset.manifest), None):
             raise UserError(f"{problem}: {advise_cure(folder, [problem])}")
     return dataset if split is None else dataset.split(split)
 

@@ -265,9 +265,12 @@ def _require_fresh(repo: Repo, published: Published) -> None:
         with _keep_quiet("dvc"):
             stale = repo.reproduce(targets=stages, dry=True, allow_missing=True)
     except DvcException as error:
-        # What a stage depends on, which dvc.lock does not know.
-        if isinstance(cause := list_causes(error)[-1], FileNotFoundError):
-            raise UserError(f"{published.name} was never made here, as {cause.filename} is missing: {run}") from None
+        # A file that a stage depends on, and of which dvc.lock says nothing.
+        if isinstance(cause := list_causes(error)[-1], FileNotFoundError) and cause.filename:
+            raise UserError(
+                f"dvc.lock does not say how {published.name} was made, and {cause.filename}, from which it is made, is missing: "
+                f"{run}"
+            ) from None
         raise
     if stale:
         # Damage, too, makes the pipeline run again; who repairs it need not wait for that. What is not here is not damaged.

@@ -21,7 +21,6 @@ from urllib.parse import urlparse
 
 import gto.tag
 from dvc.config import Config, ConfigError
-from dvc.config_schema import RelPath
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.fs import GitFileSystem, RemoteMissingDepsError
 from dvc.parsing import ResolveError
@@ -73,13 +72,14 @@ NUM_PARSED = 16
 
 
 @lru_cache(NUM_PARSED)
-def _parse_text(text: str, path: str) -> bytes:
-    return pickle.dumps(parse_yaml(text, path))
+def _parse_text(text: str) -> bytes:
+    # The path is for an error, to which `strictyaml` gives its own.
+    return pickle.dumps(parse_yaml(text, ""))
 
 
 def _parse_once(text: str, path: str, typ: str = "safe") -> Any:
     """Parse a dvc.yaml or dvc.lock; DVC asks for the same one up to ten times in a command, and may change what it gets."""
-    return pickle.loads(_parse_text(text, path)) if typ == "safe" else parse_yaml(text, path, typ)  # noqa: S301 - pickled here
+    return pickle.loads(_parse_text(text)) if typ == "safe" else parse_yaml(text, path, typ)  # noqa: S301 - pickled here
 
 
 # A dry run of `publish` in this project takes a fifth less processor time.
@@ -199,12 +199,10 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
         raise _tracks_local_config(where)
     if (config := root / ".dvc" / "config").is_file():
         _check_config(Config.load_file(config), where)
-    settings = Config(str(root / ".dvc"))
-    _require_default_remote(settings, where)
-    # From an earlier commit DVC would follow a relative path from the root of the disk. All else it reads in that commit;
-    # `Repo.open` would have it take the default remote of today.
-    relative = {name: remote for name, remote in settings["remote"].items() if isinstance(remote.get("url"), RelPath)}
-    return Repo(str(root), scm=scm, config=_configure(remote=relative))
+    _require_default_remote(Config(str(root / ".dvc")), where)
+    # Of every commit it takes the default remote of today: what .dvc/config.local holds for that, such as a password, is for no
+    # other address.
+    return Repo.open(str(root), scm=scm, config=_configure())
 
 
 def _require_default_remote(settings: Config, where: str) -> None:
@@ -254,7 +252,7 @@ def _open_clone(url: str, where: str) -> Iterator[Repo]:
             yield repo
 
 
-def _configure(**others: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _configure(**others: dict[str, str]) -> dict[str, dict[str, str]]:
     """Say where DVC keeps what belongs to no repository, and what else it takes over a repository's own configuration."""
     return {"core": {"site_cache_dir": str(make_work_dir("dvc"))}, **others}
 
@@ -312,7 +310,7 @@ def _describe_problem(where: str, causes: list[BaseException]) -> str:
     """Say what went wrong, in which file, and what to do."""
     # The first cause says what happened; DVC's own words may be "SCM error".
     problem = COLOUR.sub("", " ".join(str(causes[-1]).split())) or type(causes[-1]).__name__
-    # Of a key that comes twice.
+    # ruamel.yaml ends the error of a key that comes twice with how to hide it.
     problem = problem.partition(" To suppress this check see")[0]
     said, is_locked, _ = problem.partition("Check the page ")
     if is_locked:
