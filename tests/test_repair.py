@@ -394,6 +394,13 @@ def test_a_folder_in_the_place_of_a_manifest_is_for_its_owner_to_move(patient: P
         repair(patient.root)
 
 
+def test_a_pipe_in_the_place_of_a_manifest_is_not_waited_for(patient: Patient) -> None:
+    (patient.root / MANIFEST_NAME).unlink()
+    os.mkfifo(patient.root / MANIFEST_NAME)
+    with pytest.raises(UserError, match=r"is not a regular file: .*with it: `rm -f .*`, then fetch or draw"):
+        repair(patient.root)
+
+
 def test_a_manifest_that_is_not_there_need_not_be_removed(patient: Patient) -> None:
     (patient.root / MANIFEST_NAME).unlink()
     with pytest.raises(UserError, match=r"manifest.json: is missing, [^`]*: run `dvc repro`, [^`]*`dvc pull[^`]*`[^:]*$"):

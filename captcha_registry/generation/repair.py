@@ -211,7 +211,7 @@ def _find_cache(root: Path) -> Path | None:
 def _tell_how_to_restore(root: Path, broken: Problem) -> str:
     """Tell how a manifest comes back; DVC would bring back one that was damaged in its cache, too, through a hard link."""
     path = root / MANIFEST_NAME
-    if not os.path.lexists(path) or _is_of_newer_release(path):
+    if not os.path.lexists(path) or (path.is_file() and _is_of_newer_release(path)):
         # It says itself what to do; a newer one may be as it should.
         return str(broken)
     cached, is_folder = _find_cached(path), path.is_dir()
