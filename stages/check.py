@@ -212,14 +212,14 @@ def remove(name: str) -> None:
     """Remove what is left of a dataset or model.
 
     Raises:
-        UserError: nothing is.
+        UserError: nothing is, or params.yaml still names it.
     """
     check_values()
-    params = read_params()
-    for section in ("datasets", "models"):
-        if name in (params[section] or {}):
-            raise UserError(f"{PARAMS_PATH} still names {name!r}: delete {section}.{name} there, then run this again")
     if not (leftover := find_removed().get(name)):
+        params = read_params()
+        for section in ("datasets", "models"):
+            if name in (params[section] or {}):
+                raise UserError(f"{PARAMS_PATH} still names {name!r}: delete {section}.{name} there, then run this again")
         raise UserError(f"nothing is left of {name!r}, and {PARAMS_PATH} does not name it: check the name")
     remove_leftover(leftover)
     print(f"removed: {leftover}; DVC's cache keeps the data, and Git what was committed")

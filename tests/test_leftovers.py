@@ -185,6 +185,17 @@ def test_an_artifact_of_a_name_that_was_never_made_is_told(project: Path) -> Non
     assert str(leftover) == "artifacts.old in dvc.yaml"
 
 
+def test_what_is_left_of_a_model_is_removed_beside_a_dataset_of_its_name(project: Path) -> None:
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    del params["models"][MODEL]
+    params["datasets"][MODEL] = dict(params["datasets"][DATASET])
+    yaml.dump(params, project / "params.yaml")
+    with chdir(project):
+        check.remove(MODEL)
+    assert not (project / "models" / MODEL / "model.keras").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
