@@ -43,6 +43,9 @@ _BROKEN_PIPE_CODE = 128 + 13
 
 # So long a stopped process may clean up undisturbed; a signal that comes later ends it at once.
 _CLEANING_SECONDS = 5.0
+# So long it may clean up at all, and so long what libraries do at the end may take. The signal may have come where one had just
+# taken a lock, as `subprocess` does while it waits for a program: it stays taken, and who needs it next would wait for ever.
+_CLEANING_LIMIT_SECONDS = 30.0
 _SWALLOWED_SECONDS = 0.1
 
 # Of a terminal that does not say how wide it is.
@@ -163,20 +166,21 @@ def _raise_on_signals(received: list[int]) -> Iterator[None]:
         # Only the main thread gets signals.
         yield
         return
-    deadline = 0.0
+    came = 0.0
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal deadline
+        nonlocal came
         if not received:
             received.append(number)
             _silence_unraisable()
-            deadline = time.monotonic() + _CLEANING_SECONDS
+            came = time.monotonic()
             # Code in C may swallow the error, as PyArrow does while it imports pandas: then it is raised again.
             before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop) or signal.SIG_DFL
             signal.setitimer(signal.ITIMER_REAL, _SWALLOWED_SECONDS, _SWALLOWED_SECONDS)
         elif _is_cleaning_up():
-            if number != signal.SIGALRM and time.monotonic() > deadline:
-                end_at_once(number, None)
+            is_alarm = number == signal.SIGALRM
+            if time.monotonic() > came + (_CLEANING_LIMIT_SECONDS if is_alarm else _CLEANING_SECONDS):
+                end_at_once(received[0] if is_alarm else number, None)
             return
         raise StoppedError(received[0])
 
@@ -207,6 +211,8 @@ def _end(code: int) -> NoReturn:
     _finish_output(code)
     for process in multiprocessing.active_children():
         process.kill()
+    signal.signal(signal.SIGALRM, lambda _number, _frame: os._exit(code))
+    signal.setitimer(signal.ITIMER_REAL, _CLEANING_LIMIT_SECONDS)
     atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to do only this
     os._exit(code)
 

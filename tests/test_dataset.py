@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +121,16 @@ def test_a_number_outside_is_an_index_error(tiny: CaptchaDataset, number: int) -
         tiny[[number]]
 
 
-def test_a_shard_that_was_not_fetched_is_named_with_what_to_do(dataset_copy: Path) -> None:
+def put_a_file_in_place_of_the_folder(shard: Path) -> None:
+    """As after `mv` of one thing over another."""
+    shutil.rmtree(shard.parent)
+    shard.parent.touch()
+
+
+@pytest.mark.parametrize("remove", [Path.unlink, put_a_file_in_place_of_the_folder])
+def test_a_shard_that_was_not_fetched_is_named_with_what_to_do(dataset_copy: Path, remove: Callable[[Path], None]) -> None:
     samples = captcha_registry.load(dataset_copy)
-    (dataset_copy / samples.index["shard"][3].as_py()).unlink()
+    remove(dataset_copy / samples.index["shard"][3].as_py())
     for read in (lambda: samples[3], samples.to_numpy):
         with pytest.raises(UserError, match=r"\.tfrecord is missing: if only one split was fetched, load that one"):
             read()

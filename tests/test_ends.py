@@ -355,6 +355,32 @@ def test_a_pipe_that_does_not_wait_gets_all_of_the_output() -> None:
     assert (process.returncode, errors) == (0, b"")
 
 
+LOCK_LEFT_TAKEN = """
+import atexit, signal, sys, threading
+from captcha_registry import ends
+
+ends._CLEANING_LIMIT_SECONDS = 0.5
+ends.prepare_process()
+lock = threading.Lock()
+if sys.argv[1] == "at the end":
+    atexit.register(lock.acquire)
+with ends.report_errors():
+    lock.acquire()
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        if sys.argv[1] == "while it cleans up":
+            lock.acquire()
+"""
+
+
+@pytest.mark.parametrize("when", ["while it cleans up", "at the end"])
+def test_a_process_does_not_wait_for_ever_for_a_lock_that_a_signal_left_taken(when: str) -> None:
+    command = [sys.executable, "-c", LOCK_LEFT_TAKEN, when]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", STOPPED)
+
+
 def test_a_signal_after_the_work_changes_nothing() -> None:
     # As TensorFlow does where Python ends, when handlers of signals are no more.
     begin = "import os, signal, sys; from captcha_registry.ends import prepare_process, report_errors; prepare_process()"

@@ -61,11 +61,11 @@ class LocalFiles:
     def _explain_absence(self, path: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             fetched = sorted(read_fetched_splits(self.root) or ())
             cure = (
                 f"only {' and '.join(fetched)} was fetched: load it with split={fetched[0]!r}, or in a command with "
-                f"--split {fetched[0]}, or fetch the rest"
+                f"--split {fetched[0]}, or fetch or export all of it, without --split"
                 if fetched
                 else "if only one split was fetched, load that one; "
                 f"else fetch it again, or run `{shlex.join(['captcha-registry', 'repair', str(self.root)])}`"
