@@ -341,6 +341,37 @@ def test_a_password_goes_only_where_its_owner_says(hostile: Checkout, guarded: s
     assert Guarded.shown
 
 
+@pytest.mark.filterwarnings("ignore:(BasicAuth|The 'auth' parameter) is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("base", [False, True])
+def test_a_password_of_a_checkout_goes_to_no_address_that_an_older_commit_names(
+    hostile: Checkout, guarded: str, tmp_path: Path, *, base: bool
+) -> None:
+    hostile.dvc("push", "--quiet")
+    config, pipeline = hostile.root / ".dvc/config", YAML(typ="safe").load(hostile.root / "dvc.yaml")
+    pipeline["stages"]["make"]["outs"] = [{path: {"remote": "other"}} for path in pipeline["stages"]["make"]["outs"]]
+    YAML().dump(pipeline, hostile.root / "dvc.yaml")
+    name = "server" if base else "other"
+    servers = f"{REMOTE}    url = /nowhere\n['remote \"{name}\"']\n    url = {guarded}\n"
+    config.write_text(servers + ("['remote \"other\"']\n    url = remote://server\n" if base else ""))
+    hostile.commit("a server")
+    hostile.git("tag", "--annotate", "--message", "a server", "tiny@v1.0.0")
+    hostile.git("push", "--quiet", "origin", "tiny@v1.0.0")
+    config.write_text(config.read_text().replace(guarded, "http://127.0.0.1:1"))
+    hostile.commit("another server")
+    shutil.rmtree(hostile.root / ".dvc/cache")
+    login = f"['remote \"{name}\"']\n    auth = basic\n    user = me\n    password = s3cret\n"
+    (hostile.root / ".dvc/config.local").write_text(login)
+    done = hostile.run("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
+    assert [shown for shown in Guarded.shown if shown] == []
+    assert done.returncode == 2
+    assert f"sets url of remote {name!r} to {guarded}, and today it is http://127.0.0.1:1, so " in done.stderr
+    # As its owner may say.
+    config.write_text(config.read_text().replace("http://127.0.0.1:1", guarded))
+    done = hostile.run("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
+    assert done.returncode == 0, done.stderr
+    assert any(Guarded.shown)
+
+
 def test_a_password_in_the_address_of_a_repository_is_an_argument_of_no_program(hostile: Checkout, tmp_path: Path) -> None:
     publish(hostile)
     origin = hostile.root.parent / "origin.git"

@@ -23,7 +23,7 @@ from captcha_registry.cache import find_cache_dir, hold_lock, make_cache_folder,
 from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, InsidePath, Manifest, parse_manifest
 from captcha_registry.errors import FULL_DISK, UserError
-from captcha_registry.registry.repository import Published, open_revision
+from captcha_registry.registry.repository import Published, open_revision, require_same_places
 from captcha_registry.workspace import link_or_copy, name_full_disk
 
 # Remotes answer slowly rather than narrowly: several files are under way at once.
@@ -175,7 +175,9 @@ def find_tracked_files(repo: Repo, revision: str, folder: str, where: str) -> di
     """
     prefix = tuple(folder.split("/"))
     with open_revision(repo, revision):
-        index = Index(repo, stages=_find_stages(repo, folder, where)).data["repo"]
+        stages = _find_stages(repo, folder, where)
+        require_same_places(repo, {out.remote for stage in stages for out in stage.outs if out.remote}, where)
+        index = Index(repo, stages=stages).data["repo"]
         remotes = [storage.remote for storage in index.storage_map.values() if storage.remote]
         kept_file_systems.update(remote.fs for remote in remotes)
         if named := [remote.path for remote in remotes if isinstance(remote, FileStorage)]:

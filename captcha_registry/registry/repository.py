@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -390,6 +390,39 @@ def open_revision(repo: Repo, revision: str) -> Iterator[None]:
     with explain_errors(where), repo.switch(revision):
         _check_config(repo.config.read("repo"), where)
         yield
+
+
+def require_same_places(repo: Repo, names: Iterable[str], where: str) -> None:
+    """Refuse to hand what .dvc/config.local holds for a remote to another address that an older commit has for it.
+
+    Args:
+        repo: shows that commit.
+        names: the remotes that are to be asked.
+        where: opens the line of an error.
+
+    Raises:
+        UserError: one has another address today.
+    """
+    if repo.url:
+        # A clone has no such file.
+        return
+    today, then = Config(str(Path(repo.scm.root_dir, ".dvc")), validate=False), repo.config["remote"]
+    own = today.read("local")["remote"]
+    asked = sorted({name.lower() for name in names} & {*then})
+    for name in asked:
+        # Its address may be below that of another remote.
+        base = urlparse(str(then[name].get("url", "")))
+        if base.scheme == "remote" and base.netloc.lower() in {*then} - {*asked}:
+            asked.append(base.netloc.lower())
+    for name in (name for name in asked if name in own):
+        for option in PLACES:
+            now = today["remote"][name].get(option)
+            if option in then[name] and str(then[name][option]) != str(now):
+                raise UserError(
+                    f"{where}: its commit sets {option} of remote {name!r} to {then[name][option]}, and today it is {now}, so "
+                    "what .dvc/config.local holds for it, such as a password, could go to a stranger: to read the version "
+                    "without that file, name the repository with --repo URL, in Python with repo=URL"
+                )
 
 
 def find_commits(repo: Repo) -> dict[tuple[str, Version], str]:
