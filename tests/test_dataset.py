@@ -127,7 +127,12 @@ def put_a_file_in_place_of_the_folder(shard: Path) -> None:
     shard.parent.touch()
 
 
-@pytest.mark.parametrize("remove", [Path.unlink, put_a_file_in_place_of_the_folder])
+def link_to_itself(shard: Path) -> None:
+    shard.unlink()
+    shard.symlink_to(shard.name)
+
+
+@pytest.mark.parametrize("remove", [Path.unlink, put_a_file_in_place_of_the_folder, link_to_itself])
 def test_a_shard_that_was_not_fetched_is_named_with_what_to_do(dataset_copy: Path, remove: Callable[[Path], None]) -> None:
     samples = captcha_registry.load(dataset_copy)
     remove(dataset_copy / samples.index["shard"][3].as_py())
@@ -146,13 +151,23 @@ def test_a_mask_selects_where_it_is_true(tiny: CaptchaDataset) -> None:
 
 
 def test_a_pandas_mask_of_rows_in_another_order_is_refused(tiny: CaptchaDataset) -> None:
-    frame = tiny.index.to_pandas()
-    dark = frame["ink_luminance"] < 90
-    assert tiny[dark].index.equals(tiny[dark.to_numpy()].index)
-    for key in (dark[::-1], frame.sort_values("ink_luminance")["ink_luminance"] < 90):
-        with pytest.raises(TypeError, match=r"in another order than the samples: bring it back with `\.sort_index\(\)`$"):
-            tiny[key]
-        assert tiny[key.sort_index()].index.equals(tiny[dark].index)
+    everything = tiny.index.to_pandas()
+    # Of a part of a frame, too, and whatever its rows are called.
+    for samples, frame in ((tiny, everything), (tiny.split("test"), everything[everything["split"] == "test"])):
+        dark = frame["ink_luminance"] < 90
+        expected = samples[dark.to_numpy()].index
+        assert samples[dark].index.equals(expected)
+        for column in ("id", "label"):
+            assert samples[frame.set_index(column)["ink_luminance"] < 90].index.equals(expected)
+        ordered = frame.sort_values("ink_luminance")
+        for other in (frame[::-1], ordered, ordered.set_index(ordered.index * 1.5), ordered.set_index("label")):
+            with pytest.raises(
+                TypeError, match=r"in another order than the samples, or may be: bring it back with `\.sort_index"
+            ):
+                samples[other["ink_luminance"] < 90]
+        with pytest.raises(TypeError, match=r"or may be: .*, or give `\.to_numpy\(\)` of one that has their order$"):
+            samples[frame.set_index("label").rename_axis(None)["ink_luminance"] < 90]
+        assert samples[ordered["ink_luminance"].sort_index() < 90].index.equals(expected)
 
 
 @pytest.mark.parametrize("key", [True, 1.0, [1.9, 2.2], ["1"], [[1, 2]], None], ids=str)
@@ -415,6 +430,9 @@ def test_pytorch_loads_the_selection_in_its_order(tiny: CaptchaDataset, num_work
     found = np.concatenate([batch.numpy() for batch, _ in batches])
     np.testing.assert_array_equal(found, images.transpose(0, 3, 1, 2))
     assert [label for _, batch in batches for label in batch] == labels.tolist()
+    for key in (slice(2), [1], "label"):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            samples[key]
 
 
 def test_hugging_face_gets_every_sample(tiny: CaptchaDataset) -> None:

@@ -684,7 +684,7 @@ def test_without_fonts_the_one_of_captcha_is_used_and_with_them_none_but_those(f
 
 
 @pytest.mark.parametrize(
-    ("there", "told"), [((), "none"), (("b.ttf", "a.otf", "notes.txt"), r"a\.otf, b\.ttf")], ids=["nothing", "others"]
+    ("there", "told"), [((), "none"), (("b.TTF", "a.otf", "notes.txt"), r"a\.otf, b\.TTF")], ids=["nothing", "others"]
 )
 def test_a_missing_font_is_named_with_what_is_there(there: tuple[str, ...], told: str, tmp_path: Path) -> None:
     for name in there:
@@ -696,7 +696,7 @@ def test_a_missing_font_is_named_with_what_is_there(there: tuple[str, ...], told
 
 def test_a_folder_is_no_font(tmp_path: Path) -> None:
     (tmp_path / "folder.ttf").mkdir()
-    with pytest.raises(UserError, match=r"folder\.ttf"):
+    with pytest.raises(UserError, match=r"fonts names 'folder\.ttf', which is no file in .*; font files there: none$"):
         read_fonts(with_changes(WIDE, fonts=("folder.ttf",)), tmp_path)
 
 
@@ -709,8 +709,46 @@ def test_a_font_with_every_character_passes_at_any_size(size: int, font_dir: Pat
 def test_a_file_that_is_no_font_is_named(file: bytes, font_dir: Path) -> None:
     good = (font_dir / "droid.ttf").read_bytes()
     drawer = Drawer(with_changes(WIDE, fonts=("droid.ttf", "broken.ttf")), (good, file))
-    with pytest.raises(UserError, match=r"fonts/broken\.ttf is no TrueType or OpenType font"):
+    with pytest.raises(UserError, match=r"fonts/broken\.ttf cannot be drawn at \d+ pixels .*: it is damaged, no TrueType or Op"):
         drawer.check_fonts()
+
+
+def change_every_line_end(font: bytes) -> bytes:
+    """As a transfer does that takes a font for a text."""
+    return font.replace(b"\n", b"\r\n")
+
+
+def flip_bits_of_an_outline(font: bytes) -> bytes:
+    """Damage what is read only when the character is drawn."""
+    place = find_table(font, b"glyf") + 1_000
+    return font[:place] + bytes(byte ^ 0xFF for byte in font[place : place + 20_000]) + font[place + 20_000 :]
+
+
+@pytest.mark.parametrize("damage", [change_every_line_end, flip_bits_of_an_outline])
+def test_a_font_that_is_damaged_is_named(damage: Callable[[bytes], bytes], font_dir: Path) -> None:
+    drawer = Drawer(with_changes(WIDE, fonts=("broken.ttf",)), (damage((font_dir / "droid.ttf").read_bytes()),))
+    with pytest.raises(UserError, match=r"fonts/broken\.ttf cannot be drawn at \d+ pixels .*: it is damaged, no TrueType or Op"):
+        drawer.check_fonts()
+
+
+def make_bitmap_font(height: int) -> bytes:
+    """Make a font of a blank, 0 and 1 in one size, in the Glyph Bitmap Distribution Format of Adobe."""
+    characters = [
+        f"STARTCHAR {code}\nENCODING {code}\nSWIDTH 500 0\nDWIDTH 16 0\nBBX 8 {height} 4 0\nBITMAP\n{row * height}ENDCHAR\n"
+        for code, row in ((32, "00\n"), (48, "7E\n"), (49, "18\n"))
+    ]
+    sizes = f"FONT_ASCENT {height}\nFONT_DESCENT 0\nPIXEL_SIZE {height}\n"
+    head = (
+        f"FONT bitmap\nSIZE {height} 72 72\nFONTBOUNDINGBOX 16 {height} 0 0\nSTARTPROPERTIES 3\n{sizes}ENDPROPERTIES\nCHARS 3\n"
+    )
+    return f"STARTFONT 2.1\n{head}{''.join(characters)}ENDFONT\n".encode()
+
+
+def test_a_size_that_a_bitmap_font_lacks_is_named() -> None:
+    spec = with_changes(WIDE, fonts=("bitmap.bdf",), alphabet="01")
+    Drawer(with_changes(spec, font_sizes=(42,)), (make_bitmap_font(42),)).check_fonts()
+    with pytest.raises(UserError, match=r"fonts/bitmap\.bdf cannot be drawn at 50 pixels .* or has other sizes only$"):
+        Drawer(with_changes(spec, font_sizes=(42, 50)), (make_bitmap_font(42),)).check_fonts()
 
 
 @pytest.mark.parametrize("name", FONTS[:2])

@@ -4,6 +4,7 @@ import base64
 import gc
 import pydoc
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -237,6 +238,42 @@ def test_a_dataset_whose_pictures_cannot_be_read_says_why(dataset_copy: Path) ->
     assert "60 (train 48, test 12)" in html
     assert "No picture could be read: " in html
     assert ".tfrecord is missing" in html
+
+
+def test_a_dataset_that_was_replaced_while_it_was_open_is_to_be_loaded_again(
+    dataset_copy: Path, grown_dataset: CaptchaDataset
+) -> None:
+    loaded = captcha_registry.load(dataset_copy)
+    shutil.rmtree(dataset_copy)
+    shutil.copytree(grown_dataset.root, dataset_copy)
+    # Of equal samples of both the records are in other places.
+    for shard in dataset_copy.glob("*/*.tfrecord"):
+        shard.chmod(0o644)
+        shard.write_bytes(shard.read_bytes()[1:])
+    for read in (lambda: loaded[5], loaded.to_numpy, lambda: list(loaded)):
+        with pytest.raises(UserError, match=rf": the dataset in {dataset_copy} was replaced after it was loaded: load it again$"):
+            read()
+
+
+FORKED = """
+import os, signal, sys
+import captcha_registry
+from captcha_registry.dataset import read_ahead
+
+read_ahead.RUN_SAMPLES = 1
+samples = iter(captcha_registry.load(sys.argv[1]))
+next(samples)
+if (child := os.fork()):
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(60)
+list(samples)
+"""
+
+
+def test_an_iteration_that_goes_on_in_a_forked_process_is_refused(tiny: LoadedDataset) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, tiny.root], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert "this iteration began in the process from which this one was forked: begin another" in done.stderr
 
 
 def test_a_damaged_record_is_told_with_its_place_and_what_draws_it_again(dataset_copy: Path) -> None:

@@ -592,6 +592,8 @@ def test_a_split_is_told_which_dataset_it_is_of(patient: Patient, command: str) 
     done = run_command(command, f"{patient.root}/train", cwd=patient.root)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {patient.root}/train is a part of the dataset in {patient.root}: name that folder\n"
+    done = run_command(command, ".", cwd=patient.root / "train")
+    assert done.stderr == f"error: . is a part of the dataset in {patient.root}: name that folder\n"
 
 
 def test_a_split_on_another_disk_is_repaired(patient: Patient) -> None:

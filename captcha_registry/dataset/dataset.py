@@ -103,9 +103,10 @@ class CaptchaDataset:
             if key.ndim != 1 or key.dtype.kind not in "iub":
                 of = f" of {key.dtype}" if key.ndim else ""
                 raise TypeError(f"samples are selected by whole numbers, a slice or a mask, not by {type(found).__name__}{of}")
-            if key.dtype.kind == "b" and _is_reordered(found):
+            if key.dtype.kind == "b" and _is_reordered(found, self.index):
                 raise TypeError(
-                    "the rows of this pandas mask are in another order than the samples: bring it back with `.sort_index()`"
+                    "the rows of this pandas mask are in another order than the samples, or may be: bring it back with "
+                    "`.sort_index()`, or give `.to_numpy()` of one that has their order"
                 )
         return self._of(self.index.take(np.arange(len(self))[key]))
 
@@ -423,9 +424,12 @@ def _require_known_splits(manifest: Manifest, index: pa.Table) -> None:
             )
 
 
-def _is_reordered(mask: object) -> bool:
-    """Tell whether a pandas mask names the rows of a frame, by their numbers, in another order than theirs."""
-    if (labels := getattr(mask, "index", None)) is None or callable(labels) or labels.dtype.kind not in "iu":
+def _is_reordered(mask: object, rows: pa.Table) -> bool:
+    """Tell whether a pandas mask names its rows in another order than that of the samples, or in one that cannot be told."""
+    if (labels := getattr(mask, "index", None)) is None or callable(labels):
         return False
-    numbers, places = np.asarray(labels), np.arange(len(labels))
-    return not np.array_equal(numbers, places) and np.array_equal(np.sort(numbers), places)
+    names = np.asarray(labels)
+    if labels.name in rows.column_names:
+        return bool(list(names) != rows[labels.name].to_pylist())
+    # Those of a part of a frame are numbers that increase, too.
+    return names.dtype.kind not in "iuf" or bool(np.any(names[1:] < names[:-1]))

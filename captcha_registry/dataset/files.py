@@ -1,13 +1,14 @@
 """Where the files of a dataset are: in a folder, or somewhere that other rooms know how to reach."""
 
+import errno
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from captcha_registry.dataset.manifest import FileEntry, read_fetched_splits
+from captcha_registry.dataset.manifest import FileEntry, read_fetched_splits, read_manifest
 from captcha_registry.errors import UserError, require_regular
 
 
@@ -51,17 +52,23 @@ class LocalFiles:
             with self._explain_absence(path):
                 found = FileEntry.of(self.root, path, entry.num_samples)
             if found != entry:
-                raise UserError(
-                    f"{self.root / path} has other bytes than the manifest says: "
-                    f"`{shlex.join(['captcha-registry', 'repair', str(self.root)])}` draws it again"
-                )
+                raise UserError(f"{self.root / path} has other bytes than the manifest says: {self.advise_cure()}")
         return self.root
+
+    def advise_cure(self) -> str:
+        """Say what to do about a file that is not the one of the manifest."""
+        with suppress(UserError, OSError):
+            if read_manifest(self.root).entries != self.entries:
+                return f"the dataset in {self.root} was replaced after it was loaded: load it again"
+        return f"`{shlex.join(['captcha-registry', 'repair', str(self.root)])}` draws it again"
 
     @contextmanager
     def _explain_absence(self, path: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                raise
             fetched = sorted(read_fetched_splits(self.root) or ())
             cure = (
                 f"only {' and '.join(fetched)} was fetched: load it with split={fetched[0]!r}, or in a command with "

@@ -8,7 +8,6 @@
 Trainings use the base class, `CaptchaDataset`, so a change to what is only shown here makes no model out of date.
 """
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captcha_registry.dataset.dataset import CaptchaDataset, DecodedSample
+from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.notebook import encode_png, show_dataset, show_sample
 from captcha_registry.dataset.read_ahead import read_ahead
 from captcha_registry.dataset.records import DamagedRecordError, Sample
@@ -221,7 +221,7 @@ class LoadedDataset(CaptchaDataset):
     def _advise(self, error: DamagedRecordError) -> DamagedRecordError:
         """Say where a damaged record is, and what brings a right one."""
         if self.version:
-            where, command, does = error.path, f"get {self.name}@{self.version}", "fetches and verifies all files"
+            where, cure = error.path, f"`captcha-registry get {self.name}@{self.version}` fetches and verifies all files"
         else:
-            where, command, does = self.root / error.path, shlex.join(["repair", str(self.root)]), "draws it again"
-        return DamagedRecordError(where, error.offset, f"{error.problem}: `captcha-registry {command}` {does}")
+            where, cure = self.root / error.path, LocalFiles(self.root, self.manifest.entries).advise_cure()
+        return DamagedRecordError(where, error.offset, f"{error.problem}: {cure}")

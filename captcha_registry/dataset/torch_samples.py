@@ -1,5 +1,6 @@
 """A dataset as PyTorch's DataLoader takes it."""
 
+import operator
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,10 @@ class TorchSamples(Dataset[tuple[torch.Tensor, str]]):
         return len(self._samples)
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, str]:
-        """Read one sample."""
-        sample = self._samples[number]
+        """Read one sample.
+
+        Raises:
+            TypeError: it is named by something else than a whole number.
+        """
+        sample = self._samples[operator.index(number)]
         return torch.tensor(sample.image).permute(2, 0, 1), sample.label

@@ -41,6 +41,8 @@ DRAWING_PACKAGES = ("captcha", "numba", "pillow", "zlib-ng")
 
 FONTS_DIR = Path("fonts")
 
+_FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc", ".woff", ".woff2", ".bdf", ".pcf", ".pfb"}
+
 # No font has a glyph for the last code point: what is drawn for it is drawn for every character that a font lacks.
 _MISSING = "\U0010ffff"
 
@@ -174,18 +176,23 @@ class Drawer:
         return np.argwhere(np.asarray(canvas))[:, ::-1] - 4
 
     def check_fonts(self) -> None:
-        """Make sure that every font shows every character.
+        """Make sure that every font shows every character in every size.
 
         Raises:
-            UserError: a file is not a font, or lacks characters.
+            UserError: a file is not a font, is damaged, or lacks characters or sizes.
         """
-        for name, file in zip(self.spec.fonts, self.font_files, strict=True):
+        fonts = zip(self.spec.fonts, self.font_files, strict=True)
+        for (name, file), size in itertools.product(fonts, self.spec.font_sizes):
             try:
-                font = ImageFont.truetype(BytesIO(file), min(self.spec.font_sizes))
-            except OSError as error:
-                raise UserError(f"{FONTS_DIR / name} is no TrueType or OpenType font ({error})") from None
-            missing = bytes(font.getmask(_MISSING))
-            if lacking := [c for c in self.spec.alphabet if not any(mask := bytes(font.getmask(c))) or mask == missing]:
+                font = ImageFont.truetype(BytesIO(file), size)
+                missing, _, *masks = (bytes(font.getmask(character)) for character in (_MISSING, " ", *self.spec.alphabet))
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"{FONTS_DIR / name} cannot be drawn at {size} pixels ({error}): it is damaged, no TrueType or OpenType "
+                    "font, or has other sizes only"
+                ) from None
+            pairs = zip(self.spec.alphabet, masks, strict=True)
+            if lacking := [character for character, mask in pairs if not any(mask) or mask == missing]:
                 raise UserError(f"{FONTS_DIR / name} has no glyph for {''.join(lacking)!r}: use another font or alphabet")
 
     def draw(self, sample_id: int) -> Captcha:
@@ -324,8 +331,12 @@ def read_fonts(spec: DatasetSpec, folder: Path = FONTS_DIR) -> tuple[bytes, ...]
     """
     for name in spec.fonts:
         if not (folder / name).is_file():
-            found = ", ".join(sorted(path.name for path in folder.glob("*.?tf"))) or "none"
-            raise UserError(f"fonts names {name!r}, which is not in {folder.absolute()}; font files there: {found}")
+            files = (path.name for path in folder.glob("*") if path.is_file() and path.suffix.lower() in _FONT_SUFFIXES)
+            problem = "no file" if os.path.lexists(folder / name) else "not"
+            raise UserError(
+                f"fonts names {name!r}, which is {problem} in {folder.absolute()}; font files there: "
+                f"{', '.join(sorted(files)) or 'none'}"
+            )
     return tuple((folder / name).read_bytes() for name in spec.fonts)
 
 
@@ -356,7 +367,10 @@ def make_drawer(manifest: Manifest, instead: str) -> Drawer:
         raise UserError(f"{error}: {where}") from None
     for name, sha256 in hash_fonts(manifest.spec.fonts, drawer.font_files).items():
         if sha256 != manifest.fonts[name]:
-            raise UserError(f"the font {name} has SHA-256 {sha256}; expected {manifest.fonts[name]}: {where}")
+            raise UserError(
+                f"{FONTS_DIR / name} has SHA-256 {sha256}; expected {manifest.fonts[name]}: bring the file back that drew "
+                f"{manifest.name}, such as with `git checkout`, or {where}"
+            )
     return drawer
 
 
