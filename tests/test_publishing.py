@@ -519,6 +519,81 @@ def test_what_a_sparse_checkout_leaves_out_is_named_with_what_brings_it(checkout
     assert checkout.run("list").returncode == 0
 
 
+def test_a_file_that_git_takes_for_unchanged_is_named_with_what_ends_that(checkout: Checkout) -> None:
+    checkout.git("update-index", "--skip-worktree", "dvc.lock")
+    refuse(
+        checkout, "1.0.0", "takes dvc.lock for unchanged, whatever it holds: run `git update-index --no-skip-worktree dvc.lock`"
+    )
+    checkout.git("update-index", "--no-skip-worktree", "dvc.lock")
+    publish(checkout, "1.0.0")
+
+
+def test_a_clone_without_files_is_told_how_to_get_them(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.git("clone", "--quiet", "--no-checkout", checkout.origin, str(tmp_path / "clone"))
+    clone = Checkout(tmp_path / "clone")
+    assert "no file is here, as after `git clone --no-checkout`: run `git checkout HEAD -- :/`" in clone.run("list").stderr
+    clone.git("checkout", "HEAD", "--", ":/")
+    assert clone.run("list").returncode == 0
+
+
+def test_a_folder_that_is_not_here_is_named_with_what_brings_it(checkout: Checkout) -> None:
+    (checkout.root / ".gitignore").write_text("/source\n/data/tiny\n")
+    checkout.git("rm", "--quiet", "data/tiny/.gitignore")
+    checkout.commit("as `dvc add` has it")
+    shutil.rmtree(checkout.root / "data/tiny")
+    refuse(checkout, "1.0.0", "error: data/tiny is not here: run `dvc checkout`, or `dvc pull --allow-missing` if that does not")
+    checkout.dvc("checkout")
+    publish(checkout, "1.0.0")
+
+
+@pytest.mark.parametrize("change", ["no project", "unsafe settings"])
+def test_a_default_branch_with_which_no_reader_could_begin_is_refused(checkout: Checkout, tmp_path: Path, change: str) -> None:
+    checkout.git("clone", "--quiet", checkout.origin, str(tmp_path / "other"))
+    other = Checkout(tmp_path / "other")
+    if change == "no project":
+        other.git("rm", "--quiet", "-r", ".dvc")
+        message = "origin: the default branch of this Git repository has no .dvc folder at its top, and readers begin there"
+    else:
+        other.dvc("config", "core.no_scm", "false")
+        message = "origin: its .dvc/config sets core.no_scm, which can reach files"
+    other.git("commit", "--quiet", "--all", "--message", change)
+    other.git("push", "--quiet", "origin", "HEAD:refs/heads/pages")
+    origin = checkout.root.parent / "origin.git"
+    run_git(origin, "symbolic-ref", "HEAD", "refs/heads/pages", bare=True)
+    refuse(checkout, "1.0.0", message)
+    assert message.removeprefix("origin") in checkout.run("list", "--repo", checkout.origin).stderr
+    run_git(origin, "symbolic-ref", "HEAD", "refs/heads/main", bare=True)
+    publish(checkout, "1.0.0")
+
+
+def test_a_version_whose_tag_was_moved_at_the_origin_is_nobodys_predecessor(
+    checkout: Checkout, grown_dataset: CaptchaDataset
+) -> None:
+    publish(checkout, "1.0.0")
+    first = checkout.git("rev-parse", "HEAD")
+    checkout.make(grown_dataset.root)
+    checkout.git("push", "--quiet", "--force", "origin", ":refs/tags/tiny@v1.0.0")
+    checkout.git("tag", "--annotate", "--force", "--message", "moved", "tiny@v1.0.0")
+    checkout.git("push", "--quiet", "origin", "tiny@v1.0.0")
+    checkout.git("tag", "--annotate", "--force", "--message", "as it was", "tiny@v1.0.0", first)
+    refuse(checkout, "1.0.1", f"at origin, and on {first[:8]} here: run `git fetch --tags --force`, and ask who moved it")
+    checkout.git("fetch", "--quiet", "--tags", "--force")
+    assert not publish(checkout, "1.0.1")["already_published"]
+
+
+def test_a_push_that_cannot_be_signed_is_told_how_to_go_without(checkout: Checkout) -> None:
+    checkout.git("config", "push.gpgSign", "true")
+    refuse(checkout, "1.0.0", "if that is about a signature: `git config push.gpgSign false` pushes without one")
+    # Now the key is at fault, of which a dry run makes no use.
+    run_git(checkout.root.parent / "origin.git", "config", "receive.certNonceSeed", "seed", bare=True)
+    checkout.git("config", "gpg.program", "false")
+    done = checkout.run("publish", "tiny", "1.0.0")
+    assert (done.returncode, checkout.list_origin_tags()) == (2, [])
+    assert "if that is about a signature: `git config push.gpgSign false` pushes without one" in done.stderr
+    checkout.git("config", "push.gpgSign", "false")
+    publish(checkout, "1.0.0")
+
+
 def test_each_output_is_looked_for_at_the_remote_of_its_own(
     checkout: Checkout, tiny_dataset: CaptchaDataset, tmp_path: Path
 ) -> None:
@@ -873,10 +948,10 @@ def test_who_has_no_git_identity_is_refused_before_anything_is_pushed(
     for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
         monkeypatch.delenv(name)
     checkout.git("config", "user.useConfigOnly", "true")
-    refuse(checkout, "1.0.0", "Git does not know who publishes: run `git config user.name NAME`")
+    refuse(checkout, "1.0.0", "Git does not know who publishes, or when: run `git config user.name NAME`")
     monkeypatch.setenv("GIT_COMMITTER_NAME", "")
     checkout.git("config", "committer.name", ".")
-    advice = "run `unset GIT_COMMITTER_NAME`, `git config committer.name NAME` and `git config committer.email ADDRESS`"
+    advice = "run `unset GIT_COMMITTER_NAME`, and if that is not enough `git config committer.name NAME` and `git config comm"
     with pytest.raises(UserError, match=advice):
         require_committer(checkout.root)
     monkeypatch.delenv("GIT_COMMITTER_NAME")
@@ -1017,7 +1092,7 @@ def test_another_command_of_dvc_is_waited_for_as_it_is_advised(checkout: Checkou
     # DVC tries for seconds.
     monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
     with closing(LockFile(checkout.root / ".dvc/tmp/lock")):
-        refuse(checkout, "1.0.0", "another DVC process is running or was terminated abruptly. Wait for it to end, or end it, and")
+        refuse(checkout, "1.0.0", "another DVC process is running or was terminated abruptly. Wait for it to end, or end it, or")
     publish(checkout, "1.0.0")
 
 

@@ -160,13 +160,23 @@ def test_a_project_and_its_remotes_may_lie_in_any_folder(tiny_dataset: CaptchaDa
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [("sha1", "is a Git repository with no .dvc folder at its top"), ("sha256", "whose objects have SHA-256 names")],
+    [
+        ("sha1", "the default branch of this Git repository has no .dvc folder at its top"),
+        ("sha256", "whose objects have SHA-256 names"),
+    ],
 )
 def test_a_repository_that_cannot_hold_versions_says_why(tmp_path: Path, names: str, message: str) -> None:
     run_git(tmp_path, "init", f"--object-format={names}")
     run_git(tmp_path, "commit", "--allow-empty", "--message", "nothing")
     done = Checkout(tmp_path).run("list", "--repo", str(tmp_path))
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
+def test_a_repository_with_tags_and_no_branch_says_so(published: Checkout, tmp_path: Path) -> None:
+    copy = published.copy_to(tmp_path / "copy")
+    run_git(tmp_path / "copy/origin.git", "update-ref", "-d", "refs/heads/main", bare=True)
+    done = copy.run("list", "--repo", copy.origin)
+    assert (done.returncode, "it has no branch: nothing was pushed to it yet, or tags only, or" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -608,7 +618,7 @@ def test_what_cannot_be_written_here_is_no_matter_of_the_remote(public_folder: P
     (public_folder / "a").chmod(0o777)
     remote.fetch(checksum, public_folder / "a/b")
     (public_folder / "there").unlink()
-    with pytest.raises(UserError, match="there is not on the remote: its owner has to run `dvc push`"):
+    with pytest.raises(UserError, match="there is not on the remote: its owner has to run `dvc push --all-tags`"):
         remote.fetch(checksum, public_folder / "a/b")
 
 

@@ -121,7 +121,7 @@ class RemoteFile:
             "the DVC cache of that repository is damaged; delete that file"
             if self.kept
             else "the remote is damaged; its owner has to delete that file there, and to run "
-            "`dvc push` from a checkout that has the right one"
+            "`dvc push --all-tags` from a checkout that has the right one"
         )
         return UserError(
             f"{self.name}: {self.location} has other bytes than were published, {checksum.algorithm} {checksum.hexdigest}: {cure}"
@@ -141,7 +141,8 @@ class RemoteFile:
                     raise OSError(error.errno, error.strerror, str(written.parent)) from None
             if isinstance(error, FileNotFoundError):
                 raise UserError(
-                    f"{self.name}: {self.location} is not on the remote: its owner has to run `dvc push`, or the address is wrong"
+                    f"{self.name}: {self.location} is not on the remote: its owner has to run `dvc push --all-tags`, or the "
+                    "address is wrong"
                 ) from None
             problem = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
@@ -183,14 +184,17 @@ def find_tracked_files(repo: Repo, revision: str, folder: str, where: str) -> di
         if named := [remote.path for remote in remotes if isinstance(remote, FileStorage)]:
             raise UserError(
                 f"{where}: DVC's settings say that its remote {named[0]} is version_aware or a worktree, which holds files under "
-                "their names; expected a plain one: take that out with `dvc remote modify --unset`"
+                "their names; expected a plain one: take that out with `dvc remote modify --unset NAME version_aware` or "
+                "`worktree`, where it is set with --local or --global also with that"
             )
         try:
             entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
         except DataIndexDirError as error:
             problem = error.__cause__ or error
+            lost = "its owner has to run `dvc push --all-tags`, or the address is wrong"
+            cure = lost if isinstance(problem, FileNotFoundError) else "check address and rights"
             other = "" if repo.url else "; if its commit names another remote than today's, name the repository with --repo URL"
-            raise UserError(f"{where}: the remote does not list its files ({problem}): check address and rights{other}") from None
+            raise UserError(f"{where}: the remote does not list its files ({problem}): {cure}{other}") from None
         except KeyError:
             raise UserError(f"{where}: DVC tracks nothing under {folder} there") from None
         paths = [_check_path(where, entry.key[len(prefix) :]) for entry in entries]

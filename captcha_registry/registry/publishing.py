@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from dvc.annotations import Artifact
 from dvc.exceptions import DvcException
+from dvc.fs import GitFileSystem
 from dvc.repo import Repo
 from filelock import Timeout
 from gto.constants import name_re
@@ -49,6 +50,7 @@ from captcha_registry.registry.repository import (
     newest_first,
     parse_version,
     read_artifact,
+    require_readable,
 )
 from captcha_registry.registry.tagging import (
     RemoteTag,
@@ -134,10 +136,15 @@ def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, l
         raise UserError(f"nothing is committed yet: run `git commit` and `git push {GIT_REMOTE} HEAD` first")
     artifacts = _read_artifacts(repo, name)
     taken = _require_taggable_commit(root, commit, name, version)
+    _require_readers(repo, commit)
     published = _find_artifact(repo, artifacts[name], (name, version), commit)
     _require_fresh(repo, published)
     objects = find_objects(repo, published)
     files = find_files(repo, published)
+    if not (root / published.path).exists():
+        raise UserError(
+            f"{published.path} is not here: run `dvc checkout`, or `dvc pull --allow-missing` if that does not find it"
+        )
     here = verify_folder(root / published.path)
     require_sound_cache(objects, root / published.path)
     require_remotes(objects)
@@ -178,6 +185,9 @@ def _require_files(root: Path) -> None:
     """Refuse files of DVC that a reader of the commit sees otherwise: links, which it does not follow, and what is not here."""
     for entry in run_git(root, "ls-files", "-z", "-t", "--stage", "--", ".dvc", "dvc.yaml", "dvc.lock").split("\0"):
         kind, _, path = entry.partition("\t")
+        if kind.startswith("S ") and (root / path).exists():
+            cure = shlex.join(["git", "update-index", "--no-skip-worktree", path])
+            raise UserError(f"Git takes {path} for unchanged, whatever it holds: run `{cure}`")
         if kind.startswith("S "):
             raise UserError(f"{path} is not here, as the checkout is sparse: run `git sparse-checkout disable`")
         if " 120000 " in kind:
@@ -230,9 +240,21 @@ def _require_known_commit(root: Path, commit: str) -> None:
     if not heads or (commit not in heads and run_git(root, "rev-list", "--max-count=1", commit, "--not", *heads)):
         is_detached = run_git(root, "rev-parse", "--abbrev-ref", "HEAD").strip() == "HEAD"
         where = "HEAD:refs/heads/BRANCH` first, with the name of a branch" if is_detached else "HEAD` first"
-        raise UserError(f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push {GIT_REMOTE} {where}")
-    if not run_git(root, "ls-remote", GIT_REMOTE, "HEAD"):
-        raise UserError(f"{GIT_REMOTE}: {explain_no_default_branch([branch for _, branch in told])}")
+        raise UserError(
+            f"commit {commit[:8]} is on no branch of {GIT_REMOTE}: run `git push {GIT_REMOTE} {where}; if the branch has moved "
+            "on there, `git pull` before"
+        )
+
+
+def _require_readers(repo: Repo, commit: str) -> None:
+    """Refuse a Git remote that nobody can begin to read, as its default branch is missing, or is no DVC project."""
+    root = Path(repo.root_dir)
+    if not (default := run_git(root, "ls-remote", GIT_REMOTE, "HEAD").partition("\t")[0]):
+        branches = [line.split("\t")[1] for line in run_git(root, "ls-remote", "--heads", GIT_REMOTE).splitlines()]
+        raise UserError(f"{GIT_REMOTE}: {explain_no_default_branch(branches)}")
+    if default != commit:
+        fetch(root, default)
+        require_readable(GitFileSystem(scm=repo.scm, rev=default), GIT_REMOTE)
 
 
 def _read_artifacts(repo: Repo, name: str) -> Mapping[str, Artifact]:
@@ -335,6 +357,12 @@ def _find_predecessor(repo: Repo, published: Published, taken: Mapping[str, Remo
     known = {other: commit for (artifact, other), commit in find_commits(repo).items() if artifact == name}
     if unknown := sorted(tags - {published.tag, *list_tags(root, f"{name}@v*")}):
         raise UserError(f"{GIT_REMOTE} has {unknown[0]}, which is not known here: run `git fetch --tags`")
+    for other, commit in known.items():
+        if (there := taken.get(make_tag(name, other))) and there.annotated and there.commit != commit:
+            raise UserError(
+                f"{make_tag(name, other)} is on commit {there.commit[:8]} at {GIT_REMOTE}, and on {commit[:8]} here: run "
+                "`git fetch --tags --force`, and ask who moved it, as a version never changes"
+            )
     others = [other for other in known if make_tag(name, other) in tags and other != version and not other.prerelease]
     lower = [other for other in others if other < version]
     higher = [other for other in others if other > version and (other.major == version.major or not lower)]

@@ -114,7 +114,10 @@ def make_tag(name: str, version: Version) -> str:
 def explain_no_default_branch(branches: Sequence[str]) -> str:
     """Say what is wrong with a repository whose HEAD names none of its branches, and who can put it right."""
     if not branches:
-        return "it is empty, nothing was pushed to it yet, or what answers there is no Git host"
+        return (
+            "it has no branch: nothing was pushed to it yet, or tags only, or what answers there is no Git host; its owner has "
+            "to push a branch"
+        )
     return (
         f"its HEAD names a branch that is not there, so nobody can clone it; there are {', '.join(branches)}: its owner "
         f"has to push that branch, or to choose one of these in the host's settings, or in a bare repository "
@@ -239,17 +242,27 @@ def _open_clone(url: str, where: str) -> Iterator[Repo]:
         except RevError:
             branches = run_git(root, "for-each-ref", "--format=%(refname)", "refs/heads", bare=True).split()
             raise UserError(f"{where}: {explain_no_default_branch(branches)}") from None
-        if not fs.isdir("/.dvc"):
-            raise UserError(
-                f"{where} is a Git repository with no .dvc folder at its top, so nothing that can be read is published there"
-            )
-        # DVC would not read it from a clone like this one; who reads the repository with plain DVC would follow it.
-        if fs.exists("/.dvc/config.local"):
-            raise _tracks_local_config(where)
-        with suppress(FileNotFoundError):
-            _check_config(Config.load_file("/.dvc/config", fs=fs), where)
+        require_readable(fs, where)
         with Repo("/", fs=fs, scm=scm, url=url, config=_configure(cache={"dir": str(Path(folder, "cache"))})) as repo:
             yield repo
+
+
+def require_readable(fs: GitFileSystem, where: str) -> None:
+    """Refuse the commit of a default branch with which nobody can begin to read the repository.
+
+    Raises:
+        UserError: it is no DVC project, or its configuration is not safe to follow.
+    """
+    if not fs.isdir("/.dvc"):
+        raise UserError(
+            f"{where}: the default branch of this Git repository has no .dvc folder at its top, and readers begin there: if "
+            "another branch has one, its owner has to make that the default"
+        )
+    # DVC would not read it from a clone; who reads the repository with plain DVC would follow it.
+    if fs.exists("/.dvc/config.local"):
+        raise _tracks_local_config(where)
+    with suppress(FileNotFoundError):
+        _check_config(Config.load_file("/.dvc/config", fs=fs), where)
 
 
 def _configure(**others: dict[str, str]) -> dict[str, dict[str, str]]:
@@ -314,7 +327,10 @@ def _describe_problem(where: str, causes: list[BaseException]) -> str:
     problem = problem.partition(" To suppress this check see")[0]
     said, is_locked, _ = problem.partition("Check the page ")
     if is_locked:
-        return f"{where}: {said}Wait for it to end, or end it, and run the same command again"
+        return (
+            f"{where}: {said}Wait for it to end, or end it, or delete .dvc/tmp/lock and .dvc/tmp/rwlock.lock if none runs; "
+            "then run the same command again"
+        )
     if isinstance(causes[0], ConfigError):
         return f"{_find_broken_settings() or f'{where}: its .dvc/config or .dvc/config.local'}: {problem}: correct that file"
     if broken := next((cause for cause in causes if isinstance(cause, ParseError | YAMLValidationError)), None):
@@ -483,6 +499,8 @@ def find_root() -> Path:
         with suppress(UserError):
             if run_git(Path.cwd(), "ls-files", "--", ":(top).dvc/config"):
                 cure = "Git has one, but .dvc is not here: run `git sparse-checkout disable`, or `git checkout HEAD -- :/.dvc`"
+            elif run_git(Path.cwd(), "ls-tree", "--full-tree", "HEAD", ".dvc/config"):
+                cure = "Git has one, but no file is here, as after `git clone --no-checkout`: run `git checkout HEAD -- :/`"
         raise UserError(f"{Path.cwd()} is in no DVC repository: {cure}") from None
 
 

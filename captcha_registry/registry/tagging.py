@@ -39,11 +39,11 @@ def require_committer(root: Path) -> None:
     except UserError as error:
         # Variables outdo settings, and what is said of committers outdoes what is said of users.
         variables = [name for name in os.environ if name.startswith("GIT_COMMITTER_")]
-        unset = f"`unset {' '.join(variables)}`, " if variables else ""
+        unset = f"`unset {' '.join(variables)}`, and if that is not enough " if variables else ""
         who = "committer" if run_git(root, "config", "--default=", "--get", "committer.name") else "user"
         raise UserError(
-            f"Git does not know who publishes: run {unset}`git config {who}.name NAME` and `git config {who}.email ADDRESS` "
-            f"({error})"
+            f"Git does not know who publishes, or when: run {unset}`git config {who}.name NAME` and `git config {who}.email "
+            f"ADDRESS` ({error})"
         ) from None
 
 
@@ -75,8 +75,9 @@ def require_taggable(root: Path, tag: str, commit: str) -> None:
             run_git(root, "commit-tree", "--gpg-sign", "-m", "Try whether a tag could be signed.", f"{commit}^{{tree}}")
         except UserError as error:
             raise UserError(
-                f"Git cannot sign {tag}, as tag.gpgSign asks: name a key that is here with `git config user.signingKey KEY`, or "
-                f"publish without a signature after `git config tag.gpgSign false` ({error})"
+                f"Git cannot sign {tag}, as tag.gpgSign asks: name a key that is here with `git config user.signingKey KEY`; if "
+                "it has a passphrase, have an agent hold it, or work in a terminal; or publish without a signature after "
+                f"`git config tag.gpgSign false` ({error})"
             ) from None
     try:
         run_git(root, "update-ref", "--stdin", told=f"start\nupdate refs/tags/{tag} {commit}\nprepare\nabort\n")
@@ -162,4 +163,11 @@ def fetch(root: Path, *refs: str) -> None:
 def _push(root: Path, ref: str, *options: str) -> None:
     """Push one reference, and none that the user's settings would add."""
     only = ("--no-follow-tags", "--recurse-submodules=no")
-    run_git(root, "push", "--quiet", *only, *options, GIT_REMOTE, ref, seconds=TRANSFER_SECONDS)
+    try:
+        run_git(root, "push", "--quiet", *only, *options, GIT_REMOTE, ref, seconds=TRANSFER_SECONDS)
+    except UserError as error:
+        if run_git(root, "config", "--default=", "--get", "push.gpgSign"):
+            raise UserError(
+                f"{error}; if that is about a signature: `git config push.gpgSign false` pushes without one"
+            ) from None
+        raise
