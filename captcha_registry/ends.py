@@ -43,9 +43,9 @@ _BROKEN_PIPE_CODE = 128 + 13
 
 # So long a stopped process may clean up undisturbed; a signal that comes later ends it at once.
 _CLEANING_SECONDS = 5.0
-# So long it may clean up at all, and so long what libraries do at the end may take. The signal may have come where one had just
-# taken a lock, as `subprocess` does while it waits for a program: it stays taken, and who needs it next would wait for ever.
-_CLEANING_LIMIT_SECONDS = 30.0
+# After that long it ends in any case, as does what libraries do at the end of a process. The signal may have come where one had
+# just taken a lock, as `subprocess` does while it waits for a program: it stays taken, and who needs it next waits for ever.
+_CLEANING_LIMIT_SECONDS = 60.0
 _SWALLOWED_SECONDS = 0.1
 
 # Of a terminal that does not say how wide it is.
@@ -171,17 +171,18 @@ def _raise_on_signals(received: list[int]) -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         nonlocal came
         if not received:
+            came = time.monotonic()
             received.append(number)
             _silence_unraisable()
-            came = time.monotonic()
-            # Code in C may swallow the error, as PyArrow does while it imports pandas: then it is raised again.
-            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop) or signal.SIG_DFL
-            signal.setitimer(signal.ITIMER_REAL, _SWALLOWED_SECONDS, _SWALLOWED_SECONDS)
         elif _is_cleaning_up():
             is_alarm = number == signal.SIGALRM
             if time.monotonic() > came + (_CLEANING_LIMIT_SECONDS if is_alarm else _CLEANING_SECONDS):
                 end_at_once(received[0] if is_alarm else number, None)
             return
+        # Code in C may swallow the error, as PyArrow does while it imports pandas: then it is raised again.
+        before.setdefault(signal.SIGALRM, signal.getsignal(signal.SIGALRM) or signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, _SWALLOWED_SECONDS, _SWALLOWED_SECONDS)
         raise StoppedError(received[0])
 
     before = {n: handler for n in ENDING_SIGNALS if (handler := signal.getsignal(n)) not in {signal.SIG_IGN, None}}
@@ -211,10 +212,18 @@ def _end(code: int) -> NoReturn:
     _finish_output(code)
     for process in multiprocessing.active_children():
         process.kill()
-    signal.signal(signal.SIGALRM, lambda _number, _frame: os._exit(code))
-    signal.setitimer(signal.ITIMER_REAL, _CLEANING_LIMIT_SECONDS)
+    _end_in_any_case(code)
     atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to do only this
     os._exit(code)
+
+
+def _end_in_any_case(code: int) -> None:
+    """End the process after a while even if what libraries do at its end waits for ever."""
+    timer = threading.Timer(_CLEANING_LIMIT_SECONDS, os._exit, (code,))
+    timer.daemon = True
+    # As where memory or the number of threads is limited.
+    with suppress(RuntimeError):
+        timer.start()
 
 
 def _ignore_signals() -> None:

@@ -154,20 +154,25 @@ def test_a_pandas_mask_of_rows_in_another_order_is_refused(tiny: CaptchaDataset)
     everything = tiny.index.to_pandas()
     # Of a part of a frame, too, and whatever its rows are called.
     for samples, frame in ((tiny, everything), (tiny.split("test"), everything[everything["split"] == "test"])):
-        dark = frame["ink_luminance"] < 90
-        expected = samples[dark.to_numpy()].index
-        assert samples[dark].index.equals(expected)
-        for column in ("id", "label"):
-            assert samples[frame.set_index(column)["ink_luminance"] < 90].index.equals(expected)
+        expected = samples[(frame["ink_luminance"] < 90).to_numpy()].index
         ordered = frame.sort_values("ink_luminance")
-        for other in (frame[::-1], ordered, ordered.set_index(ordered.index * 1.5), ordered.set_index("label")):
+        for right in (frame, frame.set_index("id"), ordered.sort_index(), frame.set_index(frame.index * 1.5)):
+            assert samples[right["ink_luminance"] < 90].index.equals(expected)
+        for other in (frame[::-1], ordered, ordered.set_index(ordered.index * 1.5), frame.set_index(frame.index // 2)):
             with pytest.raises(
-                TypeError, match=r"in another order than the samples, or may be: bring it back with `\.sort_index"
+                TypeError, match=r"in another order than the samples: bring it back with `\.sort_index\(\)`, or give"
             ):
                 samples[other["ink_luminance"] < 90]
-        with pytest.raises(TypeError, match=r"or may be: .*, or give `\.to_numpy\(\)` of one that has their order$"):
-            samples[frame.set_index("label").rename_axis(None)["ink_luminance"] < 90]
-        assert samples[ordered["ink_luminance"].sort_index() < 90].index.equals(expected)
+        for unclear in (
+            ordered.set_index("id"),
+            frame.set_index("split"),
+            ordered.set_index("label"),
+            frame.set_index(["id", "label"]),
+        ):
+            with pytest.raises(TypeError, match=r"does not tell whether .*: give `\.to_numpy\(\)` of a mask that is$"):
+                samples[unclear["ink_luminance"] < 90]
+    with pytest.raises(IndexError):
+        tiny.split("test")[everything.set_index("id")["ink_luminance"] < 90]
 
 
 @pytest.mark.parametrize("key", [True, 1.0, [1.9, 2.2], ["1"], [[1, 2]], None], ids=str)

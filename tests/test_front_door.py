@@ -246,12 +246,18 @@ def test_a_dataset_that_was_replaced_while_it_was_open_is_to_be_loaded_again(
     loaded = captcha_registry.load(dataset_copy)
     shutil.rmtree(dataset_copy)
     shutil.copytree(grown_dataset.root, dataset_copy)
-    # Of equal samples of both the records are in other places.
+    # Its first shards are those of the smaller one, and their records would be found.
     for shard in dataset_copy.glob("*/*.tfrecord"):
         shard.chmod(0o644)
         shard.write_bytes(shard.read_bytes()[1:])
-    for read in (lambda: loaded[5], loaded.to_numpy, lambda: list(loaded)):
+    reads = (lambda: loaded[5], loaded.to_numpy, lambda: list(loaded))
+    for read in reads:
         with pytest.raises(UserError, match=rf": the dataset in {dataset_copy} was replaced after it was loaded: load it again$"):
+            read()
+    shutil.rmtree(dataset_copy / "train")
+    shutil.rmtree(dataset_copy / "test")
+    for read in reads:
+        with pytest.raises(UserError, match=r"is missing: the dataset in .* was replaced after it was loaded: load it again$"):
             read()
 
 

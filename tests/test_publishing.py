@@ -520,20 +520,24 @@ def test_what_a_sparse_checkout_leaves_out_is_named_with_what_brings_it(checkout
 
 
 def test_a_file_that_git_takes_for_unchanged_is_named_with_what_ends_that(checkout: Checkout) -> None:
-    checkout.git("update-index", "--skip-worktree", "dvc.lock")
-    refuse(
-        checkout, "1.0.0", "takes dvc.lock for unchanged, whatever it holds: run `git update-index --no-skip-worktree dvc.lock`"
-    )
-    checkout.git("update-index", "--no-skip-worktree", "dvc.lock")
+    for way in ("skip-worktree", "assume-unchanged"):
+        checkout.git("update-index", f"--{way}", "dvc.lock")
+        cure = ["update-index", f"--no-{way}", "dvc.lock"]
+        refuse(checkout, "1.0.0", f"Git takes dvc.lock for unchanged, whatever it holds: run `git {' '.join(cure)}`")
+        checkout.git(*cure)
     publish(checkout, "1.0.0")
 
 
 def test_a_clone_without_files_is_told_how_to_get_them(checkout: Checkout, tmp_path: Path) -> None:
     checkout.git("clone", "--quiet", "--no-checkout", checkout.origin, str(tmp_path / "clone"))
     clone = Checkout(tmp_path / "clone")
-    assert "no file is here, as after `git clone --no-checkout`: run `git checkout HEAD -- :/`" in clone.run("list").stderr
+    assert "its files are not here, as after `git clone --no-checkout`: run `git checkout HEAD -- :/`" in clone.run("list").stderr
     clone.git("checkout", "HEAD", "--", ":/")
     assert clone.run("list").returncode == 0
+    # Where other files are, that would undo changes.
+    clone.git("rm", "--quiet", "-r", ".dvc")
+    shutil.rmtree(clone.root / ".dvc")
+    assert "Git has one, but .dvc is not here: run" in clone.run("list").stderr
 
 
 def test_a_folder_that_is_not_here_is_named_with_what_brings_it(checkout: Checkout) -> None:
@@ -591,6 +595,9 @@ def test_a_push_that_cannot_be_signed_is_told_how_to_go_without(checkout: Checko
     assert (done.returncode, checkout.list_origin_tags()) == (2, [])
     assert "if that is about a signature: `git config push.gpgSign false` pushes without one" in done.stderr
     checkout.git("config", "push.gpgSign", "false")
+    hook = set_hook(checkout.root.parent / "origin.git", "pre-receive", "exit 1")
+    assert "signature" not in checkout.run("publish", "tiny", "1.0.0").stderr
+    hook.unlink()
     publish(checkout, "1.0.0")
 
 
@@ -1092,7 +1099,9 @@ def test_another_command_of_dvc_is_waited_for_as_it_is_advised(checkout: Checkou
     # DVC tries for seconds.
     monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
     with closing(LockFile(checkout.root / ".dvc/tmp/lock")):
-        refuse(checkout, "1.0.0", "another DVC process is running or was terminated abruptly. Wait for it to end, or end it, or")
+        refuse(
+            checkout, "1.0.0", "another DVC process is running or was terminated abruptly. Wait for it to end, or end it; where"
+        )
     publish(checkout, "1.0.0")
 
 

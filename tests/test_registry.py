@@ -176,7 +176,7 @@ def test_a_repository_with_tags_and_no_branch_says_so(published: Checkout, tmp_p
     copy = published.copy_to(tmp_path / "copy")
     run_git(tmp_path / "copy/origin.git", "update-ref", "-d", "refs/heads/main", bare=True)
     done = copy.run("list", "--repo", copy.origin)
-    assert (done.returncode, "it has no branch: nothing was pushed to it yet, or tags only, or" in done.stderr) == (2, True)
+    assert (done.returncode, "it has no branch: nothing or only tags were pushed to it, or" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,7 @@ def test_what_cannot_be_written_here_is_no_matter_of_the_remote(public_folder: P
     (public_folder / "a").chmod(0o777)
     remote.fetch(checksum, public_folder / "a/b")
     (public_folder / "there").unlink()
-    with pytest.raises(UserError, match="there is not on the remote: its owner has to run `dvc push --all-tags`"):
+    with pytest.raises(UserError, match="there is not on the remote: its owner has to run `dvc push --all-commits`"):
         remote.fetch(checksum, public_folder / "a/b")
 
 

@@ -199,7 +199,7 @@ def test_readings_that_are_nowhere_are_said_to_be_missing(report_project: Report
     (md5,) = [out["md5"] for out in lock["stages"]["evaluate"]["outs"] if out["path"].endswith("readings.parquet")]
     (copy.root / f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}").unlink()
     said = read_text(compose(replace(report_project, checkout=copy), "before"), "changes")
-    assert "is not on the remote: its owner has to run dvc push --all-tags" in said
+    assert "is not on the remote: its owner has to run dvc push --all-commits" in said
 
 
 def test_readings_of_pictures_that_were_drawn_otherwise_are_not_compared(report_project: ReportProject) -> None:

@@ -343,33 +343,53 @@ def test_a_password_goes_only_where_its_owner_says(hostile: Checkout, guarded: s
 
 @pytest.mark.filterwarnings("ignore:(BasicAuth|The 'auth' parameter) is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("base", [False, True])
+@pytest.mark.parametrize("remote", ["store", "other"])
 def test_a_password_of_a_checkout_goes_to_no_address_that_an_older_commit_names(
-    hostile: Checkout, guarded: str, tmp_path: Path, *, base: bool
+    hostile: Checkout, guarded: str, grown_dataset: CaptchaDataset, tmp_path: Path, remote: str, *, base: bool
 ) -> None:
     hostile.dvc("push", "--quiet")
-    config, pipeline = hostile.root / ".dvc/config", YAML(typ="safe").load(hostile.root / "dvc.yaml")
-    pipeline["stages"]["make"]["outs"] = [{path: {"remote": "other"}} for path in pipeline["stages"]["make"]["outs"]]
-    YAML().dump(pipeline, hostile.root / "dvc.yaml")
-    name = "server" if base else "other"
-    servers = f"{REMOTE}    url = /nowhere\n['remote \"{name}\"']\n    url = {guarded}\n"
-    config.write_text(servers + ("['remote \"other\"']\n    url = remote://server\n" if base else ""))
+    pipeline = YAML(typ="safe").load(hostile.root / "dvc.yaml")
+    if remote != "store":
+        pipeline["stages"]["make"]["outs"] = [{path: {"remote": remote}} for path in pipeline["stages"]["make"]["outs"]]
+        YAML().dump(pipeline, hostile.root / "dvc.yaml")
+    addresses = {remote: "remote://server", "server": guarded} if base else {remote: guarded}
+    sections = ({"store": "/nowhere"} | addresses).items()
+    config = hostile.root / ".dvc/config"
+    config.write_text("[core]\nremote = store\n" + "".join(f"['remote \"{name}\"']\nurl = {url}\n" for name, url in sections))
     hostile.commit("a server")
     hostile.git("tag", "--annotate", "--message", "a server", "tiny@v1.0.0")
     hostile.git("push", "--quiet", "origin", "tiny@v1.0.0")
-    config.write_text(config.read_text().replace(guarded, "http://127.0.0.1:1"))
-    hostile.commit("another server")
     shutil.rmtree(hostile.root / ".dvc/cache")
-    login = f"['remote \"{name}\"']\n    auth = basic\n    user = me\n    password = s3cret\n"
-    (hostile.root / ".dvc/config.local").write_text(login)
-    done = hostile.run("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
-    assert [shown for shown in Guarded.shown if shown] == []
-    assert done.returncode == 2
-    assert f"sets url of remote {name!r} to {guarded}, and today it is http://127.0.0.1:1, so " in done.stderr
-    # As its owner may say.
+    config.write_text(config.read_text().replace(guarded, "http://127.0.0.1:1"))
+    hostile.make(grown_dataset.root)
+    section = f"['remote \"{'server' if base else remote}\"']\n"
+    (hostile.root / ".dvc/config.local").write_text(f"{section}auth = basic\nuser = me\npassword = s3cret\n")
+    fetch = ("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
+    for command in (fetch, ("publish", "tiny@1.1.0", "--dry-run")):
+        assert hostile.run(*command).returncode == 2
+        assert Guarded.shown == []
+    # Where it is today gets it.
     config.write_text(config.read_text().replace("http://127.0.0.1:1", guarded))
-    done = hostile.run("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
+    done = hostile.run(*fetch)
     assert done.returncode == 0, done.stderr
     assert any(Guarded.shown)
+
+
+def test_a_server_that_only_an_older_commit_names_gets_no_key_of_a_checkout(hostile: Checkout, tmp_path: Path) -> None:
+    with (hostile.root / ".dvc/config").open("a") as config:
+        config.write("['remote \"other\"']\n    url = s3://bucket\n    endpointurl = http://127.0.0.1:1\n")
+    publish(hostile)
+    hostile.dvc("remote", "modify", "--unset", "other", "endpointurl")
+    hostile.commit("of Amazon")
+    keys = "['remote \"other\"']\n    access_key_id = me\n    secret_access_key = s3cret\n"
+    (hostile.root / ".dvc/config.local").write_text(keys)
+    done = hostile.run("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
+    assert (done.returncode, "sets endpointurl of remote 'other' to http://127.0.0.1:1, and today nothing" in done.stderr) == (
+        2,
+        True,
+    )
+    done = hostile.run("get", "tiny@1.0.0", "--repo", hostile.origin, "--to", str(tmp_path / "got"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_password_in_the_address_of_a_repository_is_an_argument_of_no_program(hostile: Checkout, tmp_path: Path) -> None:

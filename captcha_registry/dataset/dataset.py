@@ -103,11 +103,8 @@ class CaptchaDataset:
             if key.ndim != 1 or key.dtype.kind not in "iub":
                 of = f" of {key.dtype}" if key.ndim else ""
                 raise TypeError(f"samples are selected by whole numbers, a slice or a mask, not by {type(found).__name__}{of}")
-            if key.dtype.kind == "b" and _is_reordered(found, self.index):
-                raise TypeError(
-                    "the rows of this pandas mask are in another order than the samples, or may be: bring it back with "
-                    "`.sort_index()`, or give `.to_numpy()` of one that has their order"
-                )
+            if key.dtype.kind == "b" and len(key) == len(self):
+                _require_same_order(found, self.index)
         return self._of(self.index.take(np.arange(len(self))[key]))
 
     def __iter__(self) -> Iterator[DecodedSample]:
@@ -424,12 +421,25 @@ def _require_known_splits(manifest: Manifest, index: pa.Table) -> None:
             )
 
 
-def _is_reordered(mask: object, rows: pa.Table) -> bool:
-    """Tell whether a pandas mask names its rows in another order than that of the samples, or in one that cannot be told."""
+def _require_same_order(mask: object, rows: pa.Table) -> None:
+    """Refuse a pandas mask whose rows are in another order than the samples, or in one that cannot be told.
+
+    Raises:
+        TypeError: says how to bring it into their order.
+    """
     if (labels := getattr(mask, "index", None)) is None or callable(labels):
-        return False
+        return
     names = np.asarray(labels)
-    if labels.name in rows.column_names:
-        return bool(list(names) != rows[labels.name].to_pylist())
-    # Those of a part of a frame are numbers that increase, too.
-    return names.dtype.kind not in "iuf" or bool(np.any(names[1:] < names[:-1]))
+    if labels.name == "id" and np.array_equal(names, rows["id"].to_numpy()):
+        return
+    if labels.name in rows.column_names or names.dtype.kind not in "iuf":
+        raise TypeError(
+            "the index of this pandas mask does not tell whether its rows are in the order of the samples: give `.to_numpy()` "
+            "of a mask that is"
+        )
+    # Those of a part of a frame increase, too.
+    if not np.all(names[1:] > names[:-1]):
+        raise TypeError(
+            "the rows of this pandas mask are in another order than the samples: bring it back with `.sort_index()`, or give "
+            "`.to_numpy()` of a mask that is in their order"
+        )

@@ -52,15 +52,19 @@ class LocalFiles:
             with self._explain_absence(path):
                 found = FileEntry.of(self.root, path, entry.num_samples)
             if found != entry:
-                raise UserError(f"{self.root / path} has other bytes than the manifest says: {self.advise_cure()}")
+                raise UserError(f"{self.root / path} has other bytes than the manifest says: {self.find_cure()}")
         return self.root
 
-    def advise_cure(self) -> str:
+    def find_cure(self) -> str:
         """Say what to do about a file that is not the one of the manifest."""
+        return self._find_replacement() or f"`{shlex.join(['captcha-registry', 'repair', str(self.root)])}` draws it again"
+
+    def _find_replacement(self) -> str:
+        """Say that another dataset is in the folder by now; nothing if that is not so."""
         with suppress(UserError, OSError):
             if read_manifest(self.root).entries != self.entries:
                 return f"the dataset in {self.root} was replaced after it was loaded: load it again"
-        return f"`{shlex.join(['captcha-registry', 'repair', str(self.root)])}` draws it again"
+        return ""
 
     @contextmanager
     def _explain_absence(self, path: str) -> Iterator[None]:
@@ -77,4 +81,4 @@ class LocalFiles:
                 else "if only one split was fetched, load that one; "
                 f"else fetch it again, or run `{shlex.join(['captcha-registry', 'repair', str(self.root)])}`"
             )
-            raise UserError(f"{self.root / path} is missing: {cure}") from None
+            raise UserError(f"{self.root / path} is missing: {self._find_replacement() or cure}") from None

@@ -223,5 +223,5 @@ class LoadedDataset(CaptchaDataset):
         if self.version:
             where, cure = error.path, f"`captcha-registry get {self.name}@{self.version}` fetches and verifies all files"
         else:
-            where, cure = self.root / error.path, LocalFiles(self.root, self.manifest.entries).advise_cure()
+            where, cure = self.root / error.path, LocalFiles(self.root, self.manifest.entries).find_cure()
         return DamagedRecordError(where, error.offset, f"{error.problem}: {cure}")

@@ -59,7 +59,7 @@ def read_ahead(dataset: "LoadedDataset") -> Iterator["CaptchaSample"]:
         runs = deque(executor.submit(_read_run, part) for part in islice(parts, RUNS_AHEAD))
         while runs:
             if os.getpid() != process:
-                # Which would wait for ever for threads that it does not have.
+                # A fork has none of the threads, and would wait for them for ever.
                 raise RuntimeError("this iteration began in the process from which this one was forked: begin another")
             yield from runs.popleft().result()
             runs.extend(executor.submit(_read_run, part) for part in islice(parts, 1))

@@ -152,9 +152,9 @@ def require_dataset(root: Path) -> None:
         # A path has one slash less than the URL that it was made from.
         where = " of this machine: copy the dataset here and" if ":/" in str(root) else ":"
         raise UserError(f"{root} is not a folder{where} name the folder of a dataset, with its {MANIFEST_NAME}")
-    whole = root.absolute().parent if root == Path() else root.parent
-    if not (root / MANIFEST_NAME).exists() and root.absolute().name in {"train", "test"} and (whole / MANIFEST_NAME).exists():
-        raise UserError(f"{root} is a part of the dataset in {whole}: name that folder")
+    parent = root.absolute().parent if root == Path() else root.parent
+    if not (root / MANIFEST_NAME).exists() and root.absolute().name in {"train", "test"} and (parent / MANIFEST_NAME).exists():
+        raise UserError(f"{root} is a part of the dataset in {parent}: name that folder")
     if not any((root / name).exists() for name in (MANIFEST_NAME, INDEX_NAME)) and not any(root.glob("*.tfrecord")):
         raise UserError(
             f"{root} holds no dataset, neither {MANIFEST_NAME} nor {INDEX_NAME}: name the folder that does; in a project "

@@ -41,7 +41,7 @@ DRAWING_PACKAGES = ("captcha", "numba", "pillow", "zlib-ng")
 
 FONTS_DIR = Path("fonts")
 
-_FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc", ".woff", ".woff2", ".bdf", ".pcf", ".pfb"}
+_FONT_SUFFIXES = frozenset({".ttf", ".otf", ".ttc", ".otc", ".woff", ".woff2", ".bdf", ".pcf", ".pfb"})
 
 # No font has a glyph for the last code point: what is drawn for it is drawn for every character that a font lacks.
 _MISSING = "\U0010ffff"
@@ -185,14 +185,16 @@ class Drawer:
         for (name, file), size in itertools.product(fonts, self.spec.font_sizes):
             try:
                 font = ImageFont.truetype(BytesIO(file), size)
-                missing, _, *masks = (bytes(font.getmask(character)) for character in (_MISSING, " ", *self.spec.alphabet))
+                # Drawn between the others.
+                font.getmask(" ")
+                missing = bytes(font.getmask(_MISSING))
+                lacking = [c for c in self.spec.alphabet if not any(mask := bytes(font.getmask(c))) or mask == missing]
             except (OSError, ValueError) as error:
                 raise UserError(
                     f"{FONTS_DIR / name} cannot be drawn at {size} pixels ({error}): it is damaged, no TrueType or OpenType "
-                    "font, or has other sizes only"
+                    "font, or has other sizes only: use another font or size"
                 ) from None
-            pairs = zip(self.spec.alphabet, masks, strict=True)
-            if lacking := [character for character, mask in pairs if not any(mask) or mask == missing]:
+            if lacking:
                 raise UserError(f"{FONTS_DIR / name} has no glyph for {''.join(lacking)!r}: use another font or alphabet")
 
     def draw(self, sample_id: int) -> Captcha:
@@ -369,7 +371,7 @@ def make_drawer(manifest: Manifest, instead: str) -> Drawer:
         if sha256 != manifest.fonts[name]:
             raise UserError(
                 f"{FONTS_DIR / name} has SHA-256 {sha256}; expected {manifest.fonts[name]}: bring the file back that drew "
-                f"{manifest.name}, such as with `git checkout`, or {where}"
+                f"{manifest.name}, or {where}"
             )
     return drawer
 

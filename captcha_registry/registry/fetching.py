@@ -23,7 +23,7 @@ from captcha_registry.cache import find_cache_dir, hold_lock, make_cache_folder,
 from captcha_registry.dataset.files import LocalFiles
 from captcha_registry.dataset.manifest import MANIFEST_NAME, FileEntry, InsidePath, Manifest, parse_manifest
 from captcha_registry.errors import FULL_DISK, UserError
-from captcha_registry.registry.repository import Published, open_revision, require_same_places
+from captcha_registry.registry.repository import Published, open_revision
 from captcha_registry.workspace import link_or_copy, name_full_disk
 
 # Remotes answer slowly rather than narrowly: several files are under way at once.
@@ -32,6 +32,8 @@ PARALLEL_FETCHES = 4
 ENDING_SECONDS = 0.5
 # What a fetch that was killed left is older than any that is under way.
 LONGEST_FETCH_SECONDS = 24 * 3600
+# What to do about an object that a remote does not have; plain `dvc push` sends those of the commit that is checked out.
+LOST = "its owner has to run `dvc push --all-commits`, or the address is wrong"
 # File systems live as long as the process, as most of fsspec's do: it cannot close an HTTP session that becomes garbage in the
 # thread of its own event loop, and aiohttp then complains on stderr.
 kept_file_systems: set[FileSystem] = set()
@@ -121,7 +123,7 @@ class RemoteFile:
             "the DVC cache of that repository is damaged; delete that file"
             if self.kept
             else "the remote is damaged; its owner has to delete that file there, and to run "
-            "`dvc push --all-tags` from a checkout that has the right one"
+            "`dvc push --all-commits` from a checkout that has the right one"
         )
         return UserError(
             f"{self.name}: {self.location} has other bytes than were published, {checksum.algorithm} {checksum.hexdigest}: {cure}"
@@ -140,10 +142,7 @@ class RemoteFile:
                 if written and isinstance(error.filename, str) and Path(error.filename).absolute() == written.absolute():
                     raise OSError(error.errno, error.strerror, str(written.parent)) from None
             if isinstance(error, FileNotFoundError):
-                raise UserError(
-                    f"{self.name}: {self.location} is not on the remote: its owner has to run `dvc push --all-tags`, or the "
-                    "address is wrong"
-                ) from None
+                raise UserError(f"{self.name}: {self.location} is not on the remote: {LOST}") from None
             problem = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"{self.name}: {self.location} could not be read ({problem}): check the network and your rights"
@@ -176,9 +175,7 @@ def find_tracked_files(repo: Repo, revision: str, folder: str, where: str) -> di
     """
     prefix = tuple(folder.split("/"))
     with open_revision(repo, revision):
-        stages = _find_stages(repo, folder, where)
-        require_same_places(repo, {out.remote for stage in stages for out in stage.outs if out.remote}, where)
-        index = Index(repo, stages=stages).data["repo"]
+        index = Index(repo, stages=_find_stages(repo, folder, where)).data["repo"]
         remotes = [storage.remote for storage in index.storage_map.values() if storage.remote]
         kept_file_systems.update(remote.fs for remote in remotes)
         if named := [remote.path for remote in remotes if isinstance(remote, FileStorage)]:
@@ -191,8 +188,7 @@ def find_tracked_files(repo: Repo, revision: str, folder: str, where: str) -> di
             entries = [entry for _, entry in index.iteritems(prefix) if not (entry.meta and entry.meta.isdir)]
         except DataIndexDirError as error:
             problem = error.__cause__ or error
-            lost = "its owner has to run `dvc push --all-tags`, or the address is wrong"
-            cure = lost if isinstance(problem, FileNotFoundError) else "check address and rights"
+            cure = LOST if isinstance(problem, FileNotFoundError) else "check address and rights"
             other = "" if repo.url else "; if its commit names another remote than today's, name the repository with --repo URL"
             raise UserError(f"{where}: the remote does not list its files ({problem}): {cure}{other}") from None
         except KeyError:

@@ -5,6 +5,7 @@ the same call made again goes on from there; a version that can be seen is compl
 """
 
 import logging
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dvc.annotations import Artifact
+from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.fs import GitFileSystem
 from dvc.repo import Repo
@@ -49,6 +51,7 @@ from captcha_registry.registry.repository import (
     make_tag,
     newest_first,
     parse_version,
+    pin_remotes,
     read_artifact,
     require_readable,
 )
@@ -109,7 +112,7 @@ def publish(name: str, version_text: str, *, dry_run: bool = False) -> Release:
     settle_user()
     version = parse_version(version_text)
     root = find_root()
-    with explain_errors(str(root)), Repo(str(root), scm=open_git(root)) as repo, lock_publishing(repo):
+    with explain_errors(str(root)), _open_checkout(root) as repo, lock_publishing(repo):
         release, objects = prepare_release(repo, name, version)
         if not dry_run:
             if not release.already_published:
@@ -121,10 +124,14 @@ def publish(name: str, version_text: str, *, dry_run: bool = False) -> Release:
     return release
 
 
+def _open_checkout(root: Path) -> Repo:
+    return Repo(str(root), scm=open_git(root), config={"remote": pin_remotes(Config(str(root / ".dvc")))})
+
+
 def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, list[Objects]]:
     """Check all that has to be true before anything is pushed, and list what is.
 
-    No file of the checkout, no branch and no tag changes; Git objects of what others built upon the commit may be fetched.
+    No file of the checkout, no branch and no tag changes; Git objects of other branches may be fetched.
 
     Raises:
         UserError: says which of it is not.
@@ -183,10 +190,11 @@ def _require_seen(root: Path, name: str) -> None:
 
 def _require_files(root: Path) -> None:
     """Refuse files of DVC that a reader of the commit sees otherwise: links, which it does not follow, and what is not here."""
-    for entry in run_git(root, "ls-files", "-z", "-t", "--stage", "--", ".dvc", "dvc.yaml", "dvc.lock").split("\0"):
+    for entry in run_git(root, "ls-files", "-z", "-v", "--stage", "--", ".dvc", "dvc.yaml", "dvc.lock").split("\0"):
         kind, _, path = entry.partition("\t")
-        if kind.startswith("S ") and (root / path).exists():
-            cure = shlex.join(["git", "update-index", "--no-skip-worktree", path])
+        if kind[:1].islower() or (kind.startswith("S ") and os.path.lexists(root / path)):
+            flag = "--no-skip-worktree" if kind[0] in "Ss" else "--no-assume-unchanged"
+            cure = shlex.join(["git", "update-index", flag, path])
             raise UserError(f"Git takes {path} for unchanged, whatever it holds: run `{cure}`")
         if kind.startswith("S "):
             raise UserError(f"{path} is not here, as the checkout is sparse: run `git sparse-checkout disable`")
@@ -254,7 +262,8 @@ def _require_readers(repo: Repo, commit: str) -> None:
         raise UserError(f"{GIT_REMOTE}: {explain_no_default_branch(branches)}")
     if default != commit:
         fetch(root, default)
-        require_readable(GitFileSystem(scm=repo.scm, rev=default), GIT_REMOTE)
+        with explain_errors(GIT_REMOTE):
+            require_readable(GitFileSystem(scm=repo.scm, rev=default), GIT_REMOTE)
 
 
 def _read_artifacts(repo: Repo, name: str) -> Mapping[str, Artifact]:

@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -115,8 +115,8 @@ def explain_no_default_branch(branches: Sequence[str]) -> str:
     """Say what is wrong with a repository whose HEAD names none of its branches, and who can put it right."""
     if not branches:
         return (
-            "it has no branch: nothing was pushed to it yet, or tags only, or what answers there is no Git host; its owner has "
-            "to push a branch"
+            "it has no branch: nothing or only tags were pushed to it, or what answers there is no Git host; its owner has to "
+            "push a branch"
         )
     return (
         f"its HEAD names a branch that is not there, so nobody can clone it; there are {', '.join(branches)}: its owner "
@@ -202,10 +202,9 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
         raise _tracks_local_config(where)
     if (config := root / ".dvc" / "config").is_file():
         _check_config(Config.load_file(config), where)
-    _require_default_remote(Config(str(root / ".dvc")), where)
-    # Of every commit it takes the default remote of today: what .dvc/config.local holds for that, such as a password, is for no
-    # other address.
-    return Repo.open(str(root), scm=scm, config=_configure())
+    settings = Config(str(root / ".dvc"))
+    _require_default_remote(settings, where)
+    return Repo(str(root), scm=scm, config=_configure(remote=pin_remotes(settings)))
 
 
 def _require_default_remote(settings: Config, where: str) -> None:
@@ -242,13 +241,13 @@ def _open_clone(url: str, where: str) -> Iterator[Repo]:
         except RevError:
             branches = run_git(root, "for-each-ref", "--format=%(refname)", "refs/heads", bare=True).split()
             raise UserError(f"{where}: {explain_no_default_branch(branches)}") from None
-        require_readable(fs, where)
+        _check_places(require_readable(fs, where).get("remote", {}), where)
         with Repo("/", fs=fs, scm=scm, url=url, config=_configure(cache={"dir": str(Path(folder, "cache"))})) as repo:
             yield repo
 
 
-def require_readable(fs: GitFileSystem, where: str) -> None:
-    """Refuse the commit of a default branch with which nobody can begin to read the repository.
+def require_readable(fs: GitFileSystem, where: str) -> dict[str, dict[str, Any]]:
+    """Refuse the commit of a default branch with which nobody can begin to read the repository; return its configuration.
 
     Raises:
         UserError: it is no DVC project, or its configuration is not safe to follow.
@@ -261,11 +260,14 @@ def require_readable(fs: GitFileSystem, where: str) -> None:
     # DVC would not read it from a clone; who reads the repository with plain DVC would follow it.
     if fs.exists("/.dvc/config.local"):
         raise _tracks_local_config(where)
+    config: dict[str, dict[str, Any]] = {}
     with suppress(FileNotFoundError):
-        _check_config(Config.load_file("/.dvc/config", fs=fs), where)
+        config = Config.load_file("/.dvc/config", fs=fs)
+    _check_options(config, where)
+    return config
 
 
-def _configure(**others: dict[str, str]) -> dict[str, dict[str, str]]:
+def _configure(**others: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Say where DVC keeps what belongs to no repository, and what else it takes over a repository's own configuration."""
     return {"core": {"site_cache_dir": str(make_work_dir("dvc"))}, **others}
 
@@ -328,8 +330,8 @@ def _describe_problem(where: str, causes: list[BaseException]) -> str:
     said, is_locked, _ = problem.partition("Check the page ")
     if is_locked:
         return (
-            f"{where}: {said}Wait for it to end, or end it, or delete .dvc/tmp/lock and .dvc/tmp/rwlock.lock if none runs; "
-            "then run the same command again"
+            f"{where}: {said}Wait for it to end, or end it; where DVC's setting core.hardlink_lock is true and none runs on "
+            "any machine, delete .dvc/tmp/lock and .dvc/tmp/rwlock.lock; then run the same command again"
         )
     if isinstance(causes[0], ConfigError):
         return f"{_find_broken_settings() or f'{where}: its .dvc/config or .dvc/config.local'}: {problem}: correct that file"
@@ -405,40 +407,33 @@ def open_revision(repo: Repo, revision: str) -> Iterator[None]:
     where = f"{repo.url or repo.root_dir} at {revision[:8]}"
     with explain_errors(where), repo.switch(revision):
         _check_config(repo.config.read("repo"), where)
+        _require_same_places(repo, where)
         yield
 
 
-def require_same_places(repo: Repo, names: Iterable[str], where: str) -> None:
-    """Refuse to hand what .dvc/config.local holds for a remote to another address that an older commit has for it.
+def pin_remotes(settings: Config) -> dict[str, dict[str, Any]]:
+    """Return the default remote of a checkout as it is today, and those of which .dvc/config.local has settings of its own.
 
-    Args:
-        repo: shows that commit.
-        names: the remotes that are to be asked.
-        where: opens the line of an error.
-
-    Raises:
-        UserError: one has another address today.
+    What that file holds for a remote, such as a password, is for the address that it has today, whatever older commits say.
     """
+    names = {*settings.read("local")["remote"], settings["core"].get("remote")}
+    return {name: remote for name, remote in settings["remote"].items() if name in names}
+
+
+def _require_same_places(repo: Repo, where: str) -> None:
+    """Refuse an older commit that has a place for a remote of .dvc/config.local which today's settings do not replace."""
     if repo.url:
         # A clone has no such file.
         return
-    today, then = Config(str(Path(repo.scm.root_dir, ".dvc")), validate=False), repo.config["remote"]
-    own = today.read("local")["remote"]
-    asked = sorted({name.lower() for name in names} & {*then})
-    for name in asked:
-        # Its address may be below that of another remote.
-        base = urlparse(str(then[name].get("url", "")))
-        if base.scheme == "remote" and base.netloc.lower() in {*then} - {*asked}:
-            asked.append(base.netloc.lower())
-    for name in (name for name in asked if name in own):
-        for option in PLACES:
-            now = today["remote"][name].get(option)
-            if option in then[name] and str(then[name][option]) != str(now):
-                raise UserError(
-                    f"{where}: its commit sets {option} of remote {name!r} to {then[name][option]}, and today it is {now}, so "
-                    "what .dvc/config.local holds for it, such as a password, could go to a stranger: to read the version "
-                    "without that file, name the repository with --repo URL, in Python with repo=URL"
-                )
+    settings = Config(str(Path(repo.scm.root_dir, ".dvc")))
+    for name in settings.read("local")["remote"]:
+        remote = repo.config["remote"].get(name, {})
+        if strange := [option for option in PLACES if option in remote and option not in settings["remote"].get(name, {})]:
+            raise UserError(
+                f"{where}: its commit sets {strange[0]} of remote {name!r} to {remote[strange[0]]}, and today nothing does, so "
+                "what .dvc/config.local holds for that remote, such as a password, could go to a stranger: to read the version "
+                "without that file, name the repository with --repo URL, in Python with repo=URL"
+            )
 
 
 def find_commits(repo: Repo) -> dict[tuple[str, Version], str]:
@@ -497,14 +492,20 @@ def find_root() -> Path:
     except NotDvcRepoError:
         cure = "go to the folder of one; commands that read from a repository elsewhere take --repo URL, in Python repo=URL"
         with suppress(UserError):
-            if run_git(Path.cwd(), "ls-files", "--", ":(top).dvc/config"):
+            if run_git(Path.cwd(), "ls-tree", "--full-tree", "HEAD", ".dvc/config"):
                 cure = "Git has one, but .dvc is not here: run `git sparse-checkout disable`, or `git checkout HEAD -- :/.dvc`"
-            elif run_git(Path.cwd(), "ls-tree", "--full-tree", "HEAD", ".dvc/config"):
-                cure = "Git has one, but no file is here, as after `git clone --no-checkout`: run `git checkout HEAD -- :/`"
+                if not run_git(Path.cwd(), "ls-files", "--", ":/"):
+                    cure = "its files are not here, as after `git clone --no-checkout`: run `git checkout HEAD -- :/`"
         raise UserError(f"{Path.cwd()} is in no DVC repository: {cure}") from None
 
 
 def _check_config(config: dict[str, dict[str, Any]], where: str) -> None:
+    """Refuse a repository whose own configuration holds what only its user may decide, or that gets what this user has set."""
+    _check_options(config, where)
+    _check_places(config.get("remote", {}), where)
+
+
+def _check_options(config: dict[str, dict[str, Any]], where: str) -> None:
     """Refuse a repository whose own configuration holds what only its user may decide."""
     for section, content in config.items():
         groups = list(content.values()) if section == "remote" and isinstance(content, dict) else [content]
@@ -518,7 +519,6 @@ def _check_config(config: dict[str, dict[str, Any]], where: str) -> None:
                 f"{where}: its .dvc/config sets {section}.{min(unsafe)}, which can reach files or run commands of this machine, "
                 "or is for its user to choose; such options belong in your own configuration: `dvc config --global`"
             )
-    _check_places(config.get("remote", {}), where)
 
 
 def _check_places(remotes: dict[str, dict[str, Any]], where: str) -> None:

@@ -166,7 +166,7 @@ def _push(root: Path, ref: str, *options: str) -> None:
     try:
         run_git(root, "push", "--quiet", *only, *options, GIT_REMOTE, ref, seconds=TRANSFER_SECONDS)
     except UserError as error:
-        if run_git(root, "config", "--default=", "--get", "push.gpgSign"):
+        if run_git(root, "config", "--default=no", "--get", "push.gpgSign").lower() not in {"false", "no", "off", "0"}:
             raise UserError(
                 f"{error}; if that is about a signature: `git config push.gpgSign false` pushes without one"
             ) from None
