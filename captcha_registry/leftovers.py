@@ -96,13 +96,18 @@ def _find_in_pipeline(pipeline: Mapping[str, Any], names: Mapping[str, Collectio
     for artifact, told in (pipeline.get("artifacts") or {}).items():
         folder, _, name = str(told["path"] if isinstance(told, dict) and "path" in told else "").partition("/")
         is_removed = folder in FOLDERS and name not in names[FOLDERS[folder]]
-        if is_removed and (name in found or not Path(told["path"]).exists()):
+        if is_removed and (name in found or _is_empty(Path(told["path"]))):
             found.setdefault(name, Leftover(name)).artifacts.append(artifact)
     for plot in _list_shown(pipeline):
         for path in _list_plotted(plot):
             name = path.removeprefix("metrics/plots/").partition("/")[0]
             if name in found and name not in {*names["datasets"], *names["models"]} and path not in found[name].plots:
                 found[name].plots.append(path)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Tell whether a folder is not there, or holds nothing."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _list_shown(pipeline: Mapping[str, Any]) -> list[Any]:

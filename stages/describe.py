@@ -18,6 +18,7 @@ from captcha_registry.describing.statistics import summarize_dataset
 from captcha_registry.ends import report_errors
 from captcha_registry.errors import CommandLine, UserError
 from captcha_registry.generation.executors import open_local
+from captcha_registry.params import check_names
 from captcha_registry.seeing.plots import save_contact_sheet
 from captcha_registry.workspace import write_atomically
 
@@ -45,6 +46,7 @@ def explain_problems(root: Path, problems: list[Problem]) -> str:
 def main(name: str) -> None:
     """Check and describe the dataset `name`."""
     started = time.perf_counter()
+    check_names([name])
     check_dataset(Path("data") / name)
     dataset = open_folder(Path("data") / name)
 

@@ -27,6 +27,7 @@ from captcha_registry.dataset.readings import READINGS_NAME
 from captcha_registry.ends import report_errors
 from captcha_registry.errors import CommandLine, UserError
 from captcha_registry.machine import keep_freed_memory, tell_of_kill
+from captcha_registry.params import check_names
 from captcha_registry.recognition.onnx_network import write_onnx
 from captcha_registry.seeing.plots import Steps, draw_errors, draw_steps, encode_sheet, open_captchas
 from captcha_registry.workspace import write_atomically
@@ -102,6 +103,7 @@ def explain(
 
 def main(name: str) -> None:
     """Evaluate the model `name`."""
+    check_names([name])
     keep_freed_memory()
     # TensorFlow takes seconds to start, which a mistake on the command line need not wait for.
     from captcha_registry.describing.model_card import write_model_card  # noqa: PLC0415

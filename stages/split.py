@@ -16,7 +16,7 @@ from captcha_registry.dataset.spec import SplitRule
 from captcha_registry.ends import report_errors
 from captcha_registry.errors import CommandLine
 from captcha_registry.generation.splitting import SPLITS, describe_sides, split_dataset
-from captcha_registry.params import load_section
+from captcha_registry.params import check_names, load_section
 from captcha_registry.workspace import lock_work
 
 
@@ -35,6 +35,7 @@ def put_in_place(work_dir: Path, out_dir: Path) -> None:
 def main(name: str) -> None:
     """Split the dataset `name`."""
     started = time.perf_counter()
+    check_names([name])
     rule = load_section(SplitRule, "split")
     source = open_folder(Path("data/generated") / name)
     out_dir = Path("data") / name

@@ -245,6 +245,18 @@ def test_a_signal_ends_the_work_in_one_line_and_leaves_nothing(
     assert not [*root.glob("elsewhere/.claim*")]
 
 
+@pytest.mark.parametrize("stage", ["generate", "split", "describe", "train", "evaluate"])
+@pytest.mark.parametrize("name", ["tiny/", "../tiny", ""])
+def test_a_stage_takes_no_path_for_a_name(project: Project, stage: str, name: str) -> None:
+    before = project.list_files()
+    done = project.run(stage, name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(
+        r"error: params\.yaml: (the name '.*' is not allowed; expected text|(datasets|models)\..* is missing)", done.stderr
+    )
+    assert project.list_files() == before
+
+
 def test_a_stage_ends_with_the_dvc_that_runs_it(large_project: Project) -> None:
     # As DVC does: it tells the stage's name to a shell, which waits.
     script = 'DVC_STAGE=generate@large sh -c \'"$@"; exit\' sh "$@"; exit'

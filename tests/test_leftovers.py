@@ -172,6 +172,7 @@ def test_what_others_put_beside_an_output_stays(project: Path) -> None:
 
 def test_data_that_no_stage_of_ours_made_is_not_left_over(project: Path) -> None:
     (project / "data/imported").mkdir()
+    (project / "data/imported/notes.txt").touch()
     change_params(project / "dvc.yaml", {"artifacts.imported": {"path": "data/imported", "type": "dataset"}})
     with chdir(project):
         assert find_leftovers(YAML(typ="safe").load(project / "params.yaml")) == {}
@@ -180,6 +181,7 @@ def test_data_that_no_stage_of_ours_made_is_not_left_over(project: Path) -> None
 def test_an_artifact_of_a_name_that_was_never_made_is_told(project: Path) -> None:
     (project / "dvc.lock").unlink()
     change_params(project / "dvc.yaml", {"artifacts.old": {"path": "models/old", "type": "model"}})
+    (project / "models/old").mkdir(parents=True)
     with chdir(project):
         (leftover,) = find_leftovers(YAML(typ="safe").load(project / "params.yaml")).values()
     assert str(leftover) == "artifacts.old in dvc.yaml"

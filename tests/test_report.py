@@ -288,6 +288,21 @@ def test_a_report_goes_to_a_file_or_is_printed(report_project: ReportProject, ht
     assert (done.returncode, f"is a folder; expected a file, such as {html}" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("output_format", ["html", "markdown"])
+def test_only_a_report_or_an_empty_file_is_replaced_by_a_report(
+    report_project: ReportProject, tmp_path: Path, output_format: str
+) -> None:
+    path = tmp_path / "report"
+    path.touch()
+    for _ in range(2):
+        done = report_project.run("--format", output_format, "--output", str(path))
+        assert (done.returncode, path.stat().st_size > 100) == (0, True), done.stderr
+    path.write_text("models: {}\n")
+    done = report_project.run("--format", output_format, "--output", str(path))
+    assert (done.returncode, "is no report of this command: name another file with --output" in done.stderr) == (2, True)
+    assert path.read_text() == "models: {}\n"
+
+
 def test_a_model_that_was_not_evaluated_is_named(report_project: ReportProject, tmp_path: Path) -> None:
     copy = report_project.checkout.copy_to(tmp_path)
     (copy.root / "models/reader/readings.parquet").unlink()

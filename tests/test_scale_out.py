@@ -329,7 +329,12 @@ def test_a_folder_that_holds_something_else_is_left_alone(
 
 
 def test_a_folder_that_nobody_shares_gets_the_same_bytes(
-    project: Project, generated_dataset: CaptchaDataset, tiny_spec: DatasetSpec, shard_rule: SplitRule, tmp_path: Path
+    project: Project,
+    generated_dataset: CaptchaDataset,
+    tiny_dataset: CaptchaDataset,
+    tiny_spec: DatasetSpec,
+    shard_rule: SplitRule,
+    tmp_path: Path,
 ) -> None:
     expected_there = add_descriptions(generated_dataset)
     root = tmp_path / "new/tiny"
@@ -339,6 +344,11 @@ def test_a_folder_that_nobody_shares_gets_the_same_bytes(
         done = project.run("generate", "tiny", "--to", str(root))
         assert done.returncode == 0, done.stderr
         assert hash_files(root) == expected_there
+
+    shutil.copytree(tiny_dataset.root, tmp_path / "split")
+    done = project.run("generate", "tiny", "--to", str(tmp_path / "split"))
+    assert f"error: {tmp_path / 'split'} holds tiny divided into train and test, which is not drawn: choose an" in done.stderr
+    assert hash_files(tmp_path / "split") == hash_files(tiny_dataset.root)
 
     other = tiny_spec.model_copy(update={"seed": tiny_spec.seed + 1})
     project.write_params(datasets={"tiny": other.model_dump()}, split=shard_rule.model_dump())

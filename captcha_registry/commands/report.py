@@ -18,6 +18,8 @@ DESCRIPTION = (
 )
 
 HTML_PATH, STDOUT = Path("report.html"), Path("-")
+# Each is near the beginning of a report.
+TITLES = (b"<title>captcha-registry: report</title>", b"# Report of captcha-registry")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.output or (HTML_PATH if arguments.format == "html" else STDOUT)
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected a file, such as {path / HTML_PATH}")
+    if path != STDOUT and path.is_file() and not _may_be_replaced(path):
+        raise UserError(f"{path} is there, and is no report of this command: name another file with --output")
     if arguments.format == "html":
         start_vega()
     results = load_results()
@@ -64,6 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
     _write(path, content.encode())
     print(f"{path}: {', '.join(result.name for result in results) or 'no models'}, {len(content) / 1e6:,.2f} MB", file=sys.stderr)
     return 0
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Tell whether a file is empty, or holds what this command writes."""
+    with path.open("rb") as file:
+        beginning = file.read(4_096)
+    return not beginning or any(title in beginning for title in TITLES)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -319,6 +319,10 @@ def _read_own_manifest(drawer: Drawer, place: Place) -> Manifest | None:
             f"{place.url} holds another dataset: {manifest.name}, {manifest.spec.count:,} samples, seed {manifest.spec.seed}, "
             f"id {manifest.dataset_id[:12]}: choose an empty place, or delete what is there"
         )
+    if manifest.split:
+        raise UserError(
+            f"{place.url} holds {manifest.name} divided into train and test, which is not drawn: choose an empty place"
+        )
     return manifest
 
 

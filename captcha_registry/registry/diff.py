@@ -95,7 +95,10 @@ class DatasetDiff:
     @property
     def reason(self) -> str:
         """Why it calls for this bump."""
-        is_seen_in_samples = self.columns_removed or any(len(ids) for kind, ids in self.samples.items() if kind != "added")
+        changed = {kind for kind, ids in self.samples.items() if len(ids)}
+        if self.bump == "major" and changed <= {"moved", "added"} and "moved" in changed and not self.columns_removed:
+            return "samples are on another side of the split"
+        is_seen_in_samples = self.columns_removed or changed - {"added"}
         if self.bump != "major" or is_seen_in_samples:
             return DATASET_REASONS[self.bump]
         return f"{', '.join(sorted({param.field for param in self.params} - LAYOUT))} changed"
