@@ -169,8 +169,16 @@ def test_a_pandas_mask_of_rows_in_another_order_is_refused(tiny: CaptchaDataset)
             ordered.set_index("label"),
             frame.set_index(["id", "label"]),
         ):
-            with pytest.raises(TypeError, match=r"does not tell whether .*: give `\.to_numpy\(\)` of a mask that is$"):
+            with pytest.raises(
+                TypeError, match=r"does not tell whether .*: give `\.to_numpy\(\)` of a mask that is in their order$"
+            ):
                 samples[unclear["ink_luminance"] < 90]
+    # Where the samples are in another order than their ids, no numbers tell.
+    chosen = tiny[[5, 3, 1]]
+    for numbers in ([5, 3, 1], [1, 3, 5]):
+        with pytest.raises(TypeError, match="does not tell whether"):
+            chosen[everything.loc[numbers, "ink_luminance"] < 90]
+    assert chosen[chosen.index.to_pandas().set_index("id")["ink_luminance"] < 256].index.equals(chosen.index)
     with pytest.raises(IndexError):
         tiny.split("test")[everything.set_index("id")["ink_luminance"] < 90]
 

@@ -117,7 +117,7 @@ def test_samples_that_are_the_same_are_not_called_changed(version: DatasetVersio
     assert diff_datasets(version, CASES["a column removed"][0](version)).reason == "samples were removed or changed"
     sides = pa.array(["test"] * COUNT)
     moved = replace(version, index=version.index.set_column(version.index.schema.get_field_index("split"), "split", sides))
-    assert diff_datasets(version, moved).reason == "samples are on another side of the split"
+    assert diff_datasets(version, moved).reason == "samples moved between train and test"
 
 
 def test_an_index_that_names_a_sample_twice_is_refused(version: DatasetVersion) -> None:

@@ -747,7 +747,9 @@ def make_bitmap_font(height: int) -> bytes:
 def test_a_size_that_a_bitmap_font_lacks_is_named() -> None:
     spec = with_changes(WIDE, fonts=("bitmap.bdf",), alphabet="01")
     Drawer(with_changes(spec, font_sizes=(42,)), (make_bitmap_font(42),)).check_fonts()
-    with pytest.raises(UserError, match=r"fonts/bitmap\.bdf cannot be drawn at 50 pixels .* or has other sizes only$"):
+    with pytest.raises(
+        UserError, match=r"fonts/bitmap\.bdf cannot be drawn at 50 pixels .*has other sizes only: use another font or"
+    ):
         Drawer(with_changes(spec, font_sizes=(42, 50)), (make_bitmap_font(42),)).check_fonts()
 
 

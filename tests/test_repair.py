@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from captcha.image import DEFAULT_FONTS
 from conftest import HANG_SECONDS, MEMORY, NOBODY, as_another_user, hash_files, replace_index, wait_until
 from processes import Process
 
@@ -625,6 +626,9 @@ def test_a_folder_that_cannot_be_written_to_is_named_and_the_rest_repaired(
 ) -> None:
     monkeypatch.setenv("CAPTCHA_REGISTRY_CACHE", str(public_folder / "cache"))
     (public_folder / "cache").mkdir()
+    # This project may be where nobody else can read it.
+    font = shutil.copy(DEFAULT_FONTS[0], public_folder)
+    monkeypatch.setattr("captcha_registry.generation.drawing.DEFAULT_FONTS", [font])
     root = Path(shutil.move(patient.root, public_folder / "tiny"))
     shards = {folder: min((root / folder).iterdir()) for folder in ("train", "test")}
     for path in shards.values():

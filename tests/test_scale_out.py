@@ -347,7 +347,7 @@ def test_a_folder_that_nobody_shares_gets_the_same_bytes(
 
     shutil.copytree(tiny_dataset.root, tmp_path / "split")
     done = project.run("generate", "tiny", "--to", str(tmp_path / "split"))
-    assert f"error: {tmp_path / 'split'} holds tiny divided into train and test, which is not drawn: choose an" in done.stderr
+    assert f"error: {tmp_path / 'split'} holds tiny after its split into train and test, which comes later: choose" in done.stderr
     assert hash_files(tmp_path / "split") == hash_files(tiny_dataset.root)
 
     other = tiny_spec.model_copy(update={"seed": tiny_spec.seed + 1})

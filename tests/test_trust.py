@@ -273,6 +273,7 @@ class Guarded(SimpleHTTPRequestHandler):
 
     shown: list[str]
     arguments: set[str]
+    hosts: set[str]
 
     def do_GET(self) -> None:
         if self.is_allowed():
@@ -284,6 +285,7 @@ class Guarded(SimpleHTTPRequestHandler):
 
     def is_allowed(self) -> bool:
         self.shown.append(self.headers.get("Authorization", ""))
+        self.hosts.add(self.headers["Host"])
         for program in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 self.arguments.update(program.cmdline())
@@ -301,7 +303,7 @@ class Guarded(SimpleHTTPRequestHandler):
 @contextmanager
 def serve_guarded(folder: Path) -> Iterator[str]:
     """Serve a folder to who has the password; yield the address."""
-    Guarded.shown, Guarded.arguments = [], set()
+    Guarded.shown, Guarded.arguments, Guarded.hosts = [], set(), set()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(folder))) as server:
         Thread(target=server.serve_forever).start()
         yield f"127.0.0.1:{server.server_port}"
@@ -342,54 +344,84 @@ def test_a_password_goes_only_where_its_owner_says(hostile: Checkout, guarded: s
 
 
 @pytest.mark.filterwarnings("ignore:(BasicAuth|The 'auth' parameter) is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("base", [False, True])
-@pytest.mark.parametrize("remote", ["store", "other"])
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("store", "", "store"),
+        ("other", "", "other"),
+        ("store", "server", "store"),
+        ("store", "server", "server"),
+        ("other", "server", "other"),
+    ],
+)
 def test_a_password_of_a_checkout_goes_to_no_address_that_an_older_commit_names(
-    hostile: Checkout, guarded: str, grown_dataset: CaptchaDataset, tmp_path: Path, remote: str, *, base: bool
+    hostile: Checkout, guarded: str, grown_dataset: CaptchaDataset, tmp_path: Path, places: tuple[str, str, str]
 ) -> None:
+    # Of the data, of the remote on which that stands, and of which the password is.
+    remote, base, login = places
     hostile.dvc("push", "--quiet")
     pipeline = YAML(typ="safe").load(hostile.root / "dvc.yaml")
     if remote != "store":
         pipeline["stages"]["make"]["outs"] = [{path: {"remote": remote}} for path in pipeline["stages"]["make"]["outs"]]
         YAML().dump(pipeline, hostile.root / "dvc.yaml")
-    addresses = {remote: "remote://server", "server": guarded} if base else {remote: guarded}
+    addresses = {remote: f"remote://{base}", base: guarded} if base else {remote: guarded}
     sections = ({"store": "/nowhere"} | addresses).items()
     config = hostile.root / ".dvc/config"
     config.write_text("[core]\nremote = store\n" + "".join(f"['remote \"{name}\"']\nurl = {url}\n" for name, url in sections))
+    (hostile.root / "params.yaml").write_text("models: {}\n")
     hostile.commit("a server")
     hostile.git("tag", "--annotate", "--message", "a server", "tiny@v1.0.0")
     hostile.git("push", "--quiet", "origin", "tiny@v1.0.0")
     shutil.rmtree(hostile.root / ".dvc/cache")
-    config.write_text(config.read_text().replace(guarded, "http://127.0.0.1:1"))
-    hostile.make(grown_dataset.root)
-    section = f"['remote \"{'server' if base else remote}\"']\n"
-    (hostile.root / ".dvc/config.local").write_text(f"{section}auth = basic\nuser = me\npassword = s3cret\n")
-    fetch = ("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
-    for command in (fetch, ("publish", "tiny@1.1.0", "--dry-run")):
-        assert hostile.run(*command).returncode == 2
-        assert Guarded.shown == []
-    # Where it is today gets it.
-    config.write_text(config.read_text().replace("http://127.0.0.1:1", guarded))
-    done = hostile.run(*fetch)
-    assert done.returncode == 0, done.stderr
-    assert any(Guarded.shown)
+    section = f"['remote \"{login}\"']\nauth = basic\nuser = me\npassword = s3cret\n"
+    (hostile.root / ".dvc/config.local").write_text(section)
+    with serve_guarded(hostile.remote) as address:
+        config.write_text(config.read_text().replace(guarded, f"http://{address}"))
+        hostile.make(grown_dataset.root)
+        fetch = ("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
+        for command in (fetch, ("publish", "tiny@1.1.0", "--dry-run"), ("report", "--compare", "tiny@v1.0.0")):
+            done = hostile.run(*command)
+            assert done.returncode == 0, done.stderr
+        assert (Guarded.hosts, "" in Guarded.shown) == ({address}, False)
 
 
-def test_a_server_that_only_an_older_commit_names_gets_no_key_of_a_checkout(hostile: Checkout, tmp_path: Path) -> None:
-    with (hostile.root / ".dvc/config").open("a") as config:
-        config.write("['remote \"other\"']\n    url = s3://bucket\n    endpointurl = http://127.0.0.1:1\n")
+def test_a_key_of_a_checkout_goes_to_no_server_that_only_an_older_commit_names(hostile: Checkout, tmp_path: Path) -> None:
+    before = (hostile.root / ".dvc/config").read_text()
+    other = "['remote \"other\"']\n    url = s3://bucket\n"
+    (hostile.root / ".dvc/config").write_text(f"{before}{other}    endpointurl = http://127.0.0.1:1\n")
     publish(hostile)
-    hostile.dvc("remote", "modify", "--unset", "other", "endpointurl")
-    hostile.commit("of Amazon")
+    # Of the same name today's settings hold, and of another one that stands on it none.
+    (hostile.root / ".dvc/config").write_text(f"{before}{other}")
     keys = "['remote \"other\"']\n    access_key_id = me\n    secret_access_key = s3cret\n"
     (hostile.root / ".dvc/config.local").write_text(keys)
-    done = hostile.run("get", "tiny@1.0.0", "--to", str(tmp_path / "got"))
-    assert (done.returncode, "sets endpointurl of remote 'other' to http://127.0.0.1:1, and today nothing" in done.stderr) == (
-        2,
-        True,
+    hostile.commit("of Amazon")
+    assert hostile.run("list").returncode == 0
+    mirror = "['remote \"mirror\"']\n    url = remote://other/x\n    endpointurl = http://127.0.0.1:1\n"
+    (hostile.root / ".dvc/config").write_text(f"{before}{other}{mirror}")
+    hostile.commit("a mirror")
+    hostile.git("tag", "--annotate", "--message", "a mirror", "tiny@v1.1.0")
+    (hostile.root / ".dvc/config").write_text(f"{before}{other}")
+    hostile.commit("no mirror")
+    done = hostile.run("get", "tiny@1.1.0", "--to", str(tmp_path / "got"))
+    assert (done.returncode, "puts remote 'mirror' on your own 'other', whose credentials in" in done.stderr) == (2, True), (
+        done.stderr
     )
-    done = hostile.run("get", "tiny@1.0.0", "--repo", hostile.origin, "--to", str(tmp_path / "got"))
+    hostile.git("push", "--quiet", "origin", "tiny@v1.1.0")
+    done = hostile.run("get", "tiny@1.1.0", "--repo", hostile.origin, "--to", str(tmp_path / "got"))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_report_compares_with_no_commit_whose_settings_could_run_commands(hostile: Checkout, owned: Path) -> None:
+    (hostile.root / "params.yaml").write_text("models: {}\n")
+    config = (hostile.root / ".dvc/config").read_text()
+    set_trap(hostile, owned)
+    (hostile.root / ".dvc/config").write_text(f"[core]\n    remote = store\n['remote \"store\"']\n{TRAP}")
+    hostile.commit("hostile")
+    (hostile.root / ".dvc/config").write_text(config)
+    hostile.commit("as before")
+    done = hostile.run("report", "--compare", "HEAD~1")
+    assert (done.returncode, "its .dvc/config sets remote." in done.stderr) == (2, True), done.stderr
+    assert not owned.exists()
 
 
 def test_a_password_in_the_address_of_a_repository_is_an_argument_of_no_program(hostile: Checkout, tmp_path: Path) -> None:

@@ -18,8 +18,6 @@ DESCRIPTION = (
 )
 
 HTML_PATH, STDOUT = Path("report.html"), Path("-")
-# Each is near the beginning of a report.
-TITLES = (b"<title>captcha-registry: report</title>", b"# Report of captcha-registry")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.output or (HTML_PATH if arguments.format == "html" else STDOUT)
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected a file, such as {path / HTML_PATH}")
-    if path != STDOUT and path.is_file() and not _may_be_replaced(path):
+    if path != STDOUT and path.is_file() and not path.is_relative_to("/dev") and not _may_be_replaced(path):
         raise UserError(f"{path} is there, and is no report of this command: name another file with --output")
     if arguments.format == "html":
         start_vega()
@@ -74,7 +72,8 @@ def _may_be_replaced(path: Path) -> bool:
     """Tell whether a file is empty, or holds what this command writes."""
     with path.open("rb") as file:
         beginning = file.read(4_096)
-    return not beginning or any(title in beginning for title in TITLES)
+    is_html = beginning.startswith(b"<!DOCTYPE html>") and b"<title>captcha-registry: report</title>" in beginning
+    return not beginning or is_html or beginning.startswith(b"<!-- captcha-registry report -->")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -432,12 +432,13 @@ def _require_same_order(mask: object, rows: pa.Table) -> None:
     names = np.asarray(labels)
     if labels.name == "id" and np.array_equal(names, rows["id"].to_numpy()):
         return
-    if labels.name in rows.column_names or names.dtype.kind not in "iuf":
+    ids = rows["id"].to_numpy()
+    if labels.name in rows.column_names or names.dtype.kind not in "iuf" or np.any(ids[1:] <= ids[:-1]):
         raise TypeError(
             "the index of this pandas mask does not tell whether its rows are in the order of the samples: give `.to_numpy()` "
-            "of a mask that is"
+            "of a mask that is in their order"
         )
-    # Those of a part of a frame increase, too.
+    # Those of a part of a frame increase, too, as the ids of these samples do.
     if not np.all(names[1:] > names[:-1]):
         raise TypeError(
             "the rows of this pandas mask are in another order than the samples: bring it back with `.sort_index()`, or give "

@@ -185,7 +185,7 @@ class Drawer:
         for (name, file), size in itertools.product(fonts, self.spec.font_sizes):
             try:
                 font = ImageFont.truetype(BytesIO(file), size)
-                # Drawn between the others.
+                # Captchas may have a blank between characters.
                 font.getmask(" ")
                 missing = bytes(font.getmask(_MISSING))
                 lacking = [c for c in self.spec.alphabet if not any(mask := bytes(font.getmask(c))) or mask == missing]

@@ -321,7 +321,7 @@ def _read_own_manifest(drawer: Drawer, place: Place) -> Manifest | None:
         )
     if manifest.split:
         raise UserError(
-            f"{place.url} holds {manifest.name} divided into train and test, which is not drawn: choose an empty place"
+            f"{place.url} holds {manifest.name} after its split into train and test, which comes later: choose an empty place"
         )
     return manifest
 

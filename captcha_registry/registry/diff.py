@@ -97,7 +97,7 @@ class DatasetDiff:
         """Why it calls for this bump."""
         changed = {kind for kind, ids in self.samples.items() if len(ids)}
         if self.bump == "major" and changed <= {"moved", "added"} and "moved" in changed and not self.columns_removed:
-            return "samples are on another side of the split"
+            return "samples moved between train and test"
         is_seen_in_samples = self.columns_removed or changed - {"added"}
         if self.bump != "major" or is_seen_in_samples:
             return DATASET_REASONS[self.bump]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dvc.annotations import Artifact
-from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.fs import GitFileSystem
 from dvc.repo import Repo
@@ -51,7 +50,6 @@ from captcha_registry.registry.repository import (
     make_tag,
     newest_first,
     parse_version,
-    pin_remotes,
     read_artifact,
     require_readable,
 )
@@ -112,7 +110,7 @@ def publish(name: str, version_text: str, *, dry_run: bool = False) -> Release:
     settle_user()
     version = parse_version(version_text)
     root = find_root()
-    with explain_errors(str(root)), _open_checkout(root) as repo, lock_publishing(repo):
+    with explain_errors(str(root)), Repo(str(root), scm=open_git(root)) as repo, lock_publishing(repo):
         release, objects = prepare_release(repo, name, version)
         if not dry_run:
             if not release.already_published:
@@ -122,10 +120,6 @@ def publish(name: str, version_text: str, *, dry_run: bool = False) -> Release:
                 push_tag(root, release.tag, release.commit, f"{release.tag}\n\n{release.summary}")
             fetch_tag(root, release.tag)
     return release
-
-
-def _open_checkout(root: Path) -> Repo:
-    return Repo(str(root), scm=open_git(root), config={"remote": pin_remotes(Config(str(root / ".dvc")))})
 
 
 def prepare_release(repo: Repo, name: str, version: Version) -> tuple[Release, list[Objects]]:

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import gto.tag
-from dvc.config import Config, ConfigError
+from dvc.config import Config, ConfigError, merge
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.fs import GitFileSystem, RemoteMissingDepsError
 from dvc.parsing import ResolveError
@@ -202,9 +202,8 @@ def _open_folder(url: str | None, where: str) -> Repo | None:
         raise _tracks_local_config(where)
     if (config := root / ".dvc" / "config").is_file():
         _check_config(Config.load_file(config), where)
-    settings = Config(str(root / ".dvc"))
-    _require_default_remote(settings, where)
-    return Repo(str(root), scm=scm, config=_configure(remote=pin_remotes(settings)))
+    _require_default_remote(Config(str(root / ".dvc")), where)
+    return Repo(str(root), scm=scm, config=_configure())
 
 
 def _require_default_remote(settings: Config, where: str) -> None:
@@ -267,7 +266,7 @@ def require_readable(fs: GitFileSystem, where: str) -> dict[str, dict[str, Any]]
     return config
 
 
-def _configure(**others: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _configure(**others: dict[str, str]) -> dict[str, dict[str, str]]:
     """Say where DVC keeps what belongs to no repository, and what else it takes over a repository's own configuration."""
     return {"core": {"site_cache_dir": str(make_work_dir("dvc"))}, **others}
 
@@ -406,34 +405,52 @@ def open_revision(repo: Repo, revision: str) -> Iterator[None]:
     """Let a repository show another commit, if the configuration there is safe to follow."""
     where = f"{repo.url or repo.root_dir} at {revision[:8]}"
     with explain_errors(where), repo.switch(revision):
-        _check_config(repo.config.read("repo"), where)
-        _require_same_places(repo, where)
+        with suppress(FileNotFoundError):
+            _check_config(Config.load_file(repo.fs.join(repo.dvc_dir, Config.CONFIG), fs=repo.fs), where)
+        if not repo.url:
+            # A clone has no settings of a user's own.
+            repo.config = _settle_config(repo, where)
         yield
 
 
-def pin_remotes(settings: Config) -> dict[str, dict[str, Any]]:
-    """Return the default remote of a checkout as it is today, and those of which .dvc/config.local has settings of its own.
+def _settle_config(repo: Repo, where: str) -> Config:
+    """Compose the configuration with which a checkout reads the commit that it shows.
 
-    What that file holds for a remote, such as a password, is for the address that it has today, whatever older commits say.
+    Of what .dvc/config.local has settings, such as a password, today's addresses hold, and so for the default remote, whatever
+    older commits say. All else is as the commit has it.
+
+    Raises:
+        UserError: the commit puts a remote of its own on one of which .dvc/config.local has settings.
     """
-    names = {*settings.read("local")["remote"], settings["core"].get("remote")}
-    return {name: remote for name, remote in settings["remote"].items() if name in names}
-
-
-def _require_same_places(repo: Repo, where: str) -> None:
-    """Refuse an older commit that has a place for a remote of .dvc/config.local which today's settings do not replace."""
-    if repo.url:
-        # A clone has no such file.
-        return
-    settings = Config(str(Path(repo.scm.root_dir, ".dvc")))
-    for name in settings.read("local")["remote"]:
-        remote = repo.config["remote"].get(name, {})
-        if strange := [option for option in PLACES if option in remote and option not in settings["remote"].get(name, {})]:
+    today = Config(str(Path(repo.scm.root_dir, ".dvc")))
+    local, remotes = today.read("local"), today["remote"]
+    own = {*local.pop("remote", {})}
+    kept = {name for name in remotes if name == today["core"].get("remote") or own & {*_list_bases(remotes, name)}}
+    kept |= {base for name in kept for base in _list_bases(remotes, name) if base in remotes}
+    merge(local, repo._config or {})  # noqa: SLF001 - what it was opened with
+    config = Config(repo.dvc_dir, fs=repo.fs, validate=False, config=local)
+    config["remote"] |= {name: remotes[name] for name in kept}
+    for name in {*config["remote"]} - kept:
+        if strange := own & {*_list_bases(config["remote"], name)}:
             raise UserError(
-                f"{where}: its commit sets {strange[0]} of remote {name!r} to {remote[strange[0]]}, and today nothing does, so "
-                "what .dvc/config.local holds for that remote, such as a password, could go to a stranger: to read the version "
-                "without that file, name the repository with --repo URL, in Python with repo=URL"
+                f"{where}: its .dvc/config puts remote {name!r} on your own {min(strange)!r}, whose credentials in "
+                ".dvc/config.local could go to a stranger: to read the version without that file, name the repository with "
+                "--repo URL, in Python with repo=URL"
             )
+    settled = Config.validate(config)
+    config.clear()
+    config.update(settled)
+    return config
+
+
+def _list_bases(remotes: dict[str, dict[str, Any]], name: str) -> list[str]:
+    """List a remote and those on which it stands, as `remote://NAME/path` names them."""
+    names = [name]
+    for each in names:
+        base = urlparse(str(remotes.get(each, {}).get("url", "")))
+        if base.scheme == "remote" and base.netloc.lower() not in names:
+            names.append(base.netloc.lower())
+    return names
 
 
 def find_commits(repo: Repo) -> dict[tuple[str, Version], str]:

@@ -6,13 +6,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dvc.repo import Repo
+from dvc.utils.diff import diff as diff_files
+from dvc.utils.diff import format_dict
+from dvc.utils.serialize import load_path
 
 from captcha_registry.dataset.readings import READINGS_NAME
 from captcha_registry.errors import UserError
 from captcha_registry.registry.diff import Change
 from captcha_registry.registry.fetching import Checksum, find_tracked_files
 from captcha_registry.registry.git import run_git
-from captcha_registry.registry.repository import explain_errors, open_repository
+from captcha_registry.registry.repository import explain_errors, open_repository, open_revision
 from captcha_registry.seeing.comparing import Changes, Comparison, compare_readings
 from captcha_registry.seeing.results import ModelResult, load_readings
 
@@ -25,6 +28,10 @@ def find_changes(revision: str, results: Sequence[ModelResult]) -> Changes:
     """
     with open_repository(None) as repo, explain_errors(revision):
         commit = _resolve(Path(repo.root_dir), revision)
+        paths = ["params.yaml", *(f"metrics/{result.name}.json" for result in results)]
+        with open_revision(repo, commit):
+            old = _read_files(repo, paths)
+        changes = diff_files(old, _read_files(repo, paths), with_unchanged=True)
         comparisons, lacking = {}, {}
         for result in results:
             try:
@@ -34,8 +41,8 @@ def find_changes(revision: str, results: Sequence[ModelResult]) -> Changes:
         return Changes(
             revision=revision,
             commit=commit,
-            params=_list_changes(repo.params.diff(commit, all=True), "params.yaml"),
-            metrics=_list_metrics(repo.metrics.diff(commit, all=True), results),
+            params=_list_changes(changes, "params.yaml"),
+            metrics={result.name: _list_changes(changes, f"metrics/{result.name}.json") for result in results},
             comparisons=comparisons,
             lacking=lacking,
         )
@@ -76,11 +83,14 @@ def _compare(repo: Repo, commit: str, result: ModelResult) -> Comparison:
     return compare_readings(old, result.readings)
 
 
-def _list_changes(diff: Mapping[str, Any], path: str) -> list[Change]:
+def _read_files(repo: Repo, paths: Sequence[str]) -> dict[str, Any]:
+    """Read what Git has of some files at the commit that a repository shows, or what is here; DVC fetches nothing for that."""
+    files = {path: repo.fs.join(repo.root_dir, path) for path in paths}
+    there = {path: {"data": load_path(place, repo.fs)} for path, place in files.items() if repo.fs.isfile(place)}
+    return dict(format_dict(there))
+
+
+def _list_changes(changes: Mapping[str, Any], path: str) -> list[Change]:
     """Take DVC's word for what differs in a file."""
-    changed = diff.get("diff", {}).get(path, {})
+    changed = changes.get(path, {})
     return [Change(field, of.get("old"), of.get("new")) for field, of in changed.items() if of.get("old") != of.get("new")]
-
-
-def _list_metrics(diff: Mapping[str, Any], results: Sequence[ModelResult]) -> dict[str, list[Change]]:
-    return {result.name: _list_changes(diff, f"metrics/{result.name}.json") for result in results}
