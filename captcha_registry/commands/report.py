@@ -40,14 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the report."""
     with needs("report", "report"):
         from captcha_registry.seeing.origin import describe_origin  # noqa: PLC0415
-        from captcha_registry.seeing.report import compose_report, render_html, render_markdown  # noqa: PLC0415
+        from captcha_registry.seeing.report import MARKER, compose_report, render_html, render_markdown  # noqa: PLC0415
         from captcha_registry.seeing.results import load_results  # noqa: PLC0415
         from captcha_registry.seeing.svg import start_vega  # noqa: PLC0415
 
     path = arguments.output or (HTML_PATH if arguments.format == "html" else STDOUT)
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected a file, such as {path / HTML_PATH}")
-    if path != STDOUT and path.is_file() and not path.is_relative_to("/dev") and not _may_be_replaced(path):
+    if path != STDOUT and path.is_file() and not path.is_relative_to("/dev") and not _may_be_replaced(path, MARKER):
         raise UserError(f"{path} is there, and is no report of this command: name another file with --output")
     if arguments.format == "html":
         start_vega()
@@ -68,12 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _may_be_replaced(path: Path) -> bool:
-    """Tell whether a file is empty, or holds what this command writes."""
+def _may_be_replaced(path: Path, marker: str) -> bool:
+    """Tell whether a file is empty, or holds what this command writes; Markdown of it begins with the marker."""
     with path.open("rb") as file:
         beginning = file.read(4_096)
     is_html = beginning.startswith(b"<!DOCTYPE html>") and b"<title>captcha-registry: report</title>" in beginning
-    return not beginning or is_html or beginning.startswith(b"<!-- captcha-registry report -->")
+    return not beginning or is_html or beginning.startswith(marker.encode())
 
 
 def _write(path: Path, content: bytes) -> None:
